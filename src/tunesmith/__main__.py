@@ -1,0 +1,5 @@
+"""``python -m tunesmith`` is the same as ``tunesmith``."""
+
+from tunesmith.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""The room of API keys: made, listed, revoked and checked. Only hashes of secrets are ever stored."""
+
+from tunesmith.access.keys import KeyRing, KeySummary, NewKey
+
+__all__ = ["KeyRing", "KeySummary", "NewKey"]

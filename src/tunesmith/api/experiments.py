@@ -1,0 +1,224 @@
+"""The experiments door: experiments and their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import Parameter
+
+from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.api.runs import Cursor, Limit, RunList, shown
+from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of
+from tunesmith.errors import NotFound
+from tunesmith.experiments import ExperimentRequest
+from tunesmith.records import Dataset, Experiment, Resources, Run, RunState
+from tunesmith.runs import RunRequest
+
+IdempotencyKey = Annotated[
+    str | None,
+    Parameter(header="Idempotency-Key", description="Repeating a request with the same key creates nothing new."),
+]
+_DETAIL_RUNS = 100
+_DETAIL_EVENTS = 1000
+
+
+class ExperimentView(msgspec.Struct, frozen=True, kw_only=True):
+    """An experiment."""
+
+    id: str
+    name: str
+    task_type: str
+    goal: str
+    version: str
+    base_model: str
+    owner: str
+    param_config: dict[str, Any]
+    tags: tuple[str, ...]
+    created_at: datetime
+
+
+class ExperimentList(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; ask with ``cursor`` for the next page, until it is null."""
+
+    experiments: list[ExperimentView]
+    cursor: str | None
+
+
+class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to the experiment or one of its runs."""
+
+    at: datetime
+    event: str
+    run_id: str | None = None
+    status: RunState | None = None
+
+
+class ExperimentDetail(ExperimentView, frozen=True, kw_only=True):
+    """An experiment with its newest runs and what happened, in order."""
+
+    runs: list[RunView]
+    runs_total: int
+    history: list[HistoryEvent]
+    history_complete: bool
+    """False when there is more than is shown: then the oldest events of the runs are left out."""
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run as a client asks for it. Without ``recipe`` the experiment's task_type decides."""
+
+    model: str | None = None
+    """Any model reference; without it the experiment's base_model."""
+    dataset: Dataset | None = None
+    hyperparams: Mapping[str, Any] = {}
+    """Overrides of the recipe's config: by name, by dotted path, or nested by section."""
+    resources: Resources = Resources()
+    notes: str = ""
+    recipe: str | None = None
+    train_config: str | Mapping[str, Any] | None = None
+    """A YAML file's path, or its content."""
+    priority: int = 0
+    """Larger starts first."""
+    seed: int | None = None
+
+
+@post("/v1/experiments", opt=NEEDS_WRITE, tags=["Experiments"])
+async def create_experiment(
+    request: HttpRequest, data: ExperimentRequest, idempotency_key: IdempotencyKey = None
+) -> Response[ExperimentView]:
+    """Create an experiment; with `Idempotency-Key`, at most once."""
+    experiment, is_new = await rooms(request).experiments.create(data, idempotency_key)
+    return Response(_view(experiment), status_code=201 if is_new else 200)
+
+
+@get("/v1/experiments", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
+def list_experiments(
+    request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, tag: str | None = None, owner: str | None = None
+) -> ExperimentList:
+    """Experiments by tag and owner."""
+    page = rooms(request).experiments.page(limit=limit, cursor=cursor, tag=tag, owner=owner)
+    return ExperimentList(experiments=[_view(item) for item in page.experiments], cursor=page.cursor)
+
+
+@get("/v1/experiments/{experiment_id:str}/detail", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
+def experiment_detail(request: HttpRequest, experiment_id: str) -> ExperimentDetail:
+    """The record, its newest runs, and everything that happened, in order."""
+    house = rooms(request)
+    experiment = house.experiments.get(experiment_id)
+    runs = house.runs.book.page(limit=_DETAIL_RUNS, experiment_id=experiment_id).runs
+    total = house.runs.book.count_of(experiment_id)
+    history = _history(house, experiment_id, runs)
+    return ExperimentDetail(
+        **msgspec.structs.asdict(_view(experiment)),
+        runs=[shown(house, run) for run in runs],
+        runs_total=total,
+        history=history[:1] + history[1:][-_DETAIL_EVENTS:],
+        history_complete=total <= _DETAIL_RUNS and len(history) <= _DETAIL_EVENTS + 1,
+    )
+
+
+@post("/v1/experiments/{experiment_id:str}/runs", opt=NEEDS_WRITE, tags=["Experiments"])
+async def create_run(request: HttpRequest, experiment_id: str, data: NewRun) -> RunView:
+    """Check everything, queue a run. Every fault of the request is reported at once."""
+    house = rooms(request)
+    experiment = house.experiments.get(experiment_id)
+    run = await house.runs.create(
+        RunRequest(
+            experiment_id=experiment.id,
+            task_type=experiment.task_type,
+            recipe=data.recipe,
+            model=data.model or experiment.base_model or None,
+            dataset=data.dataset,
+            hyperparams=data.hyperparams,
+            train_config=data.train_config,
+            resources=data.resources,
+            notes=data.notes,
+            priority=data.priority,
+            seed=data.seed,
+        )
+    )
+    return shown(house, run)
+
+
+@get("/v1/experiments/{experiment_id:str}/runs", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
+def list_experiment_runs(request: HttpRequest, experiment_id: str, limit: Limit = 50, cursor: Cursor = None) -> RunList:
+    """The experiment's runs, newest first."""
+    house = rooms(request)
+    house.experiments.get(experiment_id)
+    page = house.runs.book.page(limit=limit, cursor=cursor, experiment_id=experiment_id)
+    return RunList(runs=[shown(house, run) for run in page.runs], cursor=page.cursor)
+
+
+@get(
+    "/v1/experiments/{experiment_id:str}/runs/{run_id:str}/status",
+    opt=NEEDS_READ,
+    tags=["Experiments"],
+    sync_to_thread=False,
+)
+def experiment_run_status(request: HttpRequest, experiment_id: str, run_id: str) -> RunStatus:
+    """How far the run has come, with the time left."""
+    house = rooms(request)
+    run = _run_of(house, experiment_id, run_id)
+    return status_of(run, house.runs.progress(run))
+
+
+@post(
+    "/v1/experiments/{experiment_id:str}/runs/{run_id:str}/cancel",
+    opt=NEEDS_WRITE,
+    tags=["Experiments"],
+    status_code=200,
+)
+async def cancel_experiment_run(request: HttpRequest, experiment_id: str, run_id: str) -> CancelledRun:
+    """Stop the run; answers when it has ended, with its newest complete checkpoint. May be repeated."""
+    house = rooms(request)
+    _run_of(house, experiment_id, run_id)
+    run = await house.runs.cancel(run_id)
+    return CancelledRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
+
+
+def _run_of(house: Rooms, experiment_id: str, run_id: str) -> Run:
+    run = house.runs.book.get(run_id)
+    if run.experiment_id != experiment_id:
+        house.experiments.get(experiment_id)
+        raise NotFound(f"experiment {experiment_id} has no run {run_id!r}")
+    return run
+
+
+def _history(house: Rooms, experiment_id: str, runs: list[Run]) -> list[HistoryEvent]:
+    events = [HistoryEvent(at=entry.at, event=entry.event) for entry in house.experiments.history(experiment_id)]
+    for run in runs:
+        events += [
+            HistoryEvent(at=entry.at, event=f"run.{entry.event}", run_id=run.id, status=then.state)
+            for entry, then in house.runs.book.history(run.id)
+        ]
+    return sorted(events, key=lambda event: event.at)
+
+
+def _view(experiment: Experiment) -> ExperimentView:
+    return ExperimentView(
+        id=experiment.id,
+        name=experiment.name,
+        task_type=experiment.task_type,
+        goal=experiment.goal,
+        version=experiment.version,
+        base_model=experiment.base_model,
+        owner=experiment.owner,
+        param_config=experiment.param_config,
+        tags=experiment.tags,
+        created_at=experiment.created_at,
+    )
+
+
+HANDLERS = [
+    create_experiment,
+    list_experiments,
+    experiment_detail,
+    create_run,
+    list_experiment_runs,
+    experiment_run_status,
+    cancel_experiment_run,
+]

@@ -1,0 +1,69 @@
+"""The keys door: making, listing and revoking API keys while the server runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from litestar import delete, get, post
+
+from tunesmith.access import NewKey
+from tunesmith.api.access import NEEDS_ADMIN
+from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.records import Scope
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key as asked for."""
+
+    name: str
+    scope: Scope = Scope.WRITE
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class KeyList(msgspec.Struct, frozen=True, kw_only=True):
+    """All keys, oldest first."""
+
+    keys: list[KeyView]
+
+
+@post("/v1/keys", opt=NEEDS_ADMIN, tags=["Keys"])
+async def create_key(request: HttpRequest, data: KeyRequest) -> NewKey:
+    """Make a key. Its token is shown this once. From the first key on, every call needs one."""
+    return await rooms(request).keys.create(data.name, data.scope)
+
+
+@get("/v1/keys", opt=NEEDS_ADMIN, tags=["Keys"], sync_to_thread=False)
+def list_keys(request: HttpRequest) -> KeyList:
+    """All keys, revoked ones too."""
+    return KeyList(
+        keys=[
+            KeyView(
+                id=key_id,
+                name=key.name,
+                scope=key.scope,
+                created_at=key.created_at,
+                revoked_at=key.revoked_at,
+            )
+            for key_id, key in rooms(request).keys.all()
+        ]
+    )
+
+
+@delete("/v1/keys/{key_id:str}", opt=NEEDS_ADMIN, tags=["Keys"], status_code=200)
+async def revoke_key(request: HttpRequest, key_id: str) -> KeyView:
+    """Revoke a key, at once and for good."""
+    key = await rooms(request).keys.revoke(key_id)
+    return KeyView(id=key.id, name=key.name, scope=key.scope, created_at=key.created_at, revoked_at=key.revoked_at)
+
+
+HANDLERS = [create_key, list_keys, revoke_key]

@@ -1,0 +1,113 @@
+"""From errors to HTTP: RFC 9457 problem documents. The one table of status codes."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from tunesmith.errors import (
+    Conflict,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    MissingReference,
+    NotFound,
+    OutOfSpace,
+    TooLarge,
+    TunesmithError,
+    Unauthenticated,
+    Unavailable,
+)
+
+_log = structlog.get_logger()
+_MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[TunesmithError], int] = {
+    MissingReference: 400,
+    InvalidInput: 422,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    OutOfSpace: 507,
+    Unavailable: 503,
+}
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem document as RFC 9457 defines it, with every single fault listed."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    where: str | None = None
+    mend: str | None = None
+    errors: tuple[Fault, ...] = ()
+
+
+def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError) -> Response[Problem]:
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    headers = {"Retry-After": "2"} if status == 503 else {}
+    if status == 401:
+        # A browser asks its user for a password only when offered Basic: the key goes there.
+        page = "text/html" in request.headers.get("accept", "")
+        headers["WWW-Authenticate"] = 'Basic realm="tunesmith: any name, the API key as password"' if page else "Bearer"
+    if status >= 500:
+        _log.error("request_failed", path=request.url.path, status=status, reason=str(error))
+    return _answer(
+        request, status, detail=error.message, where=error.where, mend=error.mend, errors=error.faults, headers=headers
+    )
+
+
+def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """What Litestar itself refuses: unknown paths and methods, unreadable bodies, wrong fields and parameters."""
+    if isinstance(error, ValidationException):
+        faults = tuple(_field_fault(item) for item in error.extra or ())
+        return _answer(request, 422, detail="the request has wrong fields", errors=faults)
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    detail = error.detail
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+    elif error.status_code == 413:
+        detail = "the request body is too large"
+    return _answer(request, error.status_code, detail=detail, headers=headers)
+
+
+def from_unreadable(request: Request[Any, Any, Any], _error: Exception) -> Response[Problem]:
+    """Bodies that the parsers choke on: nested too deeply, or not UTF-8."""
+    return _answer(request, 400, detail="the request body is not JSON in UTF-8, or is nested too deeply")
+
+
+def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    _log.exception("bug", path=request.url.path, exc_info=error)
+    return _answer(request, 500, detail="this is a bug in Tunesmith; its log has the traceback")
+
+
+def _field_fault(item: Any) -> Fault:
+    if not isinstance(item, dict):
+        return Fault(message=str(item))
+    return Fault(message=str(item.get("message", "is wrong")), where=item.get("key"))
+
+
+def _answer(
+    request: Request[Any, Any, Any], status: int, *, headers: dict[str, str] | None = None, **fields: Any
+) -> Response[Problem]:
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, instance=request.url.path, **fields)
+    return Response(problem, status_code=status, media_type=_MEDIA_TYPE, headers=headers or {})
+
+
+HANDLERS: dict[Any, Any] = {
+    TunesmithError: from_tunesmith_error,
+    HTTPException: from_http_exception,
+    RecursionError: from_unreadable,
+    UnicodeDecodeError: from_unreadable,
+    Exception: from_bug,
+}

@@ -1,0 +1,35 @@
+"""What the doors are given: every room they may ask. Built once, in ``app.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from litestar import Request
+from litestar.datastructures import State
+
+from tunesmith.access import KeyRing
+from tunesmith.experiments import ExperimentService
+from tunesmith.recipes import RecipeBook
+from tunesmith.runner import Slots
+from tunesmith.runs import RunService, Scheduler
+from tunesmith.settings import Settings
+
+HttpRequest = Request[Any, Any, State]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooms:
+    """The services behind the doors."""
+
+    settings: Settings
+    keys: KeyRing
+    recipes: RecipeBook
+    experiments: ExperimentService
+    runs: RunService
+    scheduler: Scheduler
+    slots: Slots
+
+
+def rooms(request: HttpRequest) -> Rooms:
+    return cast(Rooms, request.app.state.rooms)

@@ -1,0 +1,113 @@
+"""The native view of any run, whichever door created it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import anyio.to_thread
+import msgspec
+from litestar import Response, get, post
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of, view_of
+from tunesmith.records import Run, RunState
+from tunesmith.runs import LogPage, MetricsPage, read_log, read_metrics
+
+Limit = Annotated[int, Parameter(ge=1, le=1000, description="At most this many items.")]
+Cursor = Annotated[str | None, Parameter(max_length=40, pattern=r"^\d+$", description="`cursor` of the page before.")]
+Offset = Annotated[int, Parameter(ge=0, description="Byte offset to start at: `next_offset` of the page before.")]
+AfterLine = Annotated[int | None, Parameter(ge=0, description="Start after this line number instead.")]
+State = Annotated[RunState | None, Parameter(query="state", description="Only runs in this state.")]
+LastEventId = Annotated[
+    str | None, Parameter(header="Last-Event-ID", max_length=60, description="Go on after this event.")
+]
+
+
+class RunList(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; ask with ``cursor`` for the next page, until it is null."""
+
+    runs: list[RunView]
+    cursor: str | None
+
+
+def shown(house: Rooms, run: Run) -> RunView:
+    return view_of(run, house.runs.progress(run), str(house.runs.folder(run.id)))
+
+
+@get("/v1/runs", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
+def list_runs(
+    request: HttpRequest,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    run_state: State = None,
+    recipe: str | None = None,
+    experiment_id: str | None = None,
+) -> RunList:
+    """Runs of every door."""
+    house = rooms(request)
+    page = house.runs.book.page(limit=limit, cursor=cursor, state=run_state, recipe=recipe, experiment_id=experiment_id)
+    return RunList(runs=[shown(house, run) for run in page.runs], cursor=page.cursor)
+
+
+@get("/v1/runs/{run_id:str}", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
+def show_run(request: HttpRequest, run_id: str) -> RunView:
+    """One run."""
+    house = rooms(request)
+    return shown(house, house.runs.book.get(run_id))
+
+
+@get("/v1/runs/{run_id:str}/status", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
+def run_status(request: HttpRequest, run_id: str) -> RunStatus:
+    """How far it has come, with the time left."""
+    house = rooms(request)
+    run = house.runs.book.get(run_id)
+    return status_of(run, house.runs.progress(run))
+
+
+@post("/v1/runs/{run_id:str}/cancel", opt=NEEDS_WRITE, tags=["Runs"], status_code=200)
+async def cancel_run(request: HttpRequest, run_id: str) -> CancelledRun:
+    """Stop the run; answers when it has ended. Repeating it gives the same answer."""
+    run = await rooms(request).runs.cancel(run_id)
+    return CancelledRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
+
+
+@get("/v1/runs/{run_id:str}/logs", opt=NEEDS_READ, tags=["Runs"])
+async def run_logs(
+    request: HttpRequest, run_id: str, offset: Offset = 0, after_line: AfterLine = None, limit: Limit = 200
+) -> LogPage:
+    """Log lines by byte offset or by line number."""
+    house = rooms(request)
+    run = house.runs.book.get(run_id)
+    path = house.runs.folder(run_id) / "run.log"
+    return await anyio.to_thread.run_sync(
+        lambda: read_log(path, offset=offset, after_line=after_line, limit=limit, ended=run.state.final)
+    )
+
+
+@get("/v1/runs/{run_id:str}/metrics", opt=NEEDS_READ, tags=["Runs"])
+async def run_metrics(request: HttpRequest, run_id: str, cursor: Cursor = None, limit: Limit = 1000) -> MetricsPage:
+    """The history of all metrics, oldest first."""
+    house = rooms(request)
+    house.runs.book.get(run_id)
+    path = house.runs.folder(run_id) / "metrics.jsonl"
+    return await anyio.to_thread.run_sync(lambda: read_metrics(path, cursor=cursor, limit=limit))
+
+
+@get("/v1/runs/{run_id:str}/events", opt=NEEDS_READ, tags=["Runs"], media_type="text/event-stream")
+async def run_events(request: HttpRequest, run_id: str, last_event_id: LastEventId = None) -> Response[bytes] | Stream:
+    """Server-sent events: `state`, `log`, `metrics`, `progress`, `checkpoint`, `artifact`, `result`, `message`.
+
+    Everything since the start, or since `Last-Event-ID`, then what happens, until the run is over.
+    """
+    follower = rooms(request).runs.follow(run_id, last_event_id)
+    if follower.at_end():
+        # 204 is how a server tells an EventSource to stop coming back.
+        return Response(b"", status_code=204)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Stream(follower.events(), media_type="text/event-stream", headers=headers)
+
+
+HANDLERS = [list_runs, show_run, run_status, cancel_run, run_logs, run_metrics, run_events]

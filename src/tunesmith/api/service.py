@@ -1,0 +1,118 @@
+"""The service itself: what it is, whether it is healthy, its recipes, its metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+from litestar import MediaType, Response, get
+
+from tunesmith import __version__
+from tunesmith.api.access import NEEDS_READ, OPEN_TO_ALL
+from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.telemetry import render
+from tunesmith.errors import Fault
+from tunesmith.recipes import BrokenRecipe, Recipe
+from tunesmith.records import RunKind
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers here."""
+
+    name: str
+    version: str
+    docs: str
+    openapi: str
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Alive, and the time here."""
+
+    status: str
+    time: float
+
+
+class RecipeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe, or what is wrong with a broken one."""
+
+    name: str
+    ok: bool
+    kind: RunKind | None = None
+    summary: str = ""
+    about: str = ""
+    """The comment at the top of recipe.yaml."""
+    data: tuple[str, ...] = ()
+    resources: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    """The defaults."""
+    folder: str = ""
+    faults: tuple[Fault, ...] = ()
+
+
+class RecipeList(msgspec.Struct, frozen=True, kw_only=True):
+    """All recipes by name."""
+
+    recipes: list[RecipeView]
+
+
+@get("/", opt=NEEDS_READ, sync_to_thread=False, tags=["Service"])
+def about() -> About:
+    """Name, version and where the documentation is."""
+    return About(name="tunesmith", version=__version__, docs="/docs", openapi="/openapi.json")
+
+
+@get("/healthz", opt=OPEN_TO_ALL, sync_to_thread=False, tags=["Service"])
+def healthz() -> Health:
+    """Whether the service is alive."""
+    return Health(status="ok", time=time.time())
+
+
+@get("/health", opt=OPEN_TO_ALL, sync_to_thread=False, include_in_schema=False)
+def health() -> Health:
+    return Health(status="ok", time=time.time())
+
+
+@get("/metrics", opt=NEEDS_READ, media_type=MediaType.TEXT, tags=["Service"])
+async def metrics(request: HttpRequest) -> Response[bytes]:
+    """Runs by state, queue length, slots and request times, as Prometheus text."""
+    text, media_type = await anyio.to_thread.run_sync(render, rooms(request), request.app.state.request_times)
+    return Response(text, media_type=media_type)
+
+
+@get("/v1/recipes", opt=NEEDS_READ, tags=["Recipes"])
+async def list_recipes(request: HttpRequest) -> RecipeList:
+    """Every recipe folder with its defaults; a broken one with what is wrong with it."""
+    book = rooms(request).recipes
+    found = await anyio.to_thread.run_sync(book.all)
+    return RecipeList(recipes=[_view(recipe) for recipe in found])
+
+
+@get("/v1/recipes/{name:str}", opt=NEEDS_READ, tags=["Recipes"])
+async def show_recipe(request: HttpRequest, name: str) -> RecipeView:
+    """One recipe."""
+    book = rooms(request).recipes
+    named = next((recipe for recipe in await anyio.to_thread.run_sync(book.all) if recipe.name == name), None)
+    return _view(named if named is not None else book.get(name))
+
+
+def _view(recipe: Recipe | BrokenRecipe) -> RecipeView:
+    if isinstance(recipe, BrokenRecipe):
+        return RecipeView(name=recipe.name, ok=False, folder=str(recipe.folder), faults=recipe.faults)
+    return RecipeView(
+        name=recipe.name,
+        ok=True,
+        kind=recipe.kind,
+        summary=recipe.summary,
+        about=recipe.about,
+        data=recipe.data,
+        resources=msgspec.to_builtins(recipe.resources),
+        aliases=recipe.aliases,
+        config=recipe.config,
+        folder=str(recipe.folder),
+    )
+
+
+HANDLERS = [about, healthz, health, metrics, list_recipes, show_recipe]

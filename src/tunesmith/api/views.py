@@ -1,0 +1,131 @@
+"""How runs look from outside; shared by the doors that show them."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tunesmith.errors import Fault
+from tunesmith.records import Dataset, Exit, Progress, Resources, Run, RunKind, RunState
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run with how far it has come."""
+
+    run_id: str
+    experiment_id: str | None
+    kind: RunKind
+    recipe: str
+    status: RunState
+    model: str | None
+    dataset: Dataset | None
+    hyperparams: dict[str, Any]
+    train_config: str | None
+    resources: Resources
+    notes: str
+    priority: int
+    seed: int | None
+    start_command: str
+    warnings: tuple[str, ...]
+    attempt: int
+    progress: float
+    current_step: int | None
+    total_steps: int | None
+    metrics: dict[str, float]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    exit: Exit | None
+    error: Fault | None
+    ckpt_path: str | None
+    output_path: str | None
+    """The finished model."""
+    run_dir: str
+    """Where config.yaml, run.log, metrics.jsonl, checkpoints/ and output/ are."""
+
+
+class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run has come."""
+
+    run_id: str
+    status: RunState
+    progress: float
+    """0 to 1."""
+    phase: str | None
+    current_step: int | None
+    total_steps: int | None
+    epoch: float | None
+    eta_seconds: float | None
+    metrics: dict[str, float]
+    """The latest value of each."""
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: Fault | None
+    ckpt_path: str | None
+
+
+class CancelledRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a cancel."""
+
+    run_id: str
+    status: RunState
+    ckpt_path: str | None
+    """The newest complete checkpoint; null when the run had none."""
+
+
+def view_of(run: Run, progress: Progress, run_dir: str) -> RunView:
+    return RunView(
+        run_id=run.id,
+        experiment_id=run.experiment_id,
+        kind=run.kind,
+        recipe=run.recipe,
+        status=run.state,
+        model=run.model,
+        dataset=run.dataset,
+        hyperparams=run.hyperparams,
+        train_config=run.train_config,
+        resources=run.resources,
+        notes=run.notes,
+        priority=run.priority,
+        seed=run.seed,
+        start_command=shlex.join(run.command),
+        warnings=run.warnings,
+        attempt=run.attempt,
+        progress=fraction_of(run, progress),
+        current_step=progress.step,
+        total_steps=progress.total_steps,
+        metrics=progress.metrics,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        exit=run.exit,
+        error=run.error,
+        ckpt_path=progress.ckpt_path,
+        output_path=progress.output_path,
+        run_dir=run_dir,
+    )
+
+
+def status_of(run: Run, progress: Progress) -> RunStatus:
+    return RunStatus(
+        run_id=run.id,
+        status=run.state,
+        progress=fraction_of(run, progress),
+        phase=progress.phase if run.state.has_process else None,
+        current_step=progress.step,
+        total_steps=progress.total_steps,
+        epoch=progress.epoch,
+        eta_seconds=progress.eta_seconds if run.state.has_process else 0.0 if run.state.final else None,
+        metrics=progress.metrics,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        error=run.error,
+        ckpt_path=progress.ckpt_path,
+    )
+
+
+def fraction_of(run: Run, progress: Progress) -> float:
+    return 1.0 if run.state is RunState.SUCCEEDED else round(progress.fraction, 4)

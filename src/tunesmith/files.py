@@ -1,0 +1,49 @@
+"""Writing whole small files so that a crash leaves either the old or the new one, never a half.
+
+Journals append and do not go through here; see ``journal/``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tunesmith.failpoints import FAILPOINTS
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write ``content`` beside ``path``, fsync, rename over it, fsync the folder.
+
+    Blocks on the disk: call it from a thread when on the event loop.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    FAILPOINTS.hit("file.before_write")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            FAILPOINTS.hit("file.before_fsync")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        FAILPOINTS.hit("file.before_rename")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    FAILPOINTS.hit("file.after_rename")
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""Every name below the state folder, in one place. Nothing here touches the disk except ``create``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class AttemptPaths:
+    """The folder of one attempt: what was started, which process it was, how it ended."""
+
+    folder: Path
+
+    @property
+    def command(self) -> Path:
+        """What the shim starts: argument list, environment, working folder."""
+        return self.folder / "command.json"
+
+    @property
+    def process(self) -> Path:
+        """Identity of the shim and of the program; its creation claims the attempt."""
+        return self.folder / "process.json"
+
+    @property
+    def exit(self) -> Path:
+        """How the program ended: code, signal, time. Written once, by the shim."""
+        return self.folder / "exit.json"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The folder of one run."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "run.log"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """The latest progress with the log offset it was read up to; derived, may be deleted."""
+        return self.folder / "progress.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+    def attempt(self, number: int) -> AttemptPaths:
+        return AttemptPaths(self.folder / "attempts" / str(number))
+
+
+@dataclass(frozen=True)
+class StatePaths:
+    """The state folder."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held with flock by the one server that owns the folder; names its pid and address."""
+        return self.root / "lock"
+
+    @property
+    def experiments(self) -> Path:
+        return self.root / "experiments.jsonl"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs.jsonl"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys.jsonl"
+
+    @property
+    def journals(self) -> tuple[Path, ...]:
+        """Every journal the server opens, in the order it opens them."""
+        return (self.keys, self.experiments, self.runs)
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.root / "runs"
+
+    def run(self, run_id: str) -> RunPaths:
+        return RunPaths(self.runs_folder / run_id)
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    def create(self) -> None:
+        """Make the folders that must exist before the server starts."""
+        for folder in (self.root, self.runs_folder, self.models):
+            folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,221 @@
+"""The journaled records and the states they pass through. Frozen: a change is a new record under the same id."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import msgspec
+
+from tunesmith.errors import Fault
+
+
+class Clock(Protocol):
+    """Where the time comes from; tests pass their own."""
+
+    def __call__(self) -> datetime: ...
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(prefix: str) -> str:
+    """``run_01k9...``: sorts by creation time (48 bits of milliseconds), then 80 random bits, as a ULID does."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    digits = []
+    for _ in range(26):
+        number, digit = divmod(number, 32)
+        digits.append(_CROCKFORD[digit])
+    return f"{prefix}_{''.join(reversed(digits))}"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What every journaled record has."""
+
+    id: str
+
+
+class Scope(StrEnum):
+    """What a key may do; each includes the ones before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def covers(self, needed: Scope) -> bool:
+        order = tuple(Scope)
+        return order.index(self) >= order.index(needed)
+
+
+class Key(Record, frozen=True, kw_only=True):
+    """An API key. The secret itself is never stored."""
+
+    name: str
+    scope: Scope
+    secret_sha256: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class Experiment(Record, frozen=True, kw_only=True):
+    """What groups runs for comparison."""
+
+    name: str
+    task_type: str
+    created_at: datetime
+    goal: str = ""
+    version: str = ""
+    base_model: str = ""
+    owner: str = ""
+    param_config: dict[str, Any] = {}
+    """Free notes about parameters for people to compare by; runs do not read it."""
+    tags: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    request_sha256: str | None = None
+    """Hash of the creating request, to tell a repeat from another request under the same idempotency key."""
+
+
+class RunKind(StrEnum):
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"  # waits for a slot
+    STARTING = "starting"  # intent is on disk; the process may or may not exist yet
+    RUNNING = "running"  # the process is known by pid, start time and boot id
+    STOPPING = "stopping"  # was asked to stop and is writing its checkpoint
+    PAUSED = "paused"  # stopped with a checkpoint, to be queued again
+    SUCCEEDED = "succeeded"  # exited with 0
+    FAILED = "failed"  # exited otherwise, or could not be started
+    CANCELLED = "cancelled"  # stopped because somebody asked
+    LOST = "lost"  # the process is gone and its exit cannot be known
+
+    @property
+    def final(self) -> bool:
+        return not LEGAL_MOVES[self]
+
+    @property
+    def has_process(self) -> bool:
+        return self in (RunState.STARTING, RunState.RUNNING, RunState.STOPPING)
+
+
+_ENDS = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.LOST})
+
+LEGAL_MOVES: Mapping[RunState, frozenset[RunState]] = MappingProxyType(
+    {
+        RunState.QUEUED: frozenset({RunState.STARTING, RunState.CANCELLED, RunState.FAILED}),
+        # back to queued only by recovery, when the process turns out never to have started
+        RunState.STARTING: frozenset({RunState.RUNNING, RunState.STOPPING, RunState.QUEUED}) | _ENDS,
+        RunState.RUNNING: frozenset({RunState.STOPPING, RunState.QUEUED}) | _ENDS,
+        RunState.STOPPING: frozenset({RunState.PAUSED}) | _ENDS,
+        RunState.PAUSED: frozenset({RunState.QUEUED, RunState.CANCELLED}),
+        RunState.SUCCEEDED: frozenset(),
+        RunState.FAILED: frozenset(),
+        RunState.CANCELLED: frozenset(),
+        RunState.LOST: frozenset(),
+    }
+)
+
+
+class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that cannot be mistaken for another: the pid alone is reused, the three together are not."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/<pid>/stat."""
+    boot_id: str
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a process ended: exactly one of the two is set."""
+
+    code: int | None = None
+    signal: int | None = None
+    at: datetime | None = None
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The data of a run, as requested; ``path`` is what it was resolved to."""
+
+    name: str
+    split: str = "train"
+    path: str | None = None
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run wants to run on. Without a count the recipe decides."""
+
+    gpu_type: str | None = None
+    count: int | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a run has come, folded from what its process printed."""
+
+    phase: str | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    epoch: float | None = None
+    metrics: dict[str, float] = {}
+    """The latest value of each metric."""
+    eta_seconds: float | None = None
+    ckpt_path: str | None = None
+    ckpt_step: int | None = None
+    output_path: str | None = None
+    """The model folder that a ``result`` line named."""
+    error: Fault | None = None
+    """The last message at level error."""
+    log_offset: int = 0
+    """Everything in run.log before this byte is folded in."""
+
+    @property
+    def fraction(self) -> float:
+        if not self.step or not self.total_steps:
+            return 0.0
+        return min(1.0, self.step / self.total_steps)
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """One request to execute a recipe."""
+
+    kind: RunKind
+    recipe: str
+    state: RunState
+    created_at: datetime
+    experiment_id: str | None = None
+    model: str | None = None
+    dataset: Dataset | None = None
+    hyperparams: dict[str, Any] = {}
+    train_config: str | None = None
+    resources: Resources = Resources()
+    notes: str = ""
+    priority: int = 0
+    """Larger starts first; equal ones in the order they were created."""
+    seed: int | None = None
+    command: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    attempt: int = 0
+    """The number of the current attempt; 0 before the first."""
+    gpus: tuple[str, ...] = ()
+    """What the current attempt leases; empty on a CPU slot."""
+    process: ProcessIdentity | None = None
+    stop_reason: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit: Exit | None = None
+    error: Fault | None = None
+    progress: Progress = Progress()
+    """As of the last journaled change; while a process runs, the live one is ahead of it."""
+    log_bytes: int = 0
+    """Length of run.log at this change: where the change belongs between the log lines."""

@@ -1,0 +1,23 @@
+"""Where attempts run: the executor protocol and the local one, slots, and reading logs while they are written.
+
+Knows processes and files, not runs: what an end means for a run is decided in ``runs/``.
+"""
+
+from tunesmith.runner.executor import Executor, Launch, Started
+from tunesmith.runner.local import LocalExecutor
+from tunesmith.runner.slots import Demand, Gpu, GpuProbe, Slots, find_gpus
+from tunesmith.runner.tail import Line, LogReader
+
+__all__ = [
+    "Demand",
+    "Executor",
+    "Gpu",
+    "GpuProbe",
+    "Launch",
+    "Line",
+    "LocalExecutor",
+    "LogReader",
+    "Slots",
+    "Started",
+    "find_gpus",
+]

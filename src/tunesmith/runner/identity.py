@@ -1,0 +1,95 @@
+"""Telling one process from another that happens to have its pid, and signalling only the right one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunesmith.records import ProcessIdentity
+
+# Since Linux 6.9 a pidfd can address the whole group of its process.
+_PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2
+_START_TICKS_FIELD = 19  # counted after the parenthesised name, which may hold spaces
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """The identity of a process that is alive now; None when there is none, or only its zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return ProcessIdentity(pid=pid, start_ticks=int(fields[_START_TICKS_FIELD]), boot_id=boot_id())
+
+
+def is_alive(identity: ProcessIdentity) -> bool:
+    return identify(identity.pid) == identity
+
+
+@contextlib.contextmanager
+def opened(identity: ProcessIdentity) -> Iterator[int | None]:
+    """A pidfd of exactly this process, or None when it is gone. Checked after opening: from then on it cannot change."""
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except (ProcessLookupError, OverflowError, ValueError, OSError):
+        yield None
+        return
+    try:
+        yield descriptor if is_alive(identity) else None
+    finally:
+        os.close(descriptor)
+
+
+def signal_group(identity: ProcessIdentity, sign: signal.Signals) -> bool:
+    """Signal the process and its group; False when the process is gone, and then nobody is signalled."""
+    with opened(identity) as descriptor:
+        if descriptor is None:
+            return False
+        try:
+            signal.pidfd_send_signal(descriptor, sign, None, _PIDFD_SIGNAL_PROCESS_GROUP)
+        except ProcessLookupError:
+            return False
+        except OSError:  # an older kernel: the leader is alive and checked, so its group number is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(identity.pid, sign)
+        return True
+
+
+def kill_marked(run_id: str) -> int:
+    """Kill every process whose environment says it belongs to ``run_id``; answers how many.
+
+    This finds descendants that left the group and lost their reaper. Only processes of the same user can be read.
+    """
+    mark = f"TUNESMITH_RUN_ID={run_id}".encode()
+    killed = 0
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid() or not _carries(entry.name, mark):
+            continue
+        try:
+            descriptor = os.pidfd_open(int(entry.name))
+        except OSError:
+            continue
+        try:
+            if _carries(entry.name, mark):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                killed += 1
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(descriptor)
+    return killed
+
+
+def _carries(pid: str, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False

@@ -1,0 +1,158 @@
+"""Starts one program, outlives the server, and writes down how the program ended.
+
+Run as a script of its own (``python -I -S shim.py <attempt folder>``) with the standard library only, so that it starts in
+milliseconds and keeps a few megabytes. It does not read the program's output: that goes straight into the log file.
+
+1. ``process.json`` is created exclusively; whoever creates it owns the attempt. A server that recovers from a crash and
+   finds none creates it first, and then this process leaves without starting anything: no attempt ever runs twice.
+2. The program is started in a process group of its own, below this process as the reaper of all its descendants.
+3. When the program has ended, what it left behind is stopped, and ``exit.json`` says how it ended.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+_PR_SET_CHILD_SUBREAPER = 36
+_LEFTOVER_GRACE_SECONDS = 2.0
+
+
+def main(folder: str) -> None:
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, lambda *_: None)  # a handler, not SIG_IGN: the program must not inherit it
+    os.chdir("/")
+    with open(os.path.join(folder, "command.json"), encoding="utf-8") as file:
+        command = json.load(file)
+    process: dict[str, Any] = {"shim": identity(os.getpid()), "at": now()}
+    if not claim(os.path.join(folder, "process.json"), process):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        child = start(command)
+    except OSError as error:
+        write(os.path.join(folder, "exit.json"), {"code": 127, "at": now(), "reason": str(error)})
+        return
+    process["program"] = identity(child)
+    write(os.path.join(folder, "process.json"), process)
+    status = wait_for(child)
+    clear_leftovers()
+    ended: dict[str, Any] = (
+        {"signal": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else {"code": os.WEXITSTATUS(status)}
+    )
+    write(os.path.join(folder, "exit.json"), {**ended, "at": now()})
+
+
+def claim(path: str, content: dict[str, Any]) -> bool:
+    """Create ``path`` with ``content`` unless it exists; says whether it was created."""
+    beside = f"{path}.{os.getpid()}"
+    write(beside, content)
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(beside)
+    return True
+
+
+def start(command: dict[str, Any]) -> int:
+    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        return subprocess.Popen(
+            command["argv"],
+            cwd=command["cwd"],
+            env={**os.environ, **command["env"]},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            process_group=0,
+        ).pid
+    finally:
+        os.close(log)
+
+
+def wait_for(child: int) -> int:
+    """Reap everything that ends below this process until ``child`` does; answers its wait status."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return status
+
+
+def clear_leftovers() -> None:
+    """Stop what the program left running: first asked, then killed."""
+    ask_until = time.monotonic() + _LEFTOVER_GRACE_SECONDS
+    sign = signal.SIGTERM
+    while True:
+        if time.monotonic() > ask_until:
+            sign = signal.SIGKILL
+        left = descendants(os.getpid())
+        if not left and not reap():
+            return
+        for pid in left:
+            try:
+                os.kill(pid, sign)
+            except ProcessLookupError:
+                continue
+        until = time.monotonic() + 0.1
+        while reap() and time.monotonic() < until:
+            time.sleep(0.005)
+
+
+def reap() -> bool:
+    """Collect ended children; says whether any child is still there."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            children = [int(word) for word in file.read().split()]
+    except OSError:
+        return found
+    for child in children:
+        found += [child, *descendants(child)]
+    return found
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """pid, start ticks and boot id: together they name one process for good."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot_id = file.read().strip()
+    return {"pid": pid, "start_ticks": int(fields[19]), "boot_id": boot_id}
+
+
+def write(path: str, content: dict[str, Any]) -> None:
+    """Write beside, fsync, rename: a reader sees all of it or nothing."""
+    beside = f"{path}.tmp"
+    with open(beside, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

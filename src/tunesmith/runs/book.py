@@ -1,0 +1,151 @@
+"""The runs on record: lookups, pages, legal moves, and waiting for a change. Starts nothing; see ``scheduler``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from tunesmith.errors import Conflict, NotFound
+from tunesmith.journal import Entry, Journal
+from tunesmith.records import LEGAL_MOVES, Run, RunKind, RunState
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """What is kept in memory of every run."""
+
+    state: RunState
+    recipe: str
+    kind: RunKind
+    experiment_id: str | None = None
+    priority: int = 0
+
+
+RunJournal = Journal[Run, RunSummary]
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """Newest first; ``cursor`` is None on the last page."""
+
+    runs: list[Run]
+    cursor: str | None
+
+
+class RunBook:
+    """All runs, and the only way to change one."""
+
+    def __init__(self, journal: RunJournal) -> None:
+        self._journal = journal
+        self._order: list[str] = []
+        self._by_experiment: defaultdict[str, list[int]] = defaultdict(list)
+        self._live: dict[str, Run] = {}
+        """Runs that are not final, decoded: these are asked for all the time."""
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+        for run_id, summary in journal.summaries.items():
+            self._index(run_id, summary)
+            if not summary.state.final:
+                self._live[run_id] = self._stored(run_id)
+        journal.on_commit(self._committed)
+
+    def _index(self, run_id: str, summary: RunSummary) -> None:
+        if summary.experiment_id is not None:
+            self._by_experiment[summary.experiment_id].append(len(self._order))
+        self._order.append(run_id)
+
+    def _stored(self, run_id: str) -> Run:
+        run = self._journal.get(run_id)
+        assert run is not None
+        return run
+
+    def _committed(self, _entry: Entry, run: Run, previous: RunSummary | None) -> None:
+        if previous is None:
+            self._index(run.id, self._journal.summaries[run.id])
+        if run.state.final:
+            self._live.pop(run.id, None)
+            self._locks.pop(run.id, None)
+        else:
+            self._live[run.id] = run
+        changed = self._changed.pop(run.id, None)
+        if changed is not None:
+            changed.set()
+
+    def get(self, run_id: str) -> Run:
+        """Raises NotFound."""
+        run = self._live.get(run_id) or self._journal.get(run_id)
+        if run is None:
+            raise NotFound(f"there is no run {run_id!r}", mend="GET /v1/runs lists them")
+        return run
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._journal
+
+    def unfinished(self) -> list[Run]:
+        """Every run that is not final, oldest first."""
+        return sorted(self._live.values(), key=lambda run: run.created_at)
+
+    def counts(self) -> dict[RunState, int]:
+        counted = dict.fromkeys(RunState, 0)
+        for summary in self._journal.summaries.values():
+            counted[summary.state] += 1
+        return counted
+
+    def page(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        state: RunState | None = None,
+        recipe: str | None = None,
+        experiment_id: str | None = None,
+    ) -> RunPage:
+        """Up to ``limit`` runs, newest first. A cursor stays valid for ever: runs are never removed."""
+        found: list[str] = []
+        for position in self._positions(cursor, experiment_id):
+            run_id = self._order[position]
+            summary = self._journal.summaries[run_id]
+            if (state is None or summary.state == state) and (recipe is None or summary.recipe == recipe):
+                if len(found) == limit:
+                    return RunPage([self.get(run_id) for run_id in found], str(position + 1))
+                found.append(run_id)
+        return RunPage([self.get(run_id) for run_id in found], None)
+
+    def count_of(self, experiment_id: str) -> int:
+        return len(self._by_experiment.get(experiment_id, ()))
+
+    def _positions(self, cursor: str | None, experiment_id: str | None) -> Iterator[int]:
+        before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
+        if experiment_id is None:
+            return iter(range(min(before, len(self._order)) - 1, -1, -1))
+        return (position for position in reversed(self._by_experiment.get(experiment_id, ())) if position < before)
+
+    def history(self, run_id: str) -> list[tuple[Entry, Run]]:
+        """Every change of the run, in order."""
+        return [(entry, msgspec.json.decode(entry.data, type=Run)) for entry in self._journal.history(run_id)]
+
+    async def add(self, run: Run) -> Run:
+        await self._journal.append("created", run)
+        return run
+
+    async def move(self, run_id: str, state: RunState, **changes: Any) -> Run:
+        """Put the run into another state, with other fields changed in the same record.
+
+        Raises:
+            Conflict: the table of legal moves does not have it.
+        """
+        async with self._locks.setdefault(run_id, asyncio.Lock()):
+            run = self.get(run_id)
+            if state not in LEGAL_MOVES[run.state]:
+                raise Conflict(f"run {run_id} is {run.state}: it cannot become {state}")
+            moved = msgspec.structs.replace(run, state=state, **changes)
+            await self._journal.append(str(state), moved)
+            return moved
+
+    async def wait(self, run_id: str, until: Callable[[Run], bool]) -> Run:
+        """Return the run as soon as ``until`` is true of it."""
+        while not until(run := self.get(run_id)):
+            await self._changed.setdefault(run_id, asyncio.Event()).wait()
+        return run

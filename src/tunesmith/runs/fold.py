@@ -1,0 +1,118 @@
+"""Folding what a process printed into its progress. Pure: lines in, a new Progress out; no files, no clock of its own."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from tunesmith.errors import Fault
+from tunesmith.progress import read_line
+from tunesmith.records import Progress
+from tunesmith.runner import Line
+
+_SPEED_WINDOW = 20
+_NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds"})
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One line as followers see it."""
+
+    kind: str
+    """``log``, or a kind of the line format."""
+    fields: dict[str, Any]
+    end: int
+    """Byte offset after the line."""
+
+
+def read_event(line: Line) -> Event:
+    """What a line says; ``log`` when it is not in the line format."""
+    event = read_line(line.content)
+    if event is None:
+        return Event("log", {"line": line.text, "offset": line.start}, line.end)
+    return Event(event[0], event[1], line.end)
+
+
+class Fold:
+    """The progress of one run, advanced event by event."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._seen: deque[tuple[float, int]] = deque(maxlen=_SPEED_WINDOW)
+        """(unix time, step) of the latest events: what the speed is estimated from."""
+
+    def take(self, event: Event, now: float) -> None:
+        """Advance by one event that was read at unix time ``now``."""
+        match event.kind:
+            case "metrics" | "progress":
+                self._advance(event.fields, now)
+            case "checkpoint":
+                self._update(ckpt_path=_text(event.fields.get("path")), ckpt_step=_whole(event.fields.get("step")))
+            case "result":
+                self._update(
+                    output_path=_text(event.fields.get("model")) or self.progress.output_path,
+                    metrics={**self.progress.metrics, **_numbers(event.fields.get("metrics"))},
+                )
+            case "message" if event.fields.get("level") == "error":
+                self._update(error=_fault(event.fields))
+        self._update(log_offset=event.end)
+
+    def _advance(self, fields: dict[str, Any], now: float) -> None:
+        step = _whole(fields.get("step"))
+        total = _whole(fields.get("total_steps")) or self.progress.total_steps
+        if step is not None:
+            self._seen.append((_finite(fields.get("at")) or now, step))
+        epoch = _finite(fields.get("epoch"))
+        metrics = {name: value for name, value in fields.items() if name not in _NOT_METRICS}
+        self._update(
+            phase=_text(fields.get("phase")) or self.progress.phase,
+            step=step if step is not None else self.progress.step,
+            total_steps=total,
+            epoch=epoch if epoch is not None else self.progress.epoch,
+            metrics={**self.progress.metrics, **_numbers(metrics)},
+            eta_seconds=self._eta(total),
+        )
+
+    def _eta(self, total: int | None) -> float | None:
+        """Steps left at the speed of the last events."""
+        if total is None or len(self._seen) < 2:
+            return self.progress.eta_seconds
+        (first_at, first_step), (last_at, last_step) = self._seen[0], self._seen[-1]
+        if last_step <= first_step or last_at <= first_at:
+            return self.progress.eta_seconds
+        return round((total - last_step) * (last_at - first_at) / (last_step - first_step), 1)
+
+    def _update(self, **changes: Any) -> None:
+        self.progress = msgspec.structs.replace(self.progress, **changes)
+
+
+def _fault(fields: dict[str, Any]) -> Fault:
+    return Fault(
+        message=_text(fields.get("text")) or "the process reported an error without a text",
+        where=_text(fields.get("where")),
+        mend=_text(fields.get("mend")),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value)
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _numbers(values: object) -> dict[str, float]:
+    if not isinstance(values, dict):
+        return {}
+    return {str(name): number for name, value in values.items() if (number := _finite(value)) is not None}

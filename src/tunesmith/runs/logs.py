@@ -1,0 +1,105 @@
+"""Reading a run's log and metrics in pages: by byte offset or by line number, with bounded memory. Never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunesmith.runner import LogReader
+
+_CHUNK = 1024 * 1024
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One line of a log."""
+
+    number: int
+    """Counted from 1."""
+    offset: int
+    """Byte offset of its start."""
+    text: str
+
+
+class LogPage(msgspec.Struct, frozen=True):
+    """Consecutive lines."""
+
+    lines: list[LogLine]
+    next_offset: int
+    """Ask with this offset to go on, also later when the log has grown."""
+    size: int
+    """Length of the log in bytes."""
+    complete: bool
+    """Whether nothing more will be written and this page reaches the end."""
+
+
+class MetricsPage(msgspec.Struct, frozen=True):
+    """Consecutive lines of metrics.jsonl."""
+
+    metrics: list[dict[str, Any]]
+    cursor: str | None
+
+
+def read_log(path: Path, *, offset: int, after_line: int | None, limit: int, ended: bool) -> LogPage:
+    """Up to ``limit`` lines from ``offset`` on, or after line number ``after_line``."""
+    size = path.stat().st_size if path.exists() else 0
+    if after_line is not None:
+        offset, number = _offset_after(path, after_line) if size else (0, 0)
+    else:
+        offset = min(offset, size)
+        number = _newlines_before(path, offset) if offset else 0
+    reader = LogReader(path, offset)
+    lines: list[LogLine] = []
+    while len(lines) < limit and (read := reader.read(at_end=ended)):
+        for line in read[: limit - len(lines)]:
+            lines.append(LogLine(number + 1, line.start, line.text))
+            number += 1
+            offset = line.end
+    return LogPage(lines, offset, size, complete=ended and offset >= size)
+
+
+def read_metrics(path: Path, *, cursor: str | None, limit: int) -> MetricsPage:
+    """Up to ``limit`` points of the metrics history, oldest first."""
+    start = int(cursor) if cursor is not None and cursor.isdecimal() else 0
+    reader = LogReader(path, start)
+    metrics: list[dict[str, Any]] = []
+    while len(metrics) < limit and (read := reader.read()):
+        for line in read[: limit - len(metrics)]:
+            metrics.append(msgspec.json.decode(line.content))
+            start = line.end
+    more = path.exists() and path.stat().st_size > start
+    return MetricsPage(metrics, str(start) if more else None)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _newlines_before(path: Path, offset: int) -> int:
+    counted = read = 0
+    for chunk in _chunks(path):
+        counted += chunk[: offset - read].count(b"\n")
+        read += len(chunk)
+        if read >= offset:
+            break
+    return counted
+
+
+def _offset_after(path: Path, line: int) -> tuple[int, int]:
+    """Where the line after number ``line`` starts, and how many lines lie before it (fewer when the log ends)."""
+    passed = read = 0
+    for chunk in _chunks(path):
+        inside = chunk.count(b"\n")
+        if passed + inside >= line:
+            position = 0
+            while passed < line:
+                position = chunk.index(b"\n", position) + 1
+                passed += 1
+            return read + position, passed
+        passed += inside
+        read += len(chunk)
+    return read, passed

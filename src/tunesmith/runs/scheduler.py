@@ -1,0 +1,123 @@
+"""Which run goes next: a durable queue in order of priority and age, and slots on this machine.
+
+The queue is nothing but the runs whose recorded state is ``queued``, so it survives whatever the server does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import anyio
+import anyio.abc
+import structlog
+
+from tunesmith.errors import Conflict, OutOfSpace, TunesmithError
+from tunesmith.journal import Entry
+from tunesmith.records import Run, RunState
+from tunesmith.runner import Demand, Launch, Slots
+from tunesmith.runs.book import RunBook
+from tunesmith.runs.supervise import Supervisor
+
+_log = structlog.get_logger()
+_RETRY_SECONDS = 2.0
+
+
+class Scheduler:
+    """Adopts what is alive, then starts what is queued as slots become free."""
+
+    def __init__(
+        self,
+        *,
+        book: RunBook,
+        supervisor: Supervisor,
+        slots: Slots,
+        demand_of: Callable[[Run], Demand],
+        launch_of: Callable[[Run, tuple[str, ...]], Launch],
+    ) -> None:
+        self._book = book
+        self._supervisor = supervisor
+        self._slots = slots
+        self._demand_of = demand_of
+        self._launch_of = launch_of
+        self._wake = asyncio.Event()
+        self._queued: dict[str, Run] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    def committed(self, _entry: Entry, run: Run, _previous: object) -> None:
+        """Listen to the journal with this."""
+        if run.state is RunState.QUEUED:
+            self._queued[run.id] = run
+            self._wake.set()
+        else:
+            self._queued.pop(run.id, None)
+
+    @property
+    def queue_length(self) -> int:
+        return len(self._queued)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Until cancelled. Reports started once every living run is adopted and before any new one starts.
+
+        Cancelling leaves the processes alone: the next server adopts them.
+        """
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for run in self._book.unfinished():
+                if run.state is RunState.QUEUED:
+                    self._queued[run.id] = run
+                elif run.state.has_process:
+                    self._slots.adopt(run.id, run.gpus)
+                    tasks.start_soon(self._guard, run.id, self._supervisor.adopt, run)
+            task_status.started()
+            while True:
+                self._wake.clear()
+                self._start_what_fits(tasks)
+                await self._wake.wait()
+
+    def cancel(self, run_id: str, reason: str) -> None:
+        """Begin to stop a run that has left the queue; it goes on when the caller is gone."""
+        assert self._tasks is not None
+        self._tasks.start_soon(self._stop, run_id, reason)
+
+    async def _stop(self, run_id: str, reason: str) -> None:
+        try:
+            await self._supervisor.stop(run_id, reason)
+        except TunesmithError as error:
+            _log.warning("stop_refused", run_id=run_id, reason=str(error))
+
+    def _start_what_fits(self, tasks: anyio.abc.TaskGroup) -> None:
+        # The first that does not fit holds back the later ones of its kind, so that nothing large waits for ever.
+        held: set[bool] = set()
+        for run in sorted(self._queued.values(), key=lambda run: (-run.priority, run.created_at)):
+            demand = self._demand_of(run)
+            if bool(demand.gpus) in held:
+                continue
+            gpus = self._slots.take(run.id, demand)
+            if gpus is None:
+                held.add(bool(demand.gpus))
+                continue
+            del self._queued[run.id]
+            tasks.start_soon(self._guard, run.id, self._begin, run, gpus)
+            if len(held) == 2:
+                return
+
+    async def _begin(self, run: Run, gpus: tuple[str, ...]) -> None:
+        await self._supervisor.start(run.id, gpus, self._launch_of(run, gpus))
+
+    async def _guard(self, run_id: str, work: Callable[..., object], *arguments: object) -> None:
+        """Run ``work`` and give the slot back, whatever happens: one run's trouble is not another's."""
+        try:
+            await work(*arguments)  # type: ignore[misc]
+        except Conflict:
+            _log.debug("run_left_the_queue", run_id=run_id)  # cancelled in the moment it was to start
+        except OutOfSpace:
+            _log.warning("run_waits_for_disk_space", run_id=run_id)
+            await anyio.sleep(_RETRY_SECONDS)
+        except TunesmithError as error:
+            _log.error("run_not_carried_on", run_id=run_id, reason=str(error))
+        finally:
+            self._slots.release(run_id)
+            if run_id in self._book and self._book.get(run_id).state is RunState.QUEUED:
+                self._queued[run_id] = self._book.get(run_id)
+            self._wake.set()

@@ -1,0 +1,267 @@
+"""What the doors ask of runs: create, look, cancel, read. No HTTP, and no process is touched here directly."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+from tunesmith.errors import Conflict, InvalidInput, MissingReference, OutOfSpace
+from tunesmith.files import sync_folder, write_atomically
+from tunesmith.paths import StatePaths
+from tunesmith.recipes import Recipe, RecipeBook, recipe_name_from, resolve, start_command, to_yaml
+from tunesmith.records import Clock, Dataset, Progress, Resources, Run, RunState, new_id
+from tunesmith.runner import Demand, Launch, Slots
+from tunesmith.runs.book import RunBook
+from tunesmith.runs.follow import Follower, Position
+from tunesmith.runs.live import LiveRuns
+from tunesmith.runs.references import References, gather
+from tunesmith.runs.scheduler import Scheduler
+from tunesmith.safe_yaml import load as load_yaml
+
+_log = structlog.get_logger()
+_ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
+_LARGEST_SEED = 2**32 - 1
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as a door asks for it."""
+
+    experiment_id: str | None = None
+    task_type: str | None = None
+    recipe: str | None = None
+    model: str | None = None
+    dataset: Dataset | None = None
+    hyperparams: Mapping[str, Any] = {}
+    train_config: str | Mapping[str, Any] | None = None
+    resources: Resources = Resources()
+    notes: str = ""
+    priority: int = 0
+    seed: int | None = None
+
+
+class RunService:
+    """Runs, for every door."""
+
+    def __init__(
+        self,
+        *,
+        book: RunBook,
+        live: LiveRuns,
+        scheduler: Scheduler,
+        recipes: RecipeBook,
+        references: References,
+        slots: Slots,
+        paths: StatePaths,
+        clock: Clock,
+        max_train_config_bytes: int,
+    ) -> None:
+        self.book = book
+        self._live = live
+        self._scheduler = scheduler
+        self._recipes = recipes
+        self._references = references
+        self._slots = slots
+        self._paths = paths
+        self._clock = clock
+        self._max_train_config_bytes = max_train_config_bytes
+
+    async def create(self, request: RunRequest) -> Run:
+        """Check everything, write the resolved config, queue the run.
+
+        Raises:
+            InvalidInput: with every fault of the config at once.
+            MissingReference: with every missing file and model at once.
+            Forbidden: a path outside the allowed roots.
+            OutOfSpace: nothing was created.
+        """
+        return await self._record(*await anyio.to_thread.run_sync(self._prepare, request))
+
+    def _prepare(self, request: RunRequest) -> tuple[Run, bytes]:
+        train_config = self._train_config(request.train_config)
+        recipe = self._recipe(request, train_config)
+        model, dataset = self._resolve_references(request, recipe)
+        filled = self._filled(request, recipe, model, dataset)
+        config = resolve(recipe, train_config=train_config, request=request.hyperparams, filled=filled)
+        demand, warnings = self._demand(recipe, request.resources)
+        if demand.gpus:
+            self._slots.check(demand)
+        run_id = new_id("run")
+        run = Run(
+            id=run_id,
+            kind=recipe.kind,
+            recipe=recipe.name,
+            state=RunState.QUEUED,
+            created_at=self._clock(),
+            experiment_id=request.experiment_id,
+            model=request.model,
+            dataset=dataset,
+            hyperparams=dict(request.hyperparams),
+            train_config=request.train_config if isinstance(request.train_config, str) else None,
+            resources=Resources(gpu_type=request.resources.gpu_type, count=demand.gpus),
+            notes=request.notes,
+            priority=request.priority,
+            seed=request.seed,
+            command=start_command(recipe, self._paths.run(run_id).config.resolve()),
+            warnings=warnings,
+        )
+        return run, to_yaml(config)
+
+    async def _record(self, run: Run, config: bytes) -> Run:
+        try:
+            await anyio.to_thread.run_sync(_write_run_folder, self._paths, run.id, config)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OutOfSpace("the state disk is full; no run was created", mend="free some space") from error
+            raise
+        await self.book.add(run)
+        _log.info("run_created", run_id=run.id, recipe=run.recipe)
+        return run
+
+    def _train_config(self, given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if not isinstance(given, str):
+            return given
+        path = self._references.file(given, "train_config")
+        content = load_yaml(path.read_bytes(), source=given, max_bytes=self._max_train_config_bytes)
+        if not isinstance(content, dict):
+            raise InvalidInput("a train config is a mapping of sections", where=given)
+        return content
+
+    def _recipe(self, request: RunRequest, train_config: Mapping[str, Any] | None) -> Recipe:
+        named = request.recipe or (recipe_name_from(train_config) if train_config else None)
+        if named:
+            return self._recipes.get(named)
+        if request.task_type:
+            return self._recipes.get(_ALIGNMENT.get(request.task_type, request.task_type))
+        raise InvalidInput("no recipe is named", where="recipe", mend="set recipe; GET /v1/recipes lists them")
+
+    def _resolve_references(self, request: RunRequest, recipe: Recipe) -> tuple[str | None, Dataset | None]:
+        if not recipe.data:
+            return None, None
+        missing: list[MissingReference | None] = []
+        model, dataset = None, None
+        try:
+            model = self._model(request)
+        except MissingReference as error:
+            missing.append(error)
+        try:
+            dataset = self._dataset(request)
+        except MissingReference as error:
+            missing.append(error)
+        gather(*missing)
+        return model, dataset
+
+    def _model(self, request: RunRequest) -> str:
+        if not request.model:
+            raise MissingReference("no model is named", where="model", mend="set model, or the experiment's base_model")
+        return self._references.model(request.model)
+
+    def _dataset(self, request: RunRequest) -> Dataset:
+        if request.dataset is None:
+            raise MissingReference("no dataset is named", where="dataset", mend='set dataset: {"name": "path.jsonl"}')
+        return self._references.dataset(request.dataset)
+
+    def _filled(
+        self, request: RunRequest, recipe: Recipe, model: str | None, dataset: Dataset | None
+    ) -> dict[str, Any]:
+        filled: dict[str, Any] = {}
+        if model is not None:
+            filled["model.base"] = model
+        if dataset is not None:
+            filled["data.train_file"] = dataset.path
+            beside = self._references.validation_beside(dataset)
+            if beside is not None and "validation_file" in recipe.config.get("data", {}):
+                filled["data.validation_file"] = beside
+        if request.seed is not None:
+            if not 0 <= request.seed <= _LARGEST_SEED:
+                raise InvalidInput(f"must lie between 0 and {_LARGEST_SEED}", where="seed")
+            filled["training.seed"] = request.seed
+        return filled
+
+    def _demand(self, recipe: Recipe, wanted: Resources) -> tuple[Demand, tuple[str, ...]]:
+        if wanted.count is not None and wanted.count < 0:
+            raise InvalidInput("cannot be negative", where="resources.count")
+        count = recipe.resources.gpus if wanted.count is None else wanted.count
+        if self._slots.gpus or not count:
+            if count == 0 and not recipe.resources.cpu:
+                raise InvalidInput(f"recipe {recipe.name} needs a GPU", where="resources.count", mend="ask for 1")
+            return Demand(gpus=count, gpu_type=wanted.gpu_type), ()
+        if not recipe.resources.cpu:
+            raise InvalidInput(
+                f"recipe {recipe.name} needs a GPU and this machine has none", where="resources", mend="use another"
+            )
+        if not wanted.count:
+            return Demand(gpus=0), ()
+        asked = f"{wanted.count} x {wanted.gpu_type or 'GPU'}"
+        return Demand(gpus=0), (f"{asked} was asked for; this machine has no GPU, so the run uses the CPU",)
+
+    async def cancel(self, run_id: str) -> Run:
+        """Stop the run and wait until it has ended; repeating it changes nothing.
+
+        Raises:
+            NotFound: no such run.
+            Conflict: it already ended otherwise.
+        """
+        run = self.book.get(run_id)
+        if run.state is RunState.QUEUED:
+            try:
+                return await self.book.move(run_id, RunState.CANCELLED, stop_reason="cancel", finished_at=self._clock())
+            except Conflict:
+                run = self.book.get(run_id)  # it has just left the queue
+        if run.state in (RunState.STARTING, RunState.RUNNING):
+            self._scheduler.cancel(run_id, "cancel")
+        run = await self.book.wait(run_id, lambda run: run.state.final)
+        if run.state is not RunState.CANCELLED:
+            raise Conflict(f"run {run_id} has already ended: it {run.state}", where="run_id")
+        return run
+
+    def progress(self, run: Run) -> Progress:
+        return self._live.progress(run)
+
+    def follow(self, run_id: str, last_event_id: str | None) -> Follower:
+        """Raises NotFound, or InvalidInput for an event id that is none."""
+        run = self.book.get(run_id)
+        position = Position.parse(last_event_id)
+        return Follower(self.book, run_id, self._paths.run(run_id), self._live.get(run), position)
+
+    def close_followers(self) -> None:
+        self._live.close()
+
+    def folder(self, run_id: str) -> Path:
+        return self._paths.run(run_id).folder
+
+    def launch(self, run: Run, gpus: tuple[str, ...]) -> Launch:
+        """How the run is started. Everything from the request is in files; only names of ours are in here."""
+        paths = self._paths.run(run.id)
+        folder = paths.folder.resolve()
+        return Launch(
+            argv=run.command,
+            cwd=str(Path.cwd()),
+            log=str(folder / paths.log.name),
+            env={
+                "TUNESMITH_RUN_ID": run.id,
+                "TUNESMITH_RUN_DIR": str(folder),
+                "TUNESMITH_DATASET": (run.dataset and run.dataset.path) or "",
+                "TUNESMITH_OUTPUT_DIR": str(folder / paths.output.name),
+                "TUNESMITH_RESUME_FROM": "",
+                "TUNESMITH_PYTHON": sys.executable,
+                "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
+
+
+def _write_run_folder(paths: StatePaths, run_id: str, config: bytes) -> None:
+    run = paths.run(run_id)
+    for folder in (run.checkpoints, run.output):
+        folder.mkdir(parents=True)
+    write_atomically(run.config, config)
+    sync_folder(run.folder)
+    sync_folder(paths.runs_folder)

@@ -1,0 +1,179 @@
+"""Carrying one attempt from its start, or from its adoption, to its recorded end.
+
+Decides what an end means for the run. Does not decide which run goes next; see ``scheduler``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+from tunesmith.errors import Conflict, Fault, OutOfSpace
+from tunesmith.paths import AttemptPaths, StatePaths
+from tunesmith.records import Clock, Exit, Run, RunState
+from tunesmith.runner import Executor, Launch, LogReader
+from tunesmith.runs.book import RunBook
+from tunesmith.runs.live import LiveRun, LiveRuns
+
+_log = structlog.get_logger()
+_LAST_LINES = 5
+_TAIL_BYTES = 8192
+_DISK_RETRY_SECONDS = 1.0
+
+
+class Supervisor:
+    """Starts, adopts, follows and stops attempts; every change of state goes through the book."""
+
+    def __init__(
+        self,
+        *,
+        book: RunBook,
+        live: LiveRuns,
+        executor: Executor,
+        paths: StatePaths,
+        clock: Clock,
+        stop_grace_seconds: float,
+    ) -> None:
+        self._book = book
+        self._live = live
+        self._executor = executor
+        self._paths = paths
+        self._clock = clock
+        self._grace = stop_grace_seconds
+
+    async def start(self, run_id: str, gpus: tuple[str, ...], launch: Launch) -> None:
+        """Journal the intent, start the process and see it through."""
+        run = self._book.get(run_id)
+        run = await self._book.move(run_id, RunState.STARTING, attempt=run.attempt + 1, gpus=gpus)
+        try:
+            await self._executor.start(self._attempt(run), launch)
+        except OSError as error:
+            await self._executor.abandon(self._attempt(run))
+            fault = Fault(message=f"the process could not be started: {error.strerror or error}", where=error.filename)
+            await self._book.move(run_id, RunState.FAILED, error=fault, finished_at=self._clock())
+            return
+        await self._see_through(run)
+
+    async def adopt(self, run: Run) -> None:
+        """Take over a run that an earlier server started."""
+        attempt = self._attempt(run)
+        if run.state is RunState.STARTING and await self._executor.abandon(attempt):
+            # The intent was journaled, the process never began: nothing is lost by queueing it again.
+            await self._book.move(run.id, RunState.QUEUED, gpus=())
+            return
+        _log.info("run_adopted", run_id=run.id, state=str(run.state))
+        await self._see_through(run)
+
+    async def _see_through(self, run: Run) -> None:
+        attempt = self._attempt(run)
+        live = self._live.get(run)
+        assert live is not None  # a run with an attempt under way is not final
+        await live.restore()
+        started = await self._executor.started(attempt)
+        if started is None:
+            fault = Fault(message="the process did not begin in time", mend="see start_deadline_seconds and the load")
+            await self._book.move(run.id, RunState.FAILED, error=fault, finished_at=self._clock())
+            return
+        if run.state is RunState.STARTING:
+            run = await self._record(
+                run.id,
+                RunState.RUNNING,
+                process=started.program,
+                started_at=run.started_at or self._clock(),
+                log_bytes=live.offset,
+            )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(live.follow)
+            if run.state is RunState.STOPPING:
+                tasks.start_soon(self._stop_process, run)
+            exit_ = await self._executor.wait(attempt)
+            live.finish()
+        await self._end(run.id, exit_, live)
+
+    async def stop(self, run_id: str, reason: str) -> None:
+        """Stop an attempt under way; returns when the run has ended.
+
+        Raises:
+            Conflict: it is already over, or already being stopped.
+        """
+        run = await self._book.wait(run_id, lambda run: run.state is not RunState.STARTING)
+        if run.state is RunState.QUEUED:
+            await self._book.move(run_id, RunState.CANCELLED, stop_reason=reason, finished_at=self._clock())
+            return
+        live = self._live.get(run)
+        run = await self._book.move(
+            run_id, RunState.STOPPING, stop_reason=reason, log_bytes=live.offset if live else run.log_bytes
+        )
+        await self._stop_process(run)
+        await self._book.wait(run_id, lambda run: run.state is not RunState.STOPPING)
+
+    async def _stop_process(self, run: Run) -> None:
+        _log.info("run_stopping", run_id=run.id, grace_seconds=self._grace)
+        await self._executor.stop(self._attempt(run), run.id, grace_seconds=self._grace)
+
+    async def _end(self, run_id: str, exit_: Exit | None, live: LiveRun) -> None:
+        run = self._book.get(run_id)
+        state, fault = _meaning(run, exit_)
+        if state is RunState.FAILED:
+            fault = live.progress.error or await anyio.to_thread.run_sync(_from_last_lines, self._paths, run, exit_)
+        try:
+            run = await self._record(
+                run_id,
+                state,
+                exit=exit_,
+                error=fault,
+                progress=msgspec.structs.replace(live.progress, eta_seconds=None),
+                finished_at=(exit_ and exit_.at) or self._clock(),
+                log_bytes=live.offset,
+            )
+        except Conflict:
+            # Asked to stop in the very moment it ended: the stop was journaled first, so judge again.
+            await self._end(run_id, exit_, live)
+            return
+        _log.info("run_ended", run_id=run_id, state=str(state), exit=exit_ and msgspec.to_builtins(exit_))
+
+    async def _record(self, run_id: str, state: RunState, **changes: Any) -> Run:
+        """Record what has already happened: a full disk delays it, it cannot be refused."""
+        while True:
+            try:
+                return await self._book.move(run_id, state, **changes)
+            except OutOfSpace:
+                _log.warning("record_waits_for_disk_space", run_id=run_id, state=str(state))
+                await anyio.sleep(_DISK_RETRY_SECONDS)
+
+    def _attempt(self, run: Run) -> AttemptPaths:
+        return self._paths.run(run.id).attempt(run.attempt)
+
+
+def _meaning(run: Run, exit_: Exit | None) -> tuple[RunState, Fault | None]:
+    """What the end of the process is for the run."""
+    if exit_ is None:
+        return RunState.LOST, Fault(
+            message="the process is gone and nobody recorded how it ended",
+            mend="look at the end of its log; start it again if it did not finish",
+        )
+    if run.state is RunState.STOPPING:
+        return RunState.CANCELLED, None
+    return (RunState.SUCCEEDED if exit_.code == 0 else RunState.FAILED), None
+
+
+def _from_last_lines(paths: StatePaths, run: Run, exit_: Exit | None) -> Fault:
+    """An error for a program that ended badly without reporting one."""
+    log = paths.run(run.id).log
+    try:
+        size = log.stat().st_size
+    except FileNotFoundError:
+        size = 0
+    lines = LogReader(log, max(0, size - _TAIL_BYTES)).read(at_end=True)
+    said = [line.text.rpartition("\r")[2].strip() for line in lines]
+    last = "\n".join([text for text in said if text][-_LAST_LINES:])
+    how = f"was ended by signal {exit_.signal}" if exit_ and exit_.signal else f"exited with {exit_ and exit_.code}"
+    return Fault(
+        message=f"the process {how}" + (f"; it last said:\n{last}" if last else ""),
+        where=str(log),
+        mend=f"read its log: tunesmith logs {run.id}",
+    )

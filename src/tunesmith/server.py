@@ -1,0 +1,105 @@
+"""Runs the application under uvicorn: takes the state folder's lock, listens, and ends without ending the runs."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from tunesmith.app import create_app, open_house
+from tunesmith.errors import SettingsInvalid
+from tunesmith.paths import StatePaths
+from tunesmith.settings import Settings
+from tunesmith.state_lock import StateLock
+
+_log = structlog.get_logger()
+_GRACEFUL_SECONDS = 5
+_BACKLOG = 2048
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        StateFolderUnusable, JournalDamaged, SettingsInvalid: it cannot start; nothing was changed.
+    """
+    configure_logging(settings)
+    paths = StatePaths(settings.state_dir)
+    with StateLock.acquire(paths.lock, None) as lock:
+        house = open_house(settings)
+        listener = _listen(settings)
+        address = _address(settings, listener)
+        lock.set_address(address)
+        config = uvicorn.Config(
+            create_app(house),
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+            backlog=_BACKLOG,
+        )
+        _log.info("serving", address=address, state_dir=str(settings.state_dir.resolve()))
+        _Server(config, house.rooms.runs.close_followers).run(sockets=[listener])
+        _log.info("stopped", note="runs go on; the next server adopts them")
+
+
+def configure_logging(settings: Settings) -> None:
+    """Structlog to standard error: text for people, JSON for collectors."""
+    as_json = settings.log_format == "json"
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer()
+            if as_json
+            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            where="port",
+            mend="choose another with --port; 0 picks a free one",
+        ) from error
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{listener.getsockname()[1]}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that lets go of event streams when asked to exit, and then exits with 0."""
+
+    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._let_go = let_go
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn raises the signal again when it is done, for whoever handled it before: that is the end we want.
+        for asked in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(asked, lambda *_: None)
+        super().run(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._let_go()
+        super().handle_exit(sig, frame)

@@ -1,0 +1,162 @@
+"""Settings: one frozen struct, read once from tunesmith.yaml, then TUNESMITH_* variables, then flags.
+
+Nothing here is global: ``load`` returns the struct and ``app.create_app`` passes it on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from tunesmith.errors import Fault, SettingsInvalid
+
+DEFAULT_CONFIG = Path("tunesmith.yaml")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting with its default. A docstring below a field is what ``tunesmith settings`` prints."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    state_dir: Path = Path("state")
+    recipes_dir: Path = Path("recipes")
+    training_dir: Path = Path("training")
+    finetuned_dir: Path | None = None
+    allowed_roots: tuple[Path, ...] = ()
+    max_cpu_runs: int = 1
+    stop_grace_seconds: float = 30.0
+    start_deadline_seconds: float = 60.0
+    max_upload_bytes: int = 100 * 1024 * 1024
+    max_train_config_bytes: int = 5 * 1024 * 1024
+    allow_private_urls: bool = False
+    default_model: str = ""
+    aliases: dict[str, str] = {}
+    vllm_command: str = ""
+    log_format: Literal["text", "json"] = "text"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders that paths from requests must lie under, resolved."""
+        chosen = self.allowed_roots or (self.state_dir, self.training_dir, Path.cwd())
+        return tuple(root.resolve() for root in chosen)
+
+
+DESCRIPTIONS: Mapping[str, str] = {
+    "host": "address to listen on; anything but loopback needs an API key",
+    "port": "port to listen on; 0 picks a free one",
+    "state_dir": "where everything is kept",
+    "recipes_dir": "where recipe folders are looked for",
+    "training_dir": "where projects find datasets/ and configs/",
+    "finetuned_dir": "where the finetune door writes models (default: state_dir/finetuned)",
+    "allowed_roots": "folders that paths in requests must lie under (default: state_dir, training_dir, working folder)",
+    "max_cpu_runs": "how many runs without a GPU may run at once",
+    "stop_grace_seconds": "how long a run may take to write its checkpoint before it is killed",
+    "start_deadline_seconds": "how long a run may stay in `starting`",
+    "max_upload_bytes": "largest file accepted in one upload",
+    "max_train_config_bytes": "largest train config accepted",
+    "allow_private_urls": "whether datasets and callbacks may name private addresses",
+    "default_model": "model that chat uses when a request names none",
+    "aliases": "model names and the model references they stand for",
+    "vllm_command": "how to start vLLM",
+    "log_format": "text for people, json for collectors",
+}
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A setting's value and where it came from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def load(
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[Settings, list[Source]]:
+    """Read the settings; later sources win: file, variables, flags.
+
+    Raises:
+        SettingsInvalid: with every wrong name and value at once.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    faults: list[Fault] = []
+    path = config or DEFAULT_CONFIG
+    if config is not None or path.exists():
+        for name, value in _read_file(path).items():
+            if name not in Settings.__struct_fields__:
+                faults.append(Fault(message="no such setting", where=f"{path}: {name}", mend=_nearest(name)))
+                continue
+            values[name], origins[name] = value, str(path)
+    for variable, text in (os.environ if environ is None else environ).items():
+        name = variable.removeprefix("TUNESMITH_").lower()
+        # TUNESMITH_ also prefixes what runs are given (TUNESMITH_RUN_ID, ...): only settings are read.
+        if variable.startswith("TUNESMITH_") and name in Settings.__struct_fields__:
+            values[name], origins[name] = _split(name, text), variable
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name], origins[name] = value, f"--{name.replace('_', '-')}"
+    settings = _convert(values, origins, faults)
+    return settings, [
+        Source(name, getattr(settings, name), origins.get(name, "default")) for name in Settings.__struct_fields__
+    ]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415  # most starts have no file; the parser costs start-up time
+
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError:
+        raise SettingsInvalid("the settings file does not exist", where=str(path)) from None
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsInvalid(f"cannot be read: {error}", where=str(path)) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsInvalid("must be a mapping of settings to values", where=str(path))
+    return {str(name): value for name, value in content.items()}
+
+
+def _split(name: str, text: str) -> Any:
+    if name == "allowed_roots":
+        return [part for part in text.split(":") if part]
+    if name == "aliases":
+        return dict(pair.split("=", 1) for pair in text.split(":") if "=" in pair)
+    return text
+
+
+def _convert(values: dict[str, Any], origins: dict[str, str], faults: list[Fault]) -> Settings:
+    types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            converted[name] = msgspec.convert(value, types[name], strict=False, dec_hook=_to_path)
+        except msgspec.ValidationError as error:
+            faults.append(Fault(message=str(error), where=f"{name} (from {origins[name]})", mend=DESCRIPTIONS[name]))
+    if faults:
+        raise SettingsInvalid("some settings cannot be used", faults=tuple(faults))
+    return Settings(**converted)
+
+
+def _to_path(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    raise TypeError(f"expected {wanted.__name__}, got {type(value).__name__}")
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
+    return f"did you mean {close[0]}?" if close else "`tunesmith settings` lists them all"
