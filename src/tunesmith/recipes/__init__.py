@@ -1,0 +1,25 @@
+"""The recipe book: folders of ``recipe.yaml`` and ``run.sh``, checked, and resolved into the config of one run.
+
+Starting anything is the runner's work; no HTTP in here.
+"""
+
+from tunesmith.recipes.book import RecipeBook
+from tunesmith.recipes.config import ResolvedConfig, recipe_name_from, resolve
+from tunesmith.recipes.folder import read_recipe
+from tunesmith.recipes.knobs import Knob
+from tunesmith.recipes.recipe import BrokenRecipe, Recipe, RecipeResources, start_command
+from tunesmith.safe_yaml import dump as to_yaml
+
+__all__ = [
+    "BrokenRecipe",
+    "Knob",
+    "Recipe",
+    "RecipeBook",
+    "RecipeResources",
+    "ResolvedConfig",
+    "read_recipe",
+    "recipe_name_from",
+    "resolve",
+    "start_command",
+    "to_yaml",
+]

@@ -1,0 +1,64 @@
+"""What a recipe is once its folder has been read: frozen records and the words they may use. Reads nothing itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunesmith.errors import Fault
+from tunesmith.recipes.knobs import Knob
+from tunesmith.records import RunKind
+
+RECIPE_FILE = "recipe.yaml"
+SCRIPT_FILE = "run.sh"
+
+SECTIONS = ("job", "model", "data", "lora", "training", "evaluation", "checkpoint")
+"""The sections that a config may have, in the order people expect them."""
+
+DATA_SHAPES = ("messages", "conversations", "instruction", "prompt_completion", "preference", "scored", "prompt")
+"""The row shapes that a recipe may accept."""
+
+
+class RecipeResources(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of the recipe wants when the request does not say."""
+
+    gpus: int
+    """How many GPUs by default, on a machine that has some."""
+    cpu: bool
+    """Whether it may run without any."""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe whose folder checked out."""
+
+    name: str
+    kind: RunKind
+    summary: str
+    data: tuple[str, ...]
+    """Accepted row shapes; empty when it needs neither data nor a model."""
+    resources: RecipeResources
+    aliases: dict[str, str]
+    """Short names for hyperparameters of a request, and the dotted paths they stand for."""
+    config: dict[str, Any]
+    """The defaults, nested. Shared by all runs: copy before changing."""
+    schema: dict[str, Knob]
+    """Every knob by its dotted path, in the order of ``config``."""
+    folder: Path
+    run_sh: Path
+    about: str
+    """The opening comment of recipe.yaml."""
+
+
+class BrokenRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder that cannot be used, with everything that is wrong with it."""
+
+    name: str
+    folder: Path
+    faults: tuple[Fault, ...]
+
+
+def start_command(recipe: Recipe, config_path: Path) -> tuple[str, ...]:
+    """The words that start a run of the recipe. ``run.sh`` need not be executable."""
+    return ("bash", str(recipe.run_sh), str(config_path))

@@ -1,0 +1,175 @@
+"""Turns the ``config`` and ``schema`` of a recipe.yaml into knobs, gathering what is wrong in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from tunesmith.recipes.faults import Faults, at
+from tunesmith.recipes.knobs import TYPES, WANTED, Knob, Type, plain_faults, type_of
+from tunesmith.recipes.recipe import SECTIONS
+from tunesmith.recipes.suggest import described, did_you_mean
+
+_REFINEMENTS = ("type", "optional", "min", "max", "choices", "items")
+_KNOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+_SET_BY_SERVER: Mapping[str, Type] = MappingProxyType(
+    {
+        "job.type": "str",
+        "job.method": "str",
+        "job.project": "str",
+        "model.base": "str",
+        "data.train_file": "str",
+    }
+)
+"""Knobs whose type is the same in every recipe, so that their default may be null without a schema."""
+
+
+def sections(given: Any, recipe_name: str, faults: Faults) -> dict[str, Any]:
+    """The defaults by section, with the ``job`` that every recipe has."""
+    if given is not None and not isinstance(given, dict):
+        faults.add(f"must be a mapping, not {described(given)}", at("config"), "nest the defaults by sections")
+        given = None
+    config: dict[str, Any] = {}
+    for section, knobs in (given or {}).items():
+        where = at(f"config.{section}")
+        if section not in SECTIONS:
+            faults.add(f"is no section: they are {', '.join(SECTIONS)}", where, did_you_mean(section, SECTIONS))
+        elif knobs is not None and not isinstance(knobs, dict):
+            faults.add(f"must be a mapping, not {described(knobs)}", where, "its knobs go below it")
+        else:
+            config[section] = knobs or {}
+    return _with_job(config, recipe_name)
+
+
+def knobs_of(config: dict[str, Any], schema: dict[str, Any], faults: Faults) -> dict[str, Knob]:
+    """Every knob by its dotted path; one with faults is there, too, so that what points at it is not reported as well."""
+    defaults: dict[str, Any] = {}
+    for section, knobs in config.items():
+        _flatten(knobs, section, schema, defaults, faults)
+    for path in schema:
+        if path not in defaults:
+            faults.add("is no knob of this recipe", at(f"schema.{path}"), did_you_mean(path, defaults))
+    return {
+        path: _knob(path, default, schema.get(path, {}), faults)
+        or Knob(path=path, type="mapping", default=None, optional=True)
+        for path, default in defaults.items()
+    }
+
+
+def _with_job(config: dict[str, Any], recipe_name: str) -> dict[str, Any]:
+    """Every recipe has the knobs by which a train config names it and its project."""
+    job = {"type": recipe_name, "method": None, "project": None} | config.get("job", {})
+    if job["type"] is None:
+        job["type"] = recipe_name
+    return {"job": job} | {section: knobs for section, knobs in config.items() if section != "job"}
+
+
+def _flatten(
+    knobs: dict[str, Any], group: str, schema: dict[str, Any], defaults: dict[str, Any], faults: Faults
+) -> None:
+    """A mapping with entries is a group of knobs, unless the schema says that it is one knob."""
+    for name, default in knobs.items():
+        path = f"{group}.{name}"
+        if not _KNOB_NAME.fullmatch(name):
+            faults.add("cannot name a knob", at(f"config.{path}"), "use letters, digits, - and _")
+        elif isinstance(default, dict) and default and path not in schema:
+            _flatten(default, path, schema, defaults, faults)
+        else:
+            defaults[path] = default
+
+
+def _knob(path: str, default: Any, given: Any, faults: Faults) -> Knob | None:
+    where = at(f"schema.{path}")
+    if not isinstance(given, dict):
+        faults.add(f"must be a mapping, not {described(given)}", where, "such as {type: int, min: 1}")
+        return None
+    before = len(faults.found)
+    faults.add_unknown_keys(given, _REFINEMENTS, f"schema.{path}")
+    kind = _type(path, default, given, faults)
+    if kind is None:
+        return None
+    knob = Knob(
+        path=path,
+        type=kind,
+        default=default,
+        optional=_optional(default, given, where, faults),
+        min=_limit("min", kind, given, where, faults),
+        max=_limit("max", kind, given, where, faults),
+        choices=_choices(path, kind, given, where, faults),
+        items=_items(kind, given, where, faults),
+    )
+    if knob.min is not None and knob.max is not None and knob.min > knob.max:
+        faults.add("min is larger than max", where, "swap them")
+    if len(faults.found) > before:
+        return None
+    return knob if default is None else _with_checked_default(knob, faults)
+
+
+def _type(path: str, default: Any, given: dict[str, Any], faults: Faults) -> Type | None:
+    kind: Any = given["type"] if "type" in given else _SET_BY_SERVER.get(path) or type_of(default)
+    if "type" in given and kind not in TYPES:
+        faults.add(f"must be one of {', '.join(TYPES)}", at(f"schema.{path}.type"), did_you_mean(kind, TYPES))
+        return None
+    if kind is None:
+        faults.add(
+            "has the default null, so its type is not known",
+            at(f"config.{path}"),
+            f"add to the schema: `{path}: {{type: ...}}`",
+        )
+        return None
+    known: Type = kind
+    return known
+
+
+def _optional(default: Any, given: dict[str, Any], where: str, faults: Faults) -> bool:
+    optional = given.get("optional", default is None)
+    if type(optional) is not bool:
+        faults.add("must be true or false", f"{where}.optional")
+        return True
+    return optional
+
+
+def _limit(key: str, kind: Type, given: dict[str, Any], where: str, faults: Faults) -> float | None:
+    limit = given.get(key)
+    if limit is None:
+        return None
+    if type(limit) not in (int, float) or kind not in ("int", "float") or plain_faults(limit, where):
+        faults.add("must be a number, and the knob one, too", f"{where}.{key}")
+        return None
+    number: float = limit
+    return number
+
+
+def _choices(path: str, kind: Type, given: dict[str, Any], where: str, faults: Faults) -> tuple[Any, ...]:
+    choices = given.get("choices", [])
+    if path == "job.type" and choices:
+        faults.add("cannot be limited: it names the recipe", f"{where}.choices", "leave the choices out")
+    elif not isinstance(choices, list) or not all(_fits(choice, kind) for choice in choices):
+        faults.add(f"must be a list, each item {WANTED[kind]}", f"{where}.choices", "quote what shall be text")
+    else:
+        return tuple(choices)
+    return ()
+
+
+def _fits(choice: Any, kind: Type) -> bool:
+    return type_of(choice) in ((kind, "int") if kind == "float" else (kind,))
+
+
+def _items(kind: Type, given: dict[str, Any], where: str, faults: Faults) -> Type | None:
+    items: Any = given.get("items")
+    if items is None or (items in TYPES and kind == "list"):
+        known: Type | None = items
+        return known
+    faults.add(f"must be one of {', '.join(TYPES)}, for a list", f"{where}.items", did_you_mean(items, TYPES))
+    return None
+
+
+def _with_checked_default(knob: Knob, faults: Faults) -> Knob:
+    default, wrong = knob.check(knob.default, at(f"config.{knob.path}"))
+    faults.found += wrong
+    return msgspec.structs.replace(knob, default=default)
