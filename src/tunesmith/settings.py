@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunesmith.errors import Fault, SettingsInvalid
+from tunesmith.errors import Fault, InvalidInput, SettingsInvalid
 
 DEFAULT_CONFIG = Path("tunesmith.yaml")
 
@@ -115,19 +115,19 @@ def load(
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415  # most starts have no file; the parser costs start-up time
+    from tunesmith.safe_yaml import load as load_yaml  # noqa: PLC0415  # most starts have no file to parse
 
     try:
-        content = yaml.safe_load(path.read_bytes())
-    except FileNotFoundError:
-        raise SettingsInvalid("the settings file does not exist", where=str(path)) from None
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsInvalid(f"cannot be read: {error}", where=str(path)) from error
+        content = load_yaml(path.read_bytes(), source=str(path))
+    except OSError as error:
+        raise SettingsInvalid(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except InvalidInput as error:
+        raise SettingsInvalid(error.message, where=error.where, mend=error.mend) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SettingsInvalid("must be a mapping of settings to values", where=str(path))
-    return {str(name): value for name, value in content.items()}
+    return content
 
 
 def _split(name: str, text: str) -> Any:

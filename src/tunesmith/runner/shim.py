@@ -34,13 +34,13 @@ def main(folder: str) -> None:
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        child = start(command)
+        program = start(command)  # kept to the end: a Popen that is dropped reaps its child behind our back
     except OSError as error:
         write(os.path.join(folder, "exit.json"), {"code": 127, "at": now(), "reason": str(error)})
         return
-    process["program"] = identity(child)
+    process["program"] = identity(program.pid)
     write(os.path.join(folder, "process.json"), process)
-    status = wait_for(child)
+    status = wait_for(program.pid)
     clear_leftovers()
     ended: dict[str, Any] = (
         {"signal": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else {"code": os.WEXITSTATUS(status)}
@@ -61,7 +61,7 @@ def claim(path: str, content: dict[str, Any]) -> bool:
     return True
 
 
-def start(command: dict[str, Any]) -> int:
+def start(command: dict[str, Any]) -> "subprocess.Popen[bytes]":
     log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         return subprocess.Popen(
@@ -72,7 +72,7 @@ def start(command: dict[str, Any]) -> int:
             stdout=log,
             stderr=log,
             process_group=0,
-        ).pid
+        )
     finally:
         os.close(log)
 

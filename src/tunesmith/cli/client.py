@@ -1,0 +1,217 @@
+"""Talking to the service: where it is, which key it gets, and its problem documents turned back into errors.
+
+Nothing is printed here. Following a run's events is in ``events``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from tunesmith.errors import (
+    Conflict,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    TunesmithError,
+    Unauthenticated,
+    Unavailable,
+)
+from tunesmith.paths import StatePaths
+from tunesmith.settings import load
+from tunesmith.state_lock import holder
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+KEY_VARIABLE = "TUNESMITH_API_KEY"
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# An idle event stream says something every 15 s; one that is silent for much longer is dead.
+_STREAM_TIMEOUT = httpx.Timeout(45.0, connect=5.0)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ERRORS: Mapping[int, type[TunesmithError]] = MappingProxyType(
+    {
+        401: Unauthenticated,
+        403: Forbidden,
+        404: NotFound,
+        409: Conflict,
+        422: InvalidInput,
+        502: Unavailable,
+        503: Unavailable,
+        504: Unavailable,
+    }
+)
+
+Locate = Callable[[], str]
+
+
+class Service:
+    """The service, as the commands see it. Every refusal is raised as a ``TunesmithError`` with all that it said."""
+
+    def __init__(self, locate: Locate, key: str | None = None) -> None:
+        self._locate = locate
+        self._key = key
+        self._client = self._connect()
+
+    @classmethod
+    def found_by(cls, locate: Locate) -> Self:
+        """With the key from the environment, if there is one."""
+        return cls(locate, os.environ.get(KEY_VARIABLE) or None)
+
+    @property
+    def url(self) -> str:
+        return str(self._client.base_url).rstrip("/")
+
+    def get(self, path: str, **params: Any) -> Any:
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._ask("GET", path, params=given)
+
+    def post(self, path: str, content: Any = None, *, patience_seconds: float | None = None) -> Any:
+        """``patience_seconds`` is for what the service answers only when it is done, such as a cancel."""
+        timeout = _TIMEOUT if patience_seconds is None else httpx.Timeout(patience_seconds, connect=5.0)
+        return self._ask("POST", path, json=content, timeout=timeout)
+
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
+    @contextmanager
+    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """An answer whose body is read as it comes.
+
+        Raises:
+            Unavailable: the connection could not be made, or broke while reading.
+        """
+        with (
+            self._explained(),
+            self._client.stream("GET", path, headers=dict(headers), timeout=_STREAM_TIMEOUT) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise self._refusal(response)
+            yield response
+
+    def find_again(self) -> None:
+        """Look up the address once more: a service that was restarted may listen elsewhere."""
+        self.close()
+        self._client = self._connect()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> httpx.Client:
+        url = self._locate()
+        parts = _checked(url)
+        return httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=_TIMEOUT,
+            # A proxy that the environment names is for the world outside, not for this machine.
+            trust_env=parts not in _LOOPBACK,
+        )
+
+    def _ask(self, method: str, path: str, **options: Any) -> Any:
+        with self._explained():
+            response = self._client.request(method, path, **options)
+        if not response.is_success:
+            raise self._refusal(response)
+        try:
+            return msgspec.json.decode(response.content)
+        except msgspec.DecodeError:
+            raise self._stranger(response) from None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise Unavailable(
+                f"no service answers at {self.url} ({error})",
+                mend="start one with `tunesmith serve`, or say where it is with --url or TUNESMITH_URL",
+            ) from error
+        except httpx.TimeoutException as error:
+            raise Unavailable(
+                f"the service at {self.url} did not answer in time", mend="see its log; try again"
+            ) from error
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the connection to {self.url} broke: {error}", mend="try again") from error
+
+    def _refusal(self, response: httpx.Response) -> TunesmithError:
+        """The error that a problem document tells of."""
+        try:
+            problem = msgspec.json.decode(response.content, type=_Problem)
+        except msgspec.DecodeError:
+            return self._stranger(response)
+        mend = problem.mend
+        if response.status_code == 401:
+            mend = f"set {KEY_VARIABLE} to a valid key; `tunesmith keys create` makes one"
+            if self._key:
+                mend = f"{KEY_VARIABLE} holds a key that is unknown, wrong or revoked; set another"
+        kind = _ERRORS.get(response.status_code, TunesmithError)
+        return kind(problem.detail or problem.title, where=problem.where, mend=mend, faults=problem.errors)
+
+    def _stranger(self, response: httpx.Response) -> TunesmithError:
+        kind = _ERRORS.get(response.status_code, TunesmithError)
+        return kind(
+            f"what answers at {self.url} does not look like Tunesmith (HTTP {response.status_code})",
+            mend="say where the service is with --url or TUNESMITH_URL",
+        )
+
+
+class _Problem(msgspec.Struct):
+    """A problem document, as far as it is shown to people."""
+
+    title: str
+    detail: str = ""
+    where: str | None = None
+    mend: str | None = None
+    errors: tuple[Fault, ...] = ()
+
+
+def locator(url: str | None) -> Locate:
+    """How to find the service: at ``url``; else where the holder of the state folder listens; else at the default."""
+    if url:
+        return lambda: url
+
+    def by_lock() -> str:
+        settings, _ = load()
+        return address_of(settings.state_dir) or DEFAULT_URL
+
+    return by_lock
+
+
+def address_of(state_dir: Path) -> str | None:
+    """Where the server that holds this state folder listens; None when there is none."""
+    held_by = holder(StatePaths(state_dir).lock)
+    return held_by.address if held_by is not None else None
+
+
+def run_path(run_id: str, *rest: str) -> str:
+    """The address of a run below the service; the id is taken as one name, whatever is in it."""
+    return "/".join(["/v1/runs", quote(run_id, safe=""), *rest])
+
+
+def _checked(url: str) -> str | None:
+    """The host of an address that can be used."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or True)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidInput(f"{url!r} is not an address", where="--url", mend=f"write it like {DEFAULT_URL}")
+    return parts.hostname

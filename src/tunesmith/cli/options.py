@@ -1,0 +1,39 @@
+"""The options that many commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+state_dir_option = click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="The state folder (default: the setting of that name)."
+)
+
+url_option = click.option(
+    "--url",
+    envvar="TUNESMITH_URL",
+    show_envvar=True,
+    help="Address of the service (default: the server that holds ./state, else http://127.0.0.1:8000).",
+)
+
+
+def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--url`` and hands the command an open ``service``."""
+
+    @url_option
+    @functools.wraps(command)
+    def with_service(url: str | None, **given: Any) -> Any:
+        from tunesmith.cli.client import Service, locator  # noqa: PLC0415  # `--help` needs no HTTP client
+
+        with Service.found_by(locator(url)) as service:
+            return command(service=service, **given)
+
+    return with_service

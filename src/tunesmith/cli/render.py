@@ -1,0 +1,171 @@
+"""How the command line looks: tables and facts on a terminal, plain text when piped, JSON when asked; events in words.
+
+Text from outside is never read as markup. Moving displays are in ``display``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+import click
+import msgspec
+
+from tunesmith.errors import Fault
+
+_STYLES: Mapping[str, str] = MappingProxyType(
+    {
+        "succeeded": "green",
+        "ok": "green",
+        "running": "cyan",
+        "starting": "cyan",
+        "failed": "red",
+        "broken": "red",
+        "damaged": "red",
+        "lost": "red",
+        "stopping": "yellow",
+        "cancelled": "yellow",
+        "torn": "yellow",
+    }
+)
+# In this order first; other metrics follow as they come.
+_FIRST_METRICS = ("loss", "eval_loss", "exact_match")
+_NOT_SHOWN = frozenset({"at", "step", "total_steps", "epoch", "phase", "eta_seconds"})
+
+
+def print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on a terminal; aligned columns without any frame, and nothing cut off, when piped."""
+    rows = [[_one_line(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich_table(columns, rows)
+        return
+    lines = [[name.upper() for name in columns], *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _print_rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # a pipe needs no rich
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        # An id that is cut off is of no use to the next command.
+        table.add_column(column, no_wrap=column in ("run", "id", "state"), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Names and values below each other; what is missing is left out."""
+    shown = {name: text for name, value in facts.items() if (text := _shown(value))}
+    width = max((len(name) for name in shown), default=0)
+    for name, text in shown.items():
+        label = click.style(name.ljust(width), dim=True)
+        value = click.style(text, fg=_STYLES[text]) if text in _STYLES else text
+        click.echo(f"{label}  {value.replace(chr(10), chr(10) + ' ' * (width + 2))}")
+
+
+def fault_text(fault: Mapping[str, Any] | None) -> str:
+    """What was wrong, where, and the mend."""
+    return str(msgspec.convert(fault, Fault)) if fault else ""
+
+
+def event_line(kind: str, fields: Mapping[str, Any]) -> str:
+    """One event of the line format, or one log line, in words."""
+    match kind:
+        case "log":
+            return str(fields["line"]).rstrip("\r").rpartition("\r")[2]
+        case "metrics" | "progress":
+            phase = fields.get("phase")
+            return "  ".join(part for part in (phase, step_text(fields), metrics_text(fields)) if part)
+        case "checkpoint":
+            return f"checkpoint at step {fields.get('step', '?')}: {fields.get('path')}"
+        case "artifact":
+            return f"{fields.get('kind', 'artifact')}: {fields.get('path')}"
+        case "result":
+            numbers = fields.get("metrics")
+            parts = ["result", metrics_text(numbers if isinstance(numbers, dict) else {})]
+            parts += [f"model {fields['model']}"] if fields.get("model") else []
+            return "  ".join(part for part in parts if part)
+        case _:
+            fault = Fault(message=str(fields.get("text", "")), where=_text(fields, "where"), mend=_text(fields, "mend"))
+            return f"{fields.get('level', 'info')}: {fault}"
+
+
+def step_text(fields: Mapping[str, Any]) -> str:
+    """``step 20/200`` as far as it is known."""
+    step, total = fields.get("step"), fields.get("total_steps")
+    if step is None:
+        return ""
+    return f"step {step}/{total}" if total else f"step {step}"
+
+
+def metrics_text(fields: Mapping[str, Any]) -> str:
+    """The numbers with their names, the ones that people look for first."""
+    names = [name for name in _FIRST_METRICS if name in fields]
+    names += [name for name in fields if name not in _FIRST_METRICS and name not in _NOT_SHOWN]
+    return "  ".join(
+        f"{name} {number_text(fields[name])}" for name in names if isinstance(fields[name], int | float | None)
+    )
+
+
+def number_text(value: float | None) -> str:
+    """Four significant digits; whole numbers whole."""
+    if value is None:
+        return "nan"  # the line format has no other way to say it
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """``1:04:09`` or ``0:35``."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def took_text(run: Mapping[str, Any]) -> str:
+    """How long a run took, or has taken so far."""
+    if not run.get("started_at"):
+        return ""
+    started = datetime.fromisoformat(run["started_at"])
+    finished = datetime.fromisoformat(run["finished_at"]) if run.get("finished_at") else datetime.now(started.tzinfo)
+    return duration_text((finished - started).total_seconds())
+
+
+def bytes_text(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("the last unit always fits")
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _shown(value: object) -> str:
+    if value is None or value in ("", [], {}, ()):
+        return ""
+    if isinstance(value, list | tuple):
+        return "\n".join(map(str, value))
+    return value if isinstance(value, str) else str(value)
+
+
+def _one_line(cell: object) -> str:
+    return " ".join(_shown(cell).split())

@@ -1,0 +1,158 @@
+"""``tunesmith runs``: list, show and cancel runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunesmith.cli.options import asks_service, json_option
+from tunesmith.cli.render import (
+    fault_text,
+    metrics_text,
+    number_text,
+    print_facts,
+    print_json,
+    print_table,
+    took_text,
+)
+from tunesmith.records import RunState
+
+if TYPE_CHECKING:
+    from tunesmith.cli.client import Service
+
+_PAGE = 500
+# The service answers a cancel when the run has ended, which may take as long as the grace period.
+_CANCEL_PATIENCE_SECONDS = 600.0
+
+
+@click.group()
+def runs() -> None:
+    """List, show and cancel runs."""
+
+
+@runs.command("list")
+@click.option("--state", type=click.Choice([str(state) for state in RunState]), help="Only runs in this state.")
+@click.option("--recipe", help="Only runs of this recipe.")
+@click.option("--experiment", help="Only runs of this experiment.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most this many.")
+@json_option
+@asks_service
+def list_runs(
+    service: Service, state: str | None, recipe: str | None, experiment: str | None, limit: int, as_json: bool
+) -> None:
+    """List runs, newest first."""
+    found = _newest(service, limit, state=state, recipe=recipe, experiment_id=experiment)
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo("no runs", err=True)
+    else:
+        print_table(("run", "state", "recipe", "progress", "loss", "created", "took"), map(_row, found))
+
+
+@runs.command()
+@click.argument("run")
+@json_option
+@asks_service
+def show(service: Service, run: str, as_json: bool) -> None:
+    """Show one run; `last` is the newest."""
+    found = find_run(service, run)
+    if as_json:
+        print_json(found)
+    else:
+        print_run(found)
+
+
+@runs.command()
+@click.argument("run")
+@json_option
+@asks_service
+def cancel(service: Service, run: str, as_json: bool) -> None:
+    """Stop a run and wait until it has ended; it may write its checkpoint first."""
+    from tunesmith.cli.client import run_path  # noqa: PLC0415  # `--help` needs no HTTP client
+
+    run_id = find_run(service, run)["run_id"]
+    answer = service.post(run_path(run_id, "cancel"), patience_seconds=_CANCEL_PATIENCE_SECONDS)
+    if as_json:
+        print_json(answer)
+    else:
+        print_facts({"run": answer["run_id"], "state": answer["status"], "checkpoint": answer["ckpt_path"] or "none"})
+
+
+def find_run(service: Service, reference: str) -> dict[str, Any]:
+    """A run by its id, or the newest one as ``last``.
+
+    Raises:
+        NotFound: there is none.
+    """
+    from tunesmith.cli.client import run_path  # noqa: PLC0415
+    from tunesmith.errors import NotFound  # noqa: PLC0415
+
+    if reference != "last":
+        found: dict[str, Any] = service.get(run_path(reference))
+        return found
+    newest: list[dict[str, Any]] = service.get("/v1/runs", limit=1)["runs"]
+    if not newest:
+        raise NotFound("there are no runs yet", mend="`tunesmith demo` makes some")
+    return newest[0]
+
+
+def print_run(run: dict[str, Any]) -> None:
+    """Everything worth knowing about a run, and where its files are."""
+    step = run["current_step"]
+    print_facts(
+        {
+            "run": run["run_id"],
+            "state": run["status"],
+            "recipe": run["recipe"],
+            "experiment": run["experiment_id"],
+            "model": run["model"],
+            "dataset": (run["dataset"] or {}).get("path"),
+            "progress": _progress(run) + (f" (step {step}/{run['total_steps'] or '?'})" if step else ""),
+            "metrics": metrics_text(run["metrics"]),
+            "took": took_text(run),
+            "created": _time(run["created_at"]),
+            "error": fault_text(run["error"]),
+            "warnings": run["warnings"],
+            "notes": run["notes"],
+            "result": run["output_path"],
+            "checkpoint": run["ckpt_path"],
+            "files": run["run_dir"],
+            "command": run["start_command"],
+        }
+    )
+
+
+def _newest(service: Service, limit: int, **filters: str | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while len(found) < limit:
+        page = service.get("/v1/runs", limit=min(_PAGE, limit - len(found)), cursor=cursor, **filters)
+        found += page["runs"]
+        cursor = page["cursor"]
+        if cursor is None:
+            break
+    return found
+
+
+def _row(run: dict[str, Any]) -> tuple[str, ...]:
+    loss = run["metrics"].get("loss")
+    return (
+        run["run_id"],
+        run["status"],
+        run["recipe"],
+        _progress(run),
+        "" if loss is None else number_text(loss),
+        _time(run["created_at"]),
+        took_text(run),
+    )
+
+
+def _progress(run: dict[str, Any]) -> str:
+    return f"{run['progress']:.0%}"
+
+
+def _time(iso: str) -> str:
+    """To the second, in UTC as everywhere."""
+    return iso[:19].replace("T", " ")

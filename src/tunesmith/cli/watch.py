@@ -1,0 +1,80 @@
+"""``tunesmith watch``: a run as it goes, with a bar on a terminal and a line per metrics event elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunesmith.cli.options import asks_service, json_option
+
+if TYPE_CHECKING:
+    from tunesmith.cli.client import Service
+    from tunesmith.cli.display import Display
+
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("run")
+@click.option("--lines", type=click.IntRange(0, 50), default=0, help="Show so many last log lines below the bar.")
+@json_option
+@asks_service
+def watch(service: Service, run: str, lines: int, as_json: bool) -> None:
+    """Follow a run with a live progress bar (`last` is the newest run); exit with 1 unless it succeeds.
+
+    With --json, the events as they come, one per line, and then the run.
+    """
+    from tunesmith.cli.runs import find_run, print_run  # noqa: PLC0415  # `--help` needs none of it
+
+    run_id = find_run(service, run)["run_id"]
+    try:
+        if as_json:
+            ended = _print_events(service, run_id)
+        else:
+            from tunesmith.cli.display import display  # noqa: PLC0415
+
+            with display(log_lines=lines) as shown:
+                ended = follow_run(service, run_id, shown)
+            print_run(ended)
+    except KeyboardInterrupt:
+        sys.exit(left(run_id))
+    sys.exit(exit_code(ended["status"]))
+
+
+def follow_run(service: Service, run_id: str, shown: Display) -> dict[str, Any]:
+    """Show the run until it is over; answers it as it then is."""
+    from tunesmith.cli.client import run_path  # noqa: PLC0415
+    from tunesmith.cli.events import follow  # noqa: PLC0415
+
+    for event in follow(service, run_id, shown.note):
+        if event.kind == "state":
+            shown.note(f"{event.fields['state']}")
+        else:
+            shown.take(event.kind, event.fields)
+    ended: dict[str, Any] = service.get(run_path(run_id))
+    return ended
+
+
+def exit_code(state: str | None) -> int:
+    return 0 if state == "succeeded" else 1
+
+
+def left(run_id: str) -> int:
+    """Say that only the following has ended; answers the exit code for that."""
+    click.echo(f"\nthe run goes on; `tunesmith runs cancel {run_id}` stops it", err=True)
+    return _INTERRUPTED
+
+
+def _print_events(service: Service, run_id: str) -> dict[str, Any]:
+    import msgspec  # noqa: PLC0415
+
+    from tunesmith.cli.client import run_path  # noqa: PLC0415
+    from tunesmith.cli.events import follow  # noqa: PLC0415
+
+    for event in follow(service, run_id, lambda text: click.echo(text, err=True)):
+        click.echo(msgspec.json.encode({"event": event.kind, **event.fields}))
+    ended: dict[str, Any] = service.get(run_path(run_id))
+    click.echo(msgspec.json.encode(ended))
+    return ended

@@ -1,0 +1,12 @@
+"""Append-only journals: one JSON line per change, fsynced before anybody is told, replayed at the start.
+
+What a record means is decided by the rooms; this package only keeps what it is handed.
+"""
+
+from tunesmith.journal.disk import LOCAL_DISK, Disk
+from tunesmith.journal.journal import Journal
+from tunesmith.journal.lines import Entry
+from tunesmith.journal.repair import repair
+from tunesmith.journal.verify import Verdict, verify
+
+__all__ = ["LOCAL_DISK", "Disk", "Entry", "Journal", "Verdict", "repair", "verify"]

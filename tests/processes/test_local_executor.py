@@ -1,0 +1,238 @@
+"""The local executor on real processes: true exit codes, nobody left alive, nobody else ever signalled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from support.server import polled
+
+from tunesmith.paths import AttemptPaths
+from tunesmith.records import Exit, ProcessIdentity
+from tunesmith.runner import Launch, LocalExecutor, Started
+from tunesmith.runner.identity import identify, is_alive, kill_marked, signal_group
+
+pytestmark = pytest.mark.anyio
+RUN_ID = "run_of_executor_tests"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> AttemptPaths:
+    return AttemptPaths(tmp_path / "attempts" / "1")
+
+
+@pytest.fixture
+def executor() -> LocalExecutor:
+    return LocalExecutor(start_deadline_seconds=20)
+
+
+def launch(tmp_path: Path, script: str, run_id: str = RUN_ID) -> Launch:
+    return Launch(
+        argv=("bash", "-c", script),
+        env={"TUNESMITH_RUN_ID": run_id},
+        cwd=str(tmp_path),
+        log=str(tmp_path / "run.log"),
+    )
+
+
+def wait_for_text(path: Path, text: str) -> str:
+    for content in polled(lambda: path.read_text() if path.exists() else ""):
+        if text in content:
+            return content
+    raise AssertionError(f"{path} never held {text!r}")
+
+
+def wait_until_gone(pid: int, seconds: float = 10.0) -> None:
+    for alive in polled(lambda: identify(pid) is not None, seconds):
+        if not alive:
+            return
+    raise AssertionError(f"process {pid} is still alive")
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("exit 0", Exit(code=0)),
+        ("exit 7", Exit(code=7)),
+        ("kill -TERM $$", Exit(signal=signal.SIGTERM)),
+        ("kill -KILL $$", Exit(signal=signal.SIGKILL)),
+    ],
+)
+async def test_the_true_exit_is_recorded(executor, attempt, tmp_path, script, expected):
+    """However a program ends, exit.json says exactly that."""
+    await executor.start(attempt, launch(tmp_path, script))
+    assert isinstance(await executor.started(attempt), Started)
+    exit_ = await executor.wait(attempt)
+    assert exit_ is not None
+    assert (exit_.code, exit_.signal) == (expected.code, expected.signal)
+    assert exit_.at is not None
+
+
+async def test_a_program_that_ends_at_once_is_not_missed(executor, tmp_path):
+    """Ending before the shim has looked at it is an end like any other."""
+    for number in range(15):
+        attempt = AttemptPaths(tmp_path / "attempts" / str(number))
+        await executor.start(attempt, msgspec.structs.replace(launch(tmp_path, ""), argv=("/bin/false",)))
+        await executor.started(attempt)
+        exit_ = await executor.wait(attempt)
+        assert exit_ is not None
+        assert exit_.code == 1
+
+
+async def test_output_goes_straight_into_the_log(executor, attempt, tmp_path):
+    """Standard output and error land in run.log in order, without passing through the server."""
+    await executor.start(attempt, launch(tmp_path, "echo out; echo err >&2; echo more"))
+    await executor.started(attempt)
+    await executor.wait(attempt)
+    assert (tmp_path / "run.log").read_text() == "out\nerr\nmore\n"
+
+
+async def test_a_program_that_cannot_be_started_is_an_exit_not_a_silence(executor, attempt, tmp_path):
+    """A missing program ends the attempt with 127, the shell's own code for it."""
+    missing = msgspec.structs.replace(launch(tmp_path, ""), argv=("no-such-program-anywhere",))
+    await executor.start(attempt, missing)
+    assert await executor.started(attempt) == Started(program=None)
+    exit_ = await executor.wait(attempt)
+    assert exit_ is not None
+    assert exit_.code == 127
+
+
+async def test_an_abandoned_attempt_never_begins(executor, attempt, tmp_path):
+    """A server that recovers takes an attempt that has not begun; a shim that comes late starts nothing."""
+    assert await executor.abandon(attempt)
+    await executor.start(attempt, launch(tmp_path, "echo started"))
+    assert await executor.started(attempt) is None
+    child = executor._children[attempt.folder]
+    assert child.wait(20) == 0
+    assert not (tmp_path / "run.log").exists()
+
+
+async def test_an_attempt_that_does_not_begin_is_given_up_by_a_deadline(attempt, tmp_path):
+    """Nothing appears within the deadline: the attempt is taken, so that it cannot begin later either."""
+    executor = LocalExecutor(start_deadline_seconds=0.2)
+    assert await executor.started(attempt) is None
+    await executor.start(attempt, launch(tmp_path, "echo started"))
+    assert executor._children[attempt.folder].wait(20) == 0
+    assert not (tmp_path / "run.log").exists()
+
+
+async def test_an_attempt_that_began_cannot_be_abandoned(executor, attempt, tmp_path):
+    """Once the shim has claimed the attempt, recovery must adopt it."""
+    await executor.start(attempt, launch(tmp_path, "sleep 60"))
+    await executor.started(attempt)
+    assert not await executor.abandon(attempt)
+    await executor.stop(attempt, RUN_ID, grace_seconds=5)
+    await executor.wait(attempt)
+
+
+async def test_stopping_asks_first(executor, attempt, tmp_path):
+    """A program that handles SIGTERM gets to finish what it is doing."""
+    script = "trap 'echo saving; sleep 0.3; echo saved; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    await executor.start(attempt, launch(tmp_path, script))
+    await executor.started(attempt)
+    await anyio.to_thread.run_sync(wait_for_text, tmp_path / "run.log", "ready")
+    await executor.stop(attempt, RUN_ID, grace_seconds=20)
+    exit_ = await executor.wait(attempt)
+    assert exit_ is not None
+    assert exit_.code == 3
+    assert "saved" in (tmp_path / "run.log").read_text()
+
+
+async def test_stopping_kills_what_will_not_go(executor, attempt, tmp_path):
+    """A program that ignores SIGTERM, with a grandchild that left its session: all dead soon after the grace period."""
+    script = "trap '' TERM; setsid sleep 300 & echo grandchild $!; while :; do sleep 0.05; done"
+    await executor.start(attempt, launch(tmp_path, script))
+    await executor.started(attempt)
+    text = await anyio.to_thread.run_sync(wait_for_text, tmp_path / "run.log", "grandchild")
+    grandchild = int(text.split("grandchild ")[1])
+    began = time.monotonic()
+    await executor.stop(attempt, RUN_ID, grace_seconds=0.5)
+    exit_ = await executor.wait(attempt)
+    assert time.monotonic() - began < 0.5 + 5
+    assert exit_ is not None
+    assert exit_.signal == signal.SIGKILL
+    await anyio.to_thread.run_sync(wait_until_gone, grandchild)
+
+
+async def test_what_a_program_leaves_behind_is_cleared(executor, attempt, tmp_path):
+    """A daemon that outlives its run would hold the GPU: it is stopped when the run ends."""
+    await executor.start(attempt, launch(tmp_path, "setsid sleep 300 & echo left $!; exit 0"))
+    await executor.started(attempt)
+    exit_ = await executor.wait(attempt)
+    assert exit_ is not None
+    assert exit_.code == 0
+    left = int((tmp_path / "run.log").read_text().split("left ")[1])
+    assert identify(left) is None
+
+
+async def test_without_its_shim_an_end_is_unknown(executor, attempt, tmp_path):
+    """When the shim is killed the program may go on, but how it ends can never be told."""
+    await executor.start(attempt, launch(tmp_path, "echo ready; sleep 0.5; exit 0"))
+    await executor.started(attempt)
+    process = msgspec.json.decode(attempt.process.read_bytes())
+    os.kill(process["shim"]["pid"], signal.SIGKILL)
+    assert await executor.wait(attempt) is None
+    assert identify(process["program"]["pid"]) is None
+
+
+async def test_descendants_of_a_dead_shim_are_found_by_their_mark(executor, attempt, tmp_path):
+    """Without the shim, a stop still reaches a grandchild in a session of its own."""
+    mark = "run_whose_shim_is_dead"
+    script = "setsid sleep 300 & echo grandchild $!; sleep 300"
+    await executor.start(attempt, launch(tmp_path, script, mark))
+    await executor.started(attempt)
+    text = await anyio.to_thread.run_sync(wait_for_text, tmp_path / "run.log", "grandchild")
+    process = msgspec.json.decode(attempt.process.read_bytes())
+    os.kill(process["shim"]["pid"], signal.SIGKILL)
+    await executor.stop(attempt, mark, grace_seconds=5)
+    assert await executor.wait(attempt) is None
+    await anyio.to_thread.run_sync(wait_until_gone, int(text.split("grandchild ")[1]))
+    await anyio.to_thread.run_sync(wait_until_gone, process["program"]["pid"])
+
+
+@pytest.mark.parametrize("forged", ["start_ticks", "boot_id"])
+def test_a_forged_identity_is_never_signalled(forged):
+    """The same pid with another start time or boot id is another process."""
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        true = identify(bystander.pid)
+        assert true is not None
+        false = {"start_ticks": true.start_ticks + 1} if forged == "start_ticks" else {"boot_id": "another"}
+        assert not signal_group(msgspec.structs.replace(true, **false), signal.SIGKILL)
+        assert is_alive(true)
+        assert signal_group(true, signal.SIGKILL)
+        assert bystander.wait(10) == -signal.SIGKILL
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+@pytest.mark.parametrize("pid", [2**22 + 1, 2**40, -5, 0])
+def test_a_pid_that_cannot_be_is_gone(pid):
+    """Whatever number stands in process.json, nothing is raised and nobody is signalled."""
+    assert not signal_group(ProcessIdentity(pid=pid, start_ticks=1, boot_id="x"), signal.SIGKILL)
+
+
+def test_only_exactly_marked_processes_are_killed():
+    """A run id that is the beginning of another one does not match it."""
+    bystander = subprocess.Popen(["sleep", "60"], env={"TUNESMITH_RUN_ID": "run_marked_longer"})
+    try:
+        assert kill_marked("run_marked") == 0
+        assert bystander.poll() is None
+        assert kill_marked("run_marked_longer") == 1
+        assert bystander.wait(10) == -signal.SIGKILL
+    finally:
+        bystander.kill()
+        bystander.wait()
