@@ -89,7 +89,6 @@ class Connection(asyncio.Protocol):
         self.request = request
         self.answers = 0
         self.bad = 0
-        self.left = 0
         self.buffer = b""
         self.transport: asyncio.Transport
 
@@ -98,16 +97,14 @@ class Connection(asyncio.Protocol):
         transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        head, blank, body = self.buffer.partition(b"\r\n\r\n")
-        if not blank:
-            return
-        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        if len(body) < length:
+        data = self.buffer + data
+        blank, length = data.find(b"\r\n\r\n"), data.find(b"content-length: ") + 16
+        if blank < 0 or len(data) < blank + 4 + int(data[length : data.find(b"\r", length)]):
+            self.buffer = data
             return
         self.buffer = b""
         self.answers += 1
-        self.bad += not head.startswith(b"HTTP/1.1 20")
+        self.bad += data[9:11] != b"20"
         self.transport.write(self.request)
 
 

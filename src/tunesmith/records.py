@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,16 +26,13 @@ def utc_now() -> datetime:
 
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
 
 
 def new_id(prefix: str) -> str:
     """``run_01k9...``: sorts by creation time (48 bits of milliseconds), then 80 random bits, as a ULID does."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    digits = []
-    for _ in range(26):
-        number, digit = divmod(number, 32)
-        digits.append(_CROCKFORD[digit])
-    return f"{prefix}_{''.join(reversed(digits))}"
+    number = (time.time_ns() // 1_000_000) << 80 | random.getrandbits(80)
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])}"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

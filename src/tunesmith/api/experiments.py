@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
@@ -21,7 +21,7 @@ from tunesmith.runs import RunRequest
 
 IdempotencyKey = Annotated[
     str | None,
-    Parameter(header="Idempotency-Key", description="Repeating a request with the same key creates nothing new."),
+    HeaderParameter(name="Idempotency-Key", description="Repeating a request with the same key creates nothing new."),
 ]
 _DETAIL_RUNS = 100
 _DETAIL_EVENTS = 1000
@@ -88,7 +88,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @post("/v1/experiments", opt=NEEDS_WRITE, tags=["Experiments"])
 async def create_experiment(
-    request: HttpRequest, data: ExperimentRequest, idempotency_key: IdempotencyKey = None
+    request: HttpRequest, data: JSONBody[ExperimentRequest], idempotency_key: IdempotencyKey = None
 ) -> Response[ExperimentView]:
     """Create an experiment; with `Idempotency-Key`, at most once."""
     experiment, is_new = await rooms(request).experiments.create(data, idempotency_key)
@@ -97,7 +97,11 @@ async def create_experiment(
 
 @get("/v1/experiments", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
 def list_experiments(
-    request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, tag: str | None = None, owner: str | None = None
+    request: HttpRequest,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    tag: FromQuery[str | None] = None,
+    owner: FromQuery[str | None] = None,
 ) -> ExperimentList:
     """Experiments by tag and owner."""
     page = rooms(request).experiments.page(limit=limit, cursor=cursor, tag=tag, owner=owner)
@@ -105,7 +109,7 @@ def list_experiments(
 
 
 @get("/v1/experiments/{experiment_id:str}/detail", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
-def experiment_detail(request: HttpRequest, experiment_id: str) -> ExperimentDetail:
+def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> ExperimentDetail:
     """The record, its newest runs, and everything that happened, in order."""
     house = rooms(request)
     experiment = house.experiments.get(experiment_id)
@@ -122,7 +126,7 @@ def experiment_detail(request: HttpRequest, experiment_id: str) -> ExperimentDet
 
 
 @post("/v1/experiments/{experiment_id:str}/runs", opt=NEEDS_WRITE, tags=["Experiments"])
-async def create_run(request: HttpRequest, experiment_id: str, data: NewRun) -> RunView:
+async def create_run(request: HttpRequest, experiment_id: FromPath[str], data: JSONBody[NewRun]) -> RunView:
     """Check everything, queue a run. Every fault of the request is reported at once."""
     house = rooms(request)
     experiment = house.experiments.get(experiment_id)
@@ -145,7 +149,9 @@ async def create_run(request: HttpRequest, experiment_id: str, data: NewRun) -> 
 
 
 @get("/v1/experiments/{experiment_id:str}/runs", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
-def list_experiment_runs(request: HttpRequest, experiment_id: str, limit: Limit = 50, cursor: Cursor = None) -> RunList:
+def list_experiment_runs(
+    request: HttpRequest, experiment_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
+) -> RunList:
     """The experiment's runs, newest first."""
     house = rooms(request)
     house.experiments.get(experiment_id)
@@ -159,7 +165,7 @@ def list_experiment_runs(request: HttpRequest, experiment_id: str, limit: Limit 
     tags=["Experiments"],
     sync_to_thread=False,
 )
-def experiment_run_status(request: HttpRequest, experiment_id: str, run_id: str) -> RunStatus:
+def experiment_run_status(request: HttpRequest, experiment_id: FromPath[str], run_id: FromPath[str]) -> RunStatus:
     """How far the run has come, with the time left."""
     house = rooms(request)
     run = _run_of(house, experiment_id, run_id)
@@ -172,7 +178,9 @@ def experiment_run_status(request: HttpRequest, experiment_id: str, run_id: str)
     tags=["Experiments"],
     status_code=200,
 )
-async def cancel_experiment_run(request: HttpRequest, experiment_id: str, run_id: str) -> CancelledRun:
+async def cancel_experiment_run(
+    request: HttpRequest, experiment_id: FromPath[str], run_id: FromPath[str]
+) -> CancelledRun:
     """Stop the run; answers when it has ended, with its newest complete checkpoint. May be repeated."""
     house = rooms(request)
     _run_of(house, experiment_id, run_id)

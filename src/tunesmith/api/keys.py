@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 from litestar import delete, get, post
+from litestar.params import FromPath, JSONBody
 
 from tunesmith.access import NewKey
 from tunesmith.api.access import NEEDS_ADMIN
@@ -37,7 +38,7 @@ class KeyList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/v1/keys", opt=NEEDS_ADMIN, tags=["Keys"])
-async def create_key(request: HttpRequest, data: KeyRequest) -> NewKey:
+async def create_key(request: HttpRequest, data: JSONBody[KeyRequest]) -> NewKey:
     """Make a key. Its token is shown this once. From the first key on, every call needs one."""
     return await rooms(request).keys.create(data.name, data.scope)
 
@@ -60,7 +61,7 @@ def list_keys(request: HttpRequest) -> KeyList:
 
 
 @delete("/v1/keys/{key_id:str}", opt=NEEDS_ADMIN, tags=["Keys"], status_code=200)
-async def revoke_key(request: HttpRequest, key_id: str) -> KeyView:
+async def revoke_key(request: HttpRequest, key_id: FromPath[str]) -> KeyView:
     """Revoke a key, at once and for good."""
     key = await rooms(request).keys.revoke(key_id)
     return KeyView(id=key.id, name=key.name, scope=key.scope, created_at=key.created_at, revoked_at=key.revoked_at)

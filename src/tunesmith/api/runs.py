@@ -7,7 +7,7 @@ from typing import Annotated
 import anyio.to_thread
 import msgspec
 from litestar import Response, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
@@ -16,13 +16,15 @@ from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of, vie
 from tunesmith.records import Run, RunState
 from tunesmith.runs import LogPage, MetricsPage, read_log, read_metrics
 
-Limit = Annotated[int, Parameter(ge=1, le=1000, description="At most this many items.")]
-Cursor = Annotated[str | None, Parameter(max_length=40, pattern=r"^\d+$", description="`cursor` of the page before.")]
-Offset = Annotated[int, Parameter(ge=0, description="Byte offset to start at: `next_offset` of the page before.")]
-AfterLine = Annotated[int | None, Parameter(ge=0, description="Start after this line number instead.")]
-State = Annotated[RunState | None, Parameter(query="state", description="Only runs in this state.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items.")]
+Cursor = Annotated[
+    str | None, QueryParameter(max_length=40, pattern=r"^\d+$", description="`cursor` of the page before.")
+]
+Offset = Annotated[int, QueryParameter(ge=0, description="Byte offset to start at: `next_offset` of the page before.")]
+AfterLine = Annotated[int | None, QueryParameter(ge=0, description="Start after this line number instead.")]
+State = Annotated[RunState | None, QueryParameter(name="state", description="Only runs in this state.")]
 LastEventId = Annotated[
-    str | None, Parameter(header="Last-Event-ID", max_length=60, description="Go on after this event.")
+    str | None, HeaderParameter(name="Last-Event-ID", max_length=60, description="Go on after this event.")
 ]
 
 
@@ -43,8 +45,8 @@ def list_runs(
     limit: Limit = 50,
     cursor: Cursor = None,
     run_state: State = None,
-    recipe: str | None = None,
-    experiment_id: str | None = None,
+    recipe: FromQuery[str | None] = None,
+    experiment_id: FromQuery[str | None] = None,
 ) -> RunList:
     """Runs of every door."""
     house = rooms(request)
@@ -53,14 +55,14 @@ def list_runs(
 
 
 @get("/v1/runs/{run_id:str}", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
-def show_run(request: HttpRequest, run_id: str) -> RunView:
+def show_run(request: HttpRequest, run_id: FromPath[str]) -> RunView:
     """One run."""
     house = rooms(request)
     return shown(house, house.runs.book.get(run_id))
 
 
 @get("/v1/runs/{run_id:str}/status", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
-def run_status(request: HttpRequest, run_id: str) -> RunStatus:
+def run_status(request: HttpRequest, run_id: FromPath[str]) -> RunStatus:
     """How far it has come, with the time left."""
     house = rooms(request)
     run = house.runs.book.get(run_id)
@@ -68,7 +70,7 @@ def run_status(request: HttpRequest, run_id: str) -> RunStatus:
 
 
 @post("/v1/runs/{run_id:str}/cancel", opt=NEEDS_WRITE, tags=["Runs"], status_code=200)
-async def cancel_run(request: HttpRequest, run_id: str) -> CancelledRun:
+async def cancel_run(request: HttpRequest, run_id: FromPath[str]) -> CancelledRun:
     """Stop the run; answers when it has ended. Repeating it gives the same answer."""
     run = await rooms(request).runs.cancel(run_id)
     return CancelledRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
@@ -76,7 +78,7 @@ async def cancel_run(request: HttpRequest, run_id: str) -> CancelledRun:
 
 @get("/v1/runs/{run_id:str}/logs", opt=NEEDS_READ, tags=["Runs"])
 async def run_logs(
-    request: HttpRequest, run_id: str, offset: Offset = 0, after_line: AfterLine = None, limit: Limit = 200
+    request: HttpRequest, run_id: FromPath[str], offset: Offset = 0, after_line: AfterLine = None, limit: Limit = 200
 ) -> LogPage:
     """Log lines by byte offset or by line number."""
     house = rooms(request)
@@ -88,7 +90,9 @@ async def run_logs(
 
 
 @get("/v1/runs/{run_id:str}/metrics", opt=NEEDS_READ, tags=["Runs"])
-async def run_metrics(request: HttpRequest, run_id: str, cursor: Cursor = None, limit: Limit = 1000) -> MetricsPage:
+async def run_metrics(
+    request: HttpRequest, run_id: FromPath[str], cursor: Cursor = None, limit: Limit = 1000
+) -> MetricsPage:
     """The history of all metrics, oldest first."""
     house = rooms(request)
     house.runs.book.get(run_id)
@@ -97,7 +101,9 @@ async def run_metrics(request: HttpRequest, run_id: str, cursor: Cursor = None, 
 
 
 @get("/v1/runs/{run_id:str}/events", opt=NEEDS_READ, tags=["Runs"], media_type="text/event-stream")
-async def run_events(request: HttpRequest, run_id: str, last_event_id: LastEventId = None) -> Response[bytes] | Stream:
+async def run_events(
+    request: HttpRequest, run_id: FromPath[str], last_event_id: LastEventId = None
+) -> Response[bytes] | Stream:
     """Server-sent events: `state`, `log`, `metrics`, `progress`, `checkpoint`, `artifact`, `result`, `message`.
 
     Everything since the start, or since `Last-Event-ID`, then what happens, until the run is over.

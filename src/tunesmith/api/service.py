@@ -8,6 +8,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 from litestar import MediaType, Response, get
+from litestar.params import FromPath
 
 from tunesmith import __version__
 from tunesmith.api.access import NEEDS_READ, OPEN_TO_ALL
@@ -91,7 +92,7 @@ async def list_recipes(request: HttpRequest) -> RecipeList:
 
 
 @get("/v1/recipes/{name:str}", opt=NEEDS_READ, tags=["Recipes"])
-async def show_recipe(request: HttpRequest, name: str) -> RecipeView:
+async def show_recipe(request: HttpRequest, name: FromPath[str]) -> RecipeView:
     """One recipe."""
     book = rooms(request).recipes
     named = next((recipe for recipe in await anyio.to_thread.run_sync(book.all) if recipe.name == name), None)
