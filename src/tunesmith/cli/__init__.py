@@ -18,7 +18,7 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "serve": ("tunesmith.cli.serve", "serve", "Start the service."),
         "demo": ("tunesmith.cli.demo", "demo", "Fine-tune a real model on this machine, over HTTP, from one command."),
-        "runs": ("tunesmith.cli.runs", "runs", "List, show and cancel runs."),
+        "runs": ("tunesmith.cli.runs", "runs", "List, show, cancel, pause and resume runs."),
         "logs": ("tunesmith.cli.logs", "logs", "Print a run's log; -f follows it."),
         "watch": ("tunesmith.cli.watch", "watch", "Follow a run with a live progress bar."),
         "recipes": ("tunesmith.cli.recipes", "recipes", "List, show and check recipes."),

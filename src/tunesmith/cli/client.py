@@ -195,13 +195,22 @@ def locator(url: str | None) -> Locate:
 
 
 def address_of(state_dir: Path) -> str | None:
-    """Where the server that holds this state folder listens; None when there is none."""
+    """Where the server that holds this state folder can be reached; None when there is none."""
     held_by = holder(StatePaths(state_dir).lock)
-    return held_by.address if held_by is not None else None
+    if held_by is None or held_by.address is None:
+        return None
+    # One that listens on every address of the machine is reached on this one.
+    return held_by.address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def run_path(run_id: str, *rest: str) -> str:
-    """The address of a run below the service; the id is taken as one name, whatever is in it."""
+    """The address of a run below the service.
+
+    Raises:
+        NotFound: what is given cannot be an id, and would be taken for another address.
+    """
+    if "/" in run_id or run_id in ("", ".", ".."):
+        raise NotFound(f"there is no run {run_id!r}", mend="`tunesmith runs list` shows them")
     return "/".join(["/v1/runs", quote(run_id, safe=""), *rest])
 
 

@@ -18,12 +18,13 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from tunesmith.cli.render import duration_text, event_line, metrics_text, number_text, step_text
+from tunesmith.cli.render import duration_text, event_line, metrics_text, number_text, phase_text, step_text
 from tunesmith.records import Progress as RunProgress
 from tunesmith.runs.fold import Event as FoldEvent
 from tunesmith.runs.fold import Fold
 
 _REFRESH_PER_SECOND = 8
+_PROGRESS_EVERY_SECONDS = 5.0
 _SHOWN_LOSSES = ("loss", "eval_loss")
 _SPEEDS = (("samples_per_second", "samples/s"), ("tokens_per_second", "tokens/s"), ("bytes_per_second", "B/s"))
 
@@ -66,17 +67,19 @@ class BarDisplay(Display):
         if kind == "log":
             self._last_lines.append(event_line(kind, fields))
             return
+        if kind == "state":
+            self._bar.update(self._task, phase=self._named(fields["state"]))
+            return
         self._fold.take(FoldEvent(kind, dict(fields), 0), time.time())
         if kind == "message":
             self.note(event_line(kind, fields))
         progress = self._fold.progress
         self._speed = speed_text(progress) or self._speed
-        phase = " · ".join(part for part in (self._label, progress.phase) if part)
         self._bar.update(
             self._task,
             total=progress.total_steps,
             completed=progress.step or 0,
-            phase=phase or "running",
+            phase=self._named(progress.phase or "running"),
             facts=self._facts(progress),
         )
 
@@ -92,6 +95,9 @@ class BarDisplay(Display):
     ) -> None:
         self._live.stop()
 
+    def _named(self, phase: str) -> str:
+        return f"{self._label} · {phase_text(phase)}" if self._label else phase_text(phase)
+
     def _facts(self, progress: RunProgress) -> str:
         losses = [f"{name} {number_text(progress.metrics[name])}" for name in _SHOWN_LOSSES if name in progress.metrics]
         steps = step_text({"step": progress.step, "total_steps": progress.total_steps}).removeprefix("step ")
@@ -103,24 +109,29 @@ class BarDisplay(Display):
 
 
 class LineDisplay(Display):
-    """A line for every metrics event, new phase, checkpoint, result and message; log lines are left to ``logs``."""
+    """A line for every event but the log, and for progress within a phase only now and then."""
 
     def __init__(self, label: str, stream: TextIO) -> None:
         self._label = f"{label}: " if label else ""
         self._stream = stream
         self._fold = Fold(RunProgress())
+        self._progress_at = 0.0
 
     def take(self, kind: str, fields: Mapping[str, Any]) -> None:
         if kind == "log":
+            return
+        if kind == "state":
+            self.note(fields["state"])
             return
         before = self._fold.progress.phase
         self._fold.take(FoldEvent(kind, dict(fields), 0), time.time())
         progress = self._fold.progress
         if kind == "metrics":
-            steps = step_text({"step": fields.get("step"), "total_steps": progress.total_steps})
-            eta = f"ETA {duration_text(progress.eta_seconds)}" if progress.eta_seconds is not None else ""
-            self.note("  ".join(part for part in (steps, metrics_text(fields), eta) if part))
-        elif kind != "progress" or progress.phase != before:
+            self.note(_metrics_line(fields, progress))
+        elif kind != "progress":
+            self.note(event_line(kind, fields))
+        elif progress.phase != before or time.monotonic() - self._progress_at > _PROGRESS_EVERY_SECONDS:
+            self._progress_at = time.monotonic()
             self.note(event_line(kind, fields))
 
     def note(self, text: str) -> None:
@@ -133,6 +144,14 @@ class LineDisplay(Display):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stream.flush()
+
+
+def _metrics_line(fields: Mapping[str, Any], progress: RunProgress) -> str:
+    if fields.get("step") is None:
+        return metrics_text(fields)
+    steps = step_text({"step": fields["step"], "total_steps": progress.total_steps})
+    eta = f"ETA {duration_text(progress.eta_seconds)}" if progress.eta_seconds is not None else ""
+    return "  ".join(part for part in (steps, metrics_text(fields), eta) if part)
 
 
 def speed_text(progress: RunProgress) -> str:

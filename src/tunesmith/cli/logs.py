@@ -22,12 +22,12 @@ _PAGE = 1000
 @click.option("--raw", is_flag=True, help="Print every line as the process printed it. Not with -f.")
 @json_option
 @asks_service
-def logs(service: Service, run: str, follow: bool, raw: bool, as_json: bool) -> None:
+def logs(*, service: Service, run: str, follow: bool, raw: bool, as_json: bool) -> None:
     """Print a run's log (`last` is the newest run); -f follows it.
 
     With --json, one object per line: log lines with their numbers and byte offsets, or the events when following.
     """
-    from tunesmith.cli.runs import find_run  # noqa: PLC0415  # `--help` needs none of it
+    from tunesmith.cli.runs import find_run
 
     if follow and raw:
         raise click.UsageError("--raw is for a log that is not followed")
@@ -38,9 +38,9 @@ def logs(service: Service, run: str, follow: bool, raw: bool, as_json: bool) -> 
 
 
 def _print(service: Service, run_id: str, *, raw: bool, as_json: bool) -> None:
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
-    from tunesmith.cli.client import run_path  # noqa: PLC0415
+    from tunesmith.cli.client import run_path
 
     offset = 0
     while lines := (page := service.get(run_path(run_id, "logs"), offset=offset, limit=_PAGE))["lines"]:
@@ -53,7 +53,7 @@ def _print(service: Service, run_id: str, *, raw: bool, as_json: bool) -> None:
 
 
 def _in_words(text: str) -> str:
-    from tunesmith.progress import read_line  # noqa: PLC0415
+    from tunesmith.progress import read_line
 
     event = read_line(text.encode())
     return event_line(*event) if event is not None else event_line("log", {"line": text})
@@ -61,10 +61,10 @@ def _in_words(text: str) -> str:
 
 def _follow(service: Service, run_id: str, *, as_json: bool) -> int:
     """Answers the exit code. What is not log goes to standard error."""
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
-    from tunesmith.cli.events import follow as events_of  # noqa: PLC0415
-    from tunesmith.cli.watch import exit_code, left  # noqa: PLC0415
+    from tunesmith.cli.events import follow as events_of
+    from tunesmith.cli.watch import exit_code, left
 
     state = None
     try:

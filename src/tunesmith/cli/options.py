@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -31,7 +29,7 @@ def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
     @url_option
     @functools.wraps(command)
     def with_service(url: str | None, **given: Any) -> Any:
-        from tunesmith.cli.client import Service, locator  # noqa: PLC0415  # `--help` needs no HTTP client
+        from tunesmith.cli.client import Service, locator
 
         with Service.found_by(locator(url)) as service:
             return command(service=service, **given)

@@ -53,10 +53,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _print_rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # a pipe needs no rich
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -88,8 +88,8 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> str:
         case "log":
             return str(fields["line"]).rstrip("\r").rpartition("\r")[2]
         case "metrics" | "progress":
-            phase = fields.get("phase")
-            return "  ".join(part for part in (phase, step_text(fields), metrics_text(fields)) if part)
+            said = (phase_text(fields.get("phase")), step_text(fields), metrics_text(fields))
+            return "  ".join(part for part in said if part)
         case "checkpoint":
             return f"checkpoint at step {fields.get('step', '?')}: {fields.get('path')}"
         case "artifact":
@@ -102,6 +102,11 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> str:
         case _:
             fault = Fault(message=str(fields.get("text", "")), where=_text(fields, "where"), mend=_text(fields, "mend"))
             return f"{fields.get('level', 'info')}: {fault}"
+
+
+def phase_text(phase: object) -> str:
+    """``loading_model`` as people write it."""
+    return phase.replace("_", " ") if isinstance(phase, str) else ""
 
 
 def step_text(fields: Mapping[str, Any]) -> str:
@@ -125,7 +130,7 @@ def number_text(value: float | None) -> str:
     """Four significant digits; whole numbers whole."""
     if value is None:
         return "nan"  # the line format has no other way to say it
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+    return str(int(value)) if abs(value) < 1e15 and value == int(value) else f"{value:.4g}"
 
 
 def duration_text(seconds: float | None) -> str:

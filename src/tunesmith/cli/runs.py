@@ -39,7 +39,7 @@ def runs() -> None:
 @json_option
 @asks_service
 def list_runs(
-    service: Service, state: str | None, recipe: str | None, experiment: str | None, limit: int, as_json: bool
+    *, service: Service, state: str | None, recipe: str | None, experiment: str | None, limit: int, as_json: bool
 ) -> None:
     """List runs, newest first."""
     found = _newest(service, limit, state=state, recipe=recipe, experiment_id=experiment)
@@ -55,7 +55,7 @@ def list_runs(
 @click.argument("run")
 @json_option
 @asks_service
-def show(service: Service, run: str, as_json: bool) -> None:
+def show(*, service: Service, run: str, as_json: bool) -> None:
     """Show one run; `last` is the newest."""
     found = find_run(service, run)
     if as_json:
@@ -68,12 +68,34 @@ def show(service: Service, run: str, as_json: bool) -> None:
 @click.argument("run")
 @json_option
 @asks_service
-def cancel(service: Service, run: str, as_json: bool) -> None:
+def cancel(*, service: Service, run: str, as_json: bool) -> None:
     """Stop a run and wait until it has ended; it may write its checkpoint first."""
-    from tunesmith.cli.client import run_path  # noqa: PLC0415  # `--help` needs no HTTP client
+    _ask_for(service, run, "cancel", as_json=as_json)
+
+
+@runs.command()
+@click.argument("run")
+@json_option
+@asks_service
+def pause(*, service: Service, run: str, as_json: bool) -> None:
+    """Stop a run with a checkpoint and free its slot, to go on with it later."""
+    _ask_for(service, run, "pause", as_json=as_json)
+
+
+@runs.command()
+@click.argument("run")
+@json_option
+@asks_service
+def resume(*, service: Service, run: str, as_json: bool) -> None:
+    """Go on with a paused run, from its newest checkpoint."""
+    _ask_for(service, run, "resume", as_json=as_json)
+
+
+def _ask_for(service: Service, run: str, change: str, *, as_json: bool) -> None:
+    from tunesmith.cli.client import run_path
 
     run_id = find_run(service, run)["run_id"]
-    answer = service.post(run_path(run_id, "cancel"), patience_seconds=_CANCEL_PATIENCE_SECONDS)
+    answer = service.post(run_path(run_id, change), patience_seconds=_CANCEL_PATIENCE_SECONDS)
     if as_json:
         print_json(answer)
     else:
@@ -86,8 +108,8 @@ def find_run(service: Service, reference: str) -> dict[str, Any]:
     Raises:
         NotFound: there is none.
     """
-    from tunesmith.cli.client import run_path  # noqa: PLC0415
-    from tunesmith.errors import NotFound  # noqa: PLC0415
+    from tunesmith.cli.client import run_path
+    from tunesmith.errors import NotFound
 
     if reference != "last":
         found: dict[str, Any] = service.get(run_path(reference))

@@ -19,6 +19,7 @@ from tunesmith.settings import load
 def serve(config: Path | None, **flags: Any) -> None:
     """Start the service. Stopping it, or killing it, leaves running trainings alone."""
     settings, _ = load(config=config, flags=flags)
-    from tunesmith.server import serve as run_server  # noqa: PLC0415  # a wrong flag should fail before the heavy imports
+    # Here, not earlier: a wrong setting should be reported before the heavy imports.
+    from tunesmith.server import serve as run_server
 
     run_server(settings)

@@ -21,19 +21,19 @@ _INTERRUPTED = 130
 @click.option("--lines", type=click.IntRange(0, 50), default=0, help="Show so many last log lines below the bar.")
 @json_option
 @asks_service
-def watch(service: Service, run: str, lines: int, as_json: bool) -> None:
+def watch(*, service: Service, run: str, lines: int, as_json: bool) -> None:
     """Follow a run with a live progress bar (`last` is the newest run); exit with 1 unless it succeeds.
 
     With --json, the events as they come, one per line, and then the run.
     """
-    from tunesmith.cli.runs import find_run, print_run  # noqa: PLC0415  # `--help` needs none of it
+    from tunesmith.cli.runs import find_run, print_run
 
     run_id = find_run(service, run)["run_id"]
     try:
         if as_json:
             ended = _print_events(service, run_id)
         else:
-            from tunesmith.cli.display import display  # noqa: PLC0415
+            from tunesmith.cli.display import display
 
             with display(log_lines=lines) as shown:
                 ended = follow_run(service, run_id, shown)
@@ -45,14 +45,11 @@ def watch(service: Service, run: str, lines: int, as_json: bool) -> None:
 
 def follow_run(service: Service, run_id: str, shown: Display) -> dict[str, Any]:
     """Show the run until it is over; answers it as it then is."""
-    from tunesmith.cli.client import run_path  # noqa: PLC0415
-    from tunesmith.cli.events import follow  # noqa: PLC0415
+    from tunesmith.cli.client import run_path
+    from tunesmith.cli.events import follow
 
     for event in follow(service, run_id, shown.note):
-        if event.kind == "state":
-            shown.note(f"{event.fields['state']}")
-        else:
-            shown.take(event.kind, event.fields)
+        shown.take(event.kind, event.fields)
     ended: dict[str, Any] = service.get(run_path(run_id))
     return ended
 
@@ -68,10 +65,10 @@ def left(run_id: str) -> int:
 
 
 def _print_events(service: Service, run_id: str) -> dict[str, Any]:
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
-    from tunesmith.cli.client import run_path  # noqa: PLC0415
-    from tunesmith.cli.events import follow  # noqa: PLC0415
+    from tunesmith.cli.client import run_path
+    from tunesmith.cli.events import follow
 
     for event in follow(service, run_id, lambda text: click.echo(text, err=True)):
         click.echo(msgspec.json.encode({"event": event.kind, **event.fields}))

