@@ -1,0 +1,155 @@
+"""The callbacks door: how to verify what is sent, what was sent, and sending it again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import anyio.to_thread
+import msgspec
+from litestar import get, post
+from litestar.params import FromPath, QueryParameter
+
+from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.errors import Forbidden
+from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Scope
+
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items.")]
+Cursor = Annotated[
+    str | None, QueryParameter(max_length=40, pattern=r"^\d+$", description="`cursor` of the page before.")
+]
+
+_SIGNED_CONTENT = "{webhook-id}.{webhook-timestamp}.{body}"
+_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+class Signing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a receiver makes sure that a delivery is ours, as the Standard Webhooks text defines it."""
+
+    standard: str
+    headers: tuple[str, ...]
+    algorithm: str
+    signed_content: str
+    """What the HMAC is taken of, with the raw body."""
+    secret: str | None
+    """The base64 after `whsec_` is the key. Null unless asked for with an admin key."""
+
+
+class CallbacksView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run's `callback` can ask for, how deliveries are signed and tried again, and how many there are."""
+
+    signing: Signing
+    events: tuple[CallbackEvent, ...]
+    retry_after_seconds: tuple[float, ...]
+    """How long after the one before each try is made."""
+    deliveries: dict[DeliveryState, int]
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on its way to one URL."""
+
+    delivery_id: str
+    """Also its `webhook-id`, the same on every try."""
+    run_id: str
+    kind: CallbackEvent
+    key: str
+    url: str
+    state: DeliveryState
+    created_at: datetime
+    next_at: datetime | None
+    """When it is tried next, unless it waits for one before it."""
+    attempts_total: int
+    last_status: int | None
+    last_error: str | None
+
+
+class DeliveryDetail(DeliveryView, frozen=True, kw_only=True):
+    """A delivery with its body and its tries."""
+
+    body: str
+    """Exactly what is sent."""
+    attempts: tuple[DeliveryAttempt, ...]
+    """The latest 50, oldest first."""
+
+
+class DeliveryList(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; ask with ``cursor`` for the next page, until it is null."""
+
+    deliveries: list[DeliveryView]
+    cursor: str | None
+
+
+@get("/v1/callbacks", opt=NEEDS_READ, tags=["Callbacks"])
+async def show_callbacks(request: HttpRequest) -> CallbacksView:
+    """How to verify deliveries. The secret is shown to admin keys only."""
+    house = rooms(request)
+    signer = house.callbacks.signer
+    may_know = _is_admin(house, request.headers.get("authorization"))
+    return CallbacksView(
+        signing=Signing(
+            standard="https://www.standardwebhooks.com",
+            headers=_HEADERS,
+            algorithm="v1: base64 of HMAC-SHA256",
+            signed_content=_SIGNED_CONTENT,
+            secret=await anyio.to_thread.run_sync(lambda: signer.secret) if may_know else None,
+        ),
+        events=tuple(CallbackEvent),
+        retry_after_seconds=house.callbacks.schedule,
+        deliveries=house.callbacks.counts(),
+    )
+
+
+@get("/v1/runs/{run_id:str}/deliveries", opt=NEEDS_READ, tags=["Callbacks"], sync_to_thread=False)
+def list_deliveries(
+    request: HttpRequest, run_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
+) -> DeliveryList:
+    """What the run's callback was told, or is going to be told."""
+    house = rooms(request)
+    house.runs.book.get(run_id)
+    page = house.callbacks.page(run_id, limit=limit, cursor=cursor)
+    return DeliveryList(deliveries=[_view(delivery) for delivery in page.deliveries], cursor=page.cursor)
+
+
+@get("/v1/deliveries/{delivery_id:str}", opt=NEEDS_READ, tags=["Callbacks"], sync_to_thread=False)
+def show_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
+    """One delivery with its body and every try."""
+    return _detail(rooms(request).callbacks.get(delivery_id))
+
+
+@post("/v1/deliveries/{delivery_id:str}/resend", opt=NEEDS_WRITE, tags=["Callbacks"], status_code=202)
+async def resend_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
+    """Send it again, with the same id and body, from the start of the schedule; also one that has arrived already."""
+    return _detail(await rooms(request).callbacks.resend(delivery_id))
+
+
+def _is_admin(house: Rooms, authorization: str | None) -> bool:
+    try:
+        house.keys.check(authorization, Scope.ADMIN)
+    except Forbidden:
+        return False
+    return True
+
+
+def _view(delivery: Delivery) -> DeliveryView:
+    last = delivery.attempts[-1] if delivery.attempts else None
+    return DeliveryView(
+        delivery_id=delivery.id,
+        run_id=delivery.run_id,
+        kind=delivery.kind,
+        key=delivery.key,
+        url=delivery.url,
+        state=delivery.state,
+        created_at=delivery.created_at,
+        next_at=delivery.next_at,
+        attempts_total=last.number if last else 0,
+        last_status=last.status if last else None,
+        last_error=last.error if last else None,
+    )
+
+
+def _detail(delivery: Delivery) -> DeliveryDetail:
+    return DeliveryDetail(**msgspec.structs.asdict(_view(delivery)), body=delivery.body, attempts=delivery.attempts)
+
+
+HANDLERS = [show_callbacks, list_deliveries, show_delivery, resend_delivery]

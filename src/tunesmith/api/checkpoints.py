@@ -1,0 +1,171 @@
+"""Checkpoints at the doors: what runs wrote, marks, going on from one, pausing, and how much disk they take."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from litestar import get, post
+from litestar.params import FromPath, JSONBody
+
+from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.experiments import run_of
+from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.runs import Cursor, Limit, shown
+from tunesmith.api.views import RunView
+from tunesmith.checkpoints import MarkRequest
+from tunesmith.records import Checkpoint, Mark, RunState
+from tunesmith.runs import ResumeRequest
+
+
+class CheckpointView(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete checkpoint."""
+
+    id: str
+    run_id: str
+    experiment_id: str | None
+    step: int
+    epoch: float | None
+    path: str
+    bytes: int
+    metrics: dict[str, float]
+    complete: bool
+    """False once it was removed from the disk; its record and marks stay."""
+    marks: tuple[Mark, ...]
+    base_model: str | None
+    data_sha256: str | None
+    template_sha256: str | None
+    created_at: datetime
+    removed_at: datetime | None
+
+
+class CheckpointList(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; ask with ``cursor`` for the next page, until it is null."""
+
+    checkpoints: list[CheckpointView]
+    cursor: str | None
+
+
+class MarkView(msgspec.Struct, frozen=True, kw_only=True):
+    """A mark, and what it is on. Its ``release_tag`` is a model reference from now on."""
+
+    checkpoint_id: str
+    run_id: str
+    ckpt_path: str
+    step: int
+    tag_type: str
+    release_tag: str
+    metrics: dict[str, Any]
+    created_at: datetime
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True):
+    """Disk taken by checkpoints."""
+
+    checkpoint_bytes: int
+    checkpoint_budget_bytes: int
+    """0: no limit."""
+    checkpoints: int
+
+
+class PausedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a pause, and to going on."""
+
+    run_id: str
+    status: RunState
+    ckpt_path: str | None
+
+
+@get("/v1/experiments/{experiment_id:str}/checkpoints", opt=NEEDS_READ, tags=["Checkpoints"], sync_to_thread=False)
+def list_experiment_checkpoints(
+    request: HttpRequest, experiment_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
+) -> CheckpointList:
+    """The checkpoints of all its runs, with their marks."""
+    house = rooms(request)
+    house.experiments.get(experiment_id)
+    page = house.checkpoints.page(limit=limit, cursor=cursor, keep=lambda one: one.experiment_id == experiment_id)
+    return CheckpointList(checkpoints=[_view(one) for one in page.checkpoints], cursor=page.cursor)
+
+
+@get("/v1/runs/{run_id:str}/checkpoints", opt=NEEDS_READ, tags=["Checkpoints"], sync_to_thread=False)
+def list_run_checkpoints(
+    request: HttpRequest, run_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
+) -> CheckpointList:
+    """The checkpoints of one run."""
+    house = rooms(request)
+    house.runs.book.get(run_id)
+    page = house.checkpoints.page(limit=limit, cursor=cursor, keep=lambda one: one.run_id == run_id)
+    return CheckpointList(checkpoints=[_view(one) for one in page.checkpoints], cursor=page.cursor)
+
+
+@post("/v1/experiments/{experiment_id:str}/checkpoints/mark", opt=NEEDS_WRITE, tags=["Checkpoints"])
+async def mark_checkpoint(request: HttpRequest, experiment_id: FromPath[str], data: JSONBody[MarkRequest]) -> MarkView:
+    """Mark a checkpoint: it is kept, and its tag names it as a model."""
+    house = rooms(request)
+    house.experiments.get(experiment_id)
+    checkpoint, mark = await house.checkpoints.mark(data, experiment_id)
+    return MarkView(
+        checkpoint_id=checkpoint.id,
+        run_id=checkpoint.run_id,
+        ckpt_path=checkpoint.path,
+        step=checkpoint.step,
+        tag_type=mark.tag_type,
+        release_tag=mark.release_tag,
+        metrics=mark.metrics,
+        created_at=mark.at,
+    )
+
+
+@post("/v1/experiments/{experiment_id:str}/runs/{run_id:str}/resume", opt=NEEDS_WRITE, tags=["Checkpoints"])
+async def resume_run(
+    request: HttpRequest, experiment_id: FromPath[str], run_id: FromPath[str], data: JSONBody[ResumeRequest]
+) -> RunView:
+    """A new run that goes on from a checkpoint: optimizer, schedule, random numbers and order of data included."""
+    house = rooms(request)
+    run_of(house, experiment_id, run_id)
+    return shown(house, await house.runs.resume(run_id, data))
+
+
+@post("/v1/runs/{run_id:str}/pause", opt=NEEDS_WRITE, tags=["Checkpoints"], status_code=200)
+async def pause_run(request: HttpRequest, run_id: FromPath[str]) -> PausedRun:
+    """Stop the run with a checkpoint and free its slot; answers when its process has ended."""
+    run = await rooms(request).runs.pause(run_id)
+    return PausedRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
+
+
+@post("/v1/runs/{run_id:str}/resume", opt=NEEDS_WRITE, tags=["Checkpoints"], status_code=200)
+async def go_on(request: HttpRequest, run_id: FromPath[str]) -> PausedRun:
+    """Queue a paused run again: the same run, from its newest checkpoint."""
+    run = await rooms(request).runs.go_on(run_id)
+    return PausedRun(run_id=run.id, status=run.state, ckpt_path=run.resume_from)
+
+
+@get("/v1/storage", opt=NEEDS_READ, tags=["Service"], sync_to_thread=False)
+def storage(request: HttpRequest) -> Storage:
+    """How much disk checkpoints take."""
+    house = rooms(request)
+    present = house.checkpoints.present()
+    return Storage(
+        checkpoint_bytes=sum(one.bytes for one in present),
+        checkpoint_budget_bytes=house.settings.checkpoint_budget_bytes,
+        checkpoints=len(present),
+    )
+
+
+def _view(checkpoint: Checkpoint) -> CheckpointView:
+    return CheckpointView(
+        complete=checkpoint.removed_at is None,
+        **{name: getattr(checkpoint, name) for name in CheckpointView.__struct_fields__ if name != "complete"},
+    )
+
+
+HANDLERS = [
+    list_experiment_checkpoints,
+    list_run_checkpoints,
+    mark_checkpoint,
+    resume_run,
+    pause_run,
+    go_on,
+    storage,
+]

@@ -1,0 +1,379 @@
+"""Deliveries on record and on their way: journaled before anybody is told they are, sent in order, tried again.
+
+Each run with something to send has a lane of its own, so that no receiver waits for another run's. A delivery leaves its
+lane when it was delivered or given up. Nothing is sent while ``run`` is not running; what waits is in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from tunesmith.callbacks.message import body_of, id_of
+from tunesmith.callbacks.schedule import STANDARD_SCHEDULE, after_try
+from tunesmith.callbacks.signing import Signer
+from tunesmith.errors import Conflict, NotFound, OutOfSpace, TunesmithError, Unavailable
+from tunesmith.failpoints import FAILPOINTS
+from tunesmith.guarded import Answer
+from tunesmith.journal import Entry, Journal
+from tunesmith.records import Callback, CallbackEvent, Clock, Delivery, DeliveryAttempt, DeliveryState
+
+_log = structlog.get_logger()
+_AT_ONCE = 64
+_AT_ONCE_PER_RECEIVER = 8
+_MOST_ATTEMPTS_KEPT = 50
+_LONGEST_ANSWER_KEPT = 2000
+_LONGEST_ERROR_KEPT = 500
+_DISK_RETRY_SECONDS = 1.0
+_TROUBLE_SECONDS = 60.0
+# A clock that is set by hand must not make a delivery wait longer than this.
+_LONGEST_NAP_SECONDS = 60.0
+
+
+class Poster(Protocol):
+    """What sends; ``guarded.GuardedClient`` is one."""
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Raises TunesmithError when no whole answer came."""
+        ...
+
+
+class DeliverySummary(msgspec.Struct, frozen=True):
+    """What is kept in memory of every delivery."""
+
+    run_id: str
+    state: DeliveryState = DeliveryState.PENDING
+
+
+DeliveryJournal = Journal[Delivery, DeliverySummary]
+
+
+class DeliveryPage(msgspec.Struct, frozen=True):
+    """Newest first; ``cursor`` is None on the last page."""
+
+    deliveries: list[Delivery]
+    cursor: str | None
+
+
+class _Lane:
+    """What one run still has to send."""
+
+    def __init__(self) -> None:
+        self.waiting: list[int] = []
+        """A heap of positions in the run's list of deliveries. One that is not pending any more is passed over."""
+        self.wake = asyncio.Event()
+        self.lock = asyncio.Lock()
+        """Held while a delivery of the run is read, changed and written."""
+        self.users = 0
+        """Who holds on to this object: it is forgotten when nobody does and nothing waits."""
+
+    async def nap(self, seconds: float) -> None:
+        """Until then, or until a delivery of the run changes."""
+        self.wake.clear()
+        with anyio.move_on_after(min(seconds, _LONGEST_NAP_SECONDS)):
+            await self.wake.wait()
+
+
+class CallbackService:
+    """All deliveries."""
+
+    def __init__(
+        self,
+        *,
+        journal: DeliveryJournal,
+        client: Poster,
+        secret_path: Path,
+        clock: Clock,
+        schedule: Sequence[float] = STANDARD_SCHEDULE,
+    ) -> None:
+        self.signer = Signer(secret_path)
+        self._journal = journal
+        self._client = client
+        self._clock = clock
+        self._schedule = tuple(schedule)
+        self._by_run: defaultdict[str, list[str]] = defaultdict(list)
+        self._gone: dict[str, str] = {}
+        """Runs whose receiver wants nothing more, and the delivery that was told so."""
+        self._lanes: dict[str, _Lane] = {}
+        self._sending = asyncio.Semaphore(_AT_ONCE)
+        self._receivers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """By scheme, host and port: a dead one must not take all the places there are, whoever sends to it."""
+        self._unattended: list[str] = []
+        """Runs that have something to send, and no task yet that sees to it."""
+        self._wake = asyncio.Event()
+        for delivery_id, summary in journal.summaries.items():
+            self._by_run[summary.run_id].append(delivery_id)
+            self._note(summary.run_id, delivery_id, len(self._by_run[summary.run_id]) - 1, summary.state)
+        journal.on_commit(self._committed)
+
+    @property
+    def schedule(self) -> tuple[float, ...]:
+        """Seconds to wait before each try, counted from the one before."""
+        return self._schedule
+
+    async def offer(
+        self,
+        run_id: str,
+        callback: Callback,
+        kind: CallbackEvent,
+        key: str,
+        body: Mapping[str, Any],
+        *,
+        at: datetime | None = None,
+    ) -> None:
+        """Put an occurrence on record, to be sent in its turn; it is durable when this returns.
+
+        ``key`` names the occurrence within the run, such as ``metrics@4096``: offering it again does nothing. In the shape
+        ``tunesmith``, ``body`` becomes the data; in the shape ``finetune`` it is sent as it is. ``at`` is when it happened.
+
+        Raises:
+            InvalidInput: the body cannot be written as JSON.
+            TooLarge, OutOfSpace, Unavailable: it could not be written down.
+        """
+        delivery_id = id_of(run_id, key)
+        with self._lane(run_id) as lane:
+            async with lane.lock:
+                if delivery_id in self._journal:
+                    return
+                now = self._clock()
+                dropped = run_id in self._gone
+                delivery = Delivery(
+                    id=delivery_id,
+                    run_id=run_id,
+                    key=key,
+                    kind=kind,
+                    url=callback.url,
+                    body=body_of(run_id, callback, kind, body, at or now),
+                    created_at=now,
+                    state=DeliveryState.DROPPED if dropped else DeliveryState.PENDING,
+                    next_at=None if dropped else now,
+                )
+                # A caller that is cancelled must not leave it open whether this is on record.
+                with anyio.CancelScope(shield=True):
+                    await self._journal.append("offered", delivery)
+
+    def offered(self, run_id: str, key: str) -> bool:
+        """Whether the occurrence is on record: what a new server asks before it works out what the old one left out."""
+        return id_of(run_id, key) in self._journal
+
+    async def resend(self, delivery_id: str) -> Delivery:
+        """Take a delivery up again from the start of the schedule, whatever became of it; it keeps its place in the run.
+
+        Raises:
+            NotFound: there is no such delivery.
+            Conflict: the run's receiver answered 410 to another one; that one must be resent first.
+        """
+        delivery = self.get(delivery_id)
+        gone = self._gone.get(delivery.run_id, delivery_id)
+        if gone != delivery_id:
+            raise Conflict(
+                f"the receiver answered 410 to {gone}, and is sent nothing more of this run",
+                mend=f"once it wants them again, resend {gone} first",
+            )
+        with self._lane(delivery.run_id) as lane:
+            return await self._change(
+                lane,
+                delivery_id,
+                "resent",
+                lambda latest: replace(latest, state=DeliveryState.PENDING, next_at=self._clock(), failures=0),
+            )
+
+    def get(self, delivery_id: str) -> Delivery:
+        """Raises NotFound."""
+        delivery = self._journal.get(delivery_id)
+        if delivery is None:
+            raise NotFound(
+                f"there is no delivery {delivery_id!r}", mend="GET /v1/runs/{run_id}/deliveries lists those of a run"
+            )
+        return delivery
+
+    def page(self, run_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
+        """Up to ``limit`` deliveries of a run, newest first. A cursor stays valid for ever."""
+        ids = self._by_run.get(run_id, [])
+        end = min(int(cursor), len(ids)) if cursor is not None and cursor.isdecimal() else len(ids)
+        start = max(0, end - limit)
+        return DeliveryPage([self.get(item) for item in reversed(ids[start:end])], str(start) if start else None)
+
+    def counts(self) -> dict[DeliveryState, int]:
+        counted = dict.fromkeys(DeliveryState, 0)
+        for summary in self._journal.summaries.values():
+            counted[summary.state] += 1
+        return counted
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Send until cancelled. A try that is cut off was not recorded: the next server makes it again.
+
+        Raises:
+            StateFolderUnusable: the file with the secret holds something else.
+        """
+        await anyio.to_thread.run_sync(self.signer.load)
+        async with anyio.create_task_group() as tasks:
+            task_status.started()
+            while True:
+                self._wake.clear()
+                while self._unattended:
+                    tasks.start_soon(self._carry, self._unattended.pop())
+                await self._wake.wait()
+
+    def _committed(self, entry: Entry, delivery: Delivery, previous: DeliverySummary | None) -> None:
+        ids = self._by_run[delivery.run_id]
+        if previous is None:
+            ids.append(entry.id)
+        elif previous.state is DeliveryState.GONE:
+            self._gone.pop(delivery.run_id, None)
+        newest = len(ids) - 1
+        # Only those that are resent or tried again are looked for, and these are few.
+        pending = delivery.state is DeliveryState.PENDING
+        position = newest if ids[newest] == entry.id or not pending else ids.index(entry.id)
+        self._note(delivery.run_id, entry.id, position, delivery.state)
+
+    def _note(self, run_id: str, delivery_id: str, position: int, state: DeliveryState) -> None:
+        """Take in what is on record: into its lane, if it is to be sent."""
+        if state is DeliveryState.GONE:
+            self._gone[run_id] = delivery_id
+        if state is not DeliveryState.PENDING:
+            return
+        lane = self._lanes.setdefault(run_id, _Lane())
+        if not lane.waiting:
+            # The journal calls from outside of any task, where none can be started.
+            self._unattended.append(run_id)
+            self._wake.set()
+        heappush(lane.waiting, position)
+        lane.wake.set()
+
+    @contextmanager
+    def _lane(self, run_id: str) -> Iterator[_Lane]:
+        lane = self._lanes.setdefault(run_id, _Lane())
+        lane.users += 1
+        try:
+            yield lane
+        finally:
+            lane.users -= 1
+            if not lane.users and not lane.waiting:
+                del self._lanes[run_id]
+
+    async def _carry(self, run_id: str) -> None:
+        """Empty a run's lane, whatever happens: one run's trouble is not another's."""
+        while True:
+            try:
+                with self._lane(run_id) as lane:
+                    await self._drain(run_id, lane)
+                return
+            except Unavailable as error:
+                _log.error("callbacks_not_carried_on", run_id=run_id, reason=str(error))  # only a new server can write
+                return
+            except (OutOfSpace, OSError) as error:
+                _log.warning("callbacks_wait_for_the_disk", run_id=run_id, reason=str(error))
+                await anyio.sleep(_DISK_RETRY_SECONDS)
+            except Exception:  # noqa: BLE001  # whatever it is, it must not reach the other runs
+                _log.exception("callbacks_taken_up_again", run_id=run_id)
+                await anyio.sleep(_TROUBLE_SECONDS)
+
+    async def _drain(self, run_id: str, lane: _Lane) -> None:
+        while lane.waiting:
+            delivery = self.get(self._by_run[run_id][lane.waiting[0]])
+            if delivery.state is not DeliveryState.PENDING:
+                heappop(lane.waiting)
+            elif run_id in self._gone:
+                await self._change(lane, delivery.id, "dropped", _dropped)
+            elif delivery.next_at is not None and (due := (delivery.next_at - self._clock()).total_seconds()) > 0:
+                await lane.nap(due)
+            else:
+                await self._try(lane, delivery)
+
+    async def _try(self, lane: _Lane, delivery: Delivery) -> None:
+        body = delivery.body.encode()
+        async with self._place(delivery.url):
+            at, begun = self._clock(), time.monotonic()
+            headers = await anyio.to_thread.run_sync(self.signer.headers, delivery.id, int(at.timestamp()), body)
+            answer, error = await self._post(delivery.url, body, headers)
+        FAILPOINTS.hit("callback.after_answer")
+        attempt = DeliveryAttempt(
+            number=delivery.attempts[-1].number + 1 if delivery.attempts else 1,
+            at=at,
+            seconds=round(time.monotonic() - begun, 3),
+            status=answer.status if answer is not None else None,
+            answer=answer.body.decode(errors="replace")[:_LONGEST_ANSWER_KEPT] if answer is not None else "",
+            error=error,
+        )
+        retry_after = answer.headers.get("retry-after") if answer is not None else None
+        await self._record(lane, delivery.id, attempt, retry_after)
+
+    @asynccontextmanager
+    async def _place(self, url: str) -> AsyncIterator[None]:
+        receiver = "/".join(url.split("/")[:3]).lower()
+        async with self._receivers.setdefault(receiver, asyncio.Semaphore(_AT_ONCE_PER_RECEIVER)), self._sending:
+            yield
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[Answer | None, str | None]:
+        try:
+            return await self._client.post(url, body, headers), None
+        except TunesmithError as error:
+            return None, error.message[:_LONGEST_ERROR_KEPT]
+        except Exception as error:  # noqa: BLE001  # a mistake in the client must keep to the schedule like any failure
+            _log.exception("callback_not_sent")
+            return None, repr(error)[:_LONGEST_ERROR_KEPT]
+
+    async def _record(self, lane: _Lane, delivery_id: str, attempt: DeliveryAttempt, retry_after: str | None) -> None:
+        """Put a try on record. A full disk delays this: it has happened, and is not made again for want of room."""
+        now = self._clock()
+
+        def tried(latest: Delivery) -> Delivery:
+            step = after_try(
+                attempt.status,
+                retry_after=retry_after,
+                failures=latest.failures + 1,
+                now=now,
+                schedule=self._schedule,
+            )
+            return replace(
+                latest,
+                state=step.state,
+                next_at=step.next_at,
+                failures=latest.failures + (step.state in (DeliveryState.PENDING, DeliveryState.FAILED)),
+                attempts=(*latest.attempts, replace(attempt, next_at=step.next_at))[-_MOST_ATTEMPTS_KEPT:],
+            )
+
+        while True:
+            try:
+                changed = await self._change(lane, delivery_id, "tried", tried)
+                break
+            except OutOfSpace as error:
+                _log.warning("callbacks_wait_for_the_disk", delivery_id=delivery_id, reason=str(error))
+                await anyio.sleep(_DISK_RETRY_SECONDS)
+        _log.info(
+            "callback_tried",
+            run_id=changed.run_id,
+            delivery_id=delivery_id,
+            attempt=attempt.number,
+            status=attempt.status,
+            state=str(changed.state),
+        )
+
+    async def _change(
+        self, lane: _Lane, delivery_id: str, event: str, change: Callable[[Delivery], Delivery]
+    ) -> Delivery:
+        async with lane.lock:
+            changed = change(self.get(delivery_id))
+            with anyio.CancelScope(shield=True):
+                await self._journal.append(event, changed)
+            return changed
+
+
+def _dropped(latest: Delivery) -> Delivery:
+    return replace(latest, state=DeliveryState.DROPPED, next_at=None)

@@ -1,0 +1,53 @@
+"""Reading the manifest of a checkpoint folder: what it holds, and whether all of it is there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+NAME = "manifest.json"
+KEEP = "KEEP"
+"""A file of this name in a checkpoint tells its trainer, which prunes old ones, to leave it alone."""
+
+
+class ManifestFile(msgspec.Struct, frozen=True):
+    """A file that belongs to the checkpoint."""
+
+    path: str
+    bytes: int
+
+
+class ManifestOrigin(msgspec.Struct, frozen=True):
+    """What the checkpoint was trained from, as far as the control plane needs it."""
+
+    base_model: str | None = None
+    template_sha256: str | None = None
+    data_sha256: str | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The part of a manifest that the control plane reads; foreign recipes may write no more than this."""
+
+    step: int
+    created_at: datetime
+    kind: str = "checkpoint"
+    epoch: float | None = None
+    metrics: dict[str, float | None] = {}
+    files: tuple[ManifestFile, ...] = ()
+    origin: ManifestOrigin = ManifestOrigin()
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a complete checkpoint; None when it is missing, unreadable, or a file it lists is not whole."""
+    try:
+        manifest = msgspec.json.decode((folder / NAME).read_bytes(), type=Manifest)
+        whole = all((folder / file.path).stat().st_size == file.bytes for file in manifest.files)
+    except (OSError, ValueError, msgspec.DecodeError):
+        return None
+    return manifest if whole else None

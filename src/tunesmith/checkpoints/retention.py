@@ -1,0 +1,51 @@
+"""Making room: when checkpoints take more than their budget, the oldest that nobody needs go, down to a low-water mark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from tunesmith.checkpoints.book import CheckpointBook
+from tunesmith.records import Checkpoint
+
+_log = structlog.get_logger()
+_LOW_WATER = 0.8
+"""Removing a little more than needed, so that not every new checkpoint has to remove one."""
+
+
+class Retention:
+    """Keeps checkpoints within a budget of bytes; 0 means no budget."""
+
+    def __init__(self, book: CheckpointBook, budget_bytes: int, in_use: Callable[[], Iterable[str]]) -> None:
+        self._book = book
+        self._budget = budget_bytes
+        self._in_use = in_use
+
+    async def make_room(self) -> list[Checkpoint]:
+        """Remove what has to go, oldest first; answers what was removed."""
+        total = self._book.bytes_in_use()
+        if not self._budget or total <= self._budget:
+            return []
+        removed = []
+        for checkpoint in removable(self._book.present(), frozenset(self._in_use())):
+            if total <= self._budget * _LOW_WATER:
+                break
+            await self._book.remove(checkpoint)
+            total -= checkpoint.bytes
+            removed.append(checkpoint)
+        if total > self._budget:
+            _log.warning("checkpoints_over_budget", bytes=total, budget=self._budget, note="the rest is protected")
+        return removed
+
+
+def removable(present: list[Checkpoint], in_use: frozenset[str]) -> list[Checkpoint]:
+    """What nobody needs, oldest first: not marked, not in use, and not its run's newest or best."""
+    protected = set(in_use)
+    for run_id in {one.run_id for one in present}:
+        own = [one for one in present if one.run_id == run_id]
+        protected.add(max(own, key=lambda one: (one.step, one.created_at)).path)
+        measured = [one for one in own if "eval_loss" in one.metrics]
+        if measured:
+            protected.add(min(measured, key=lambda one: one.metrics["eval_loss"]).path)
+    return [one for one in present if not one.marks and one.path not in protected]

@@ -1,0 +1,158 @@
+"""Tells callbacks what happens to runs: the bridge between the room of runs and the room of callbacks.
+
+What is offered has a key made from what is on disk (the number of a change of state, a step, a checkpoint's path), so
+offering it again after a crash adds nothing. How deliveries are sent is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import anyio.abc
+import msgspec
+import structlog
+
+from tunesmith.callbacks import CallbackService, Occurrence, which
+from tunesmith.errors import InvalidInput, OutOfSpace, TooLarge, TunesmithError
+from tunesmith.journal import Entry
+from tunesmith.records import Callback, CallbackEvent, Progress, Run
+from tunesmith.runs import RunBook
+from tunesmith.runs.fold import Event
+
+_log = structlog.get_logger()
+_RETRY_SECONDS = 1.0
+_LATEST_UNIX_SECONDS = 2**37
+_NOT_METRICS = ("step", "total_steps", "epoch", "at")
+
+
+class Reporter:
+    """Offers states, metrics, checkpoints and the end of every run that names a callback."""
+
+    def __init__(self, book: RunBook, callbacks: CallbackService) -> None:
+        self._book = book
+        self._callbacks = callbacks
+        self._changed: dict[str, None] = {}
+        """Runs whose states have to be looked at, in order."""
+        self._wake = asyncio.Event()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def committed(self, _entry: Entry, run: Run, _previous: object) -> None:
+        """Listen to the run journal with this."""
+        if run.callback is not None:
+            self._changed[run.id] = None
+            self._wake.set()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Until cancelled: offer changes of state as they are recorded, and first those that an earlier server left."""
+        for run_id in self._book.with_callback():
+            self._changed[run_id] = None
+        task_status.started()
+        while True:
+            while self._changed:
+                run_id = next(iter(self._changed))
+                del self._changed[run_id]
+                await self._patiently(run_id)
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _patiently(self, run_id: str) -> None:
+        while True:
+            try:
+                await self._offer_states(self._book.get(run_id))
+                return
+            except OutOfSpace:
+                await anyio.sleep(_RETRY_SECONDS)
+            except TunesmithError as error:
+                _log.error("callback_not_offered", run_id=run_id, reason=str(error))
+                return
+
+    async def heard(self, run_id: str, events: tuple[Event, ...], before: Progress) -> None:
+        """Offer what the run's process printed; ``before`` is its progress before these events.
+
+        Raises:
+            OutOfSpace: they have to be offered again.
+        """
+        run = self._book.get(run_id)
+        if run.callback is None:
+            return
+        await self._offer_states(run)
+        step, epoch = before.step, before.epoch
+        for event in events:
+            if event.kind == "checkpoint":
+                key = f"checkpoint@{event.fields.get('path')}"
+                await self._offer(run, Occurrence(kind=CallbackEvent.CHECKPOINT), key, event.fields)
+            elif event.kind == "metrics" and isinstance(event.fields.get("step"), int):
+                now = event.fields
+                occurrence = Occurrence(
+                    kind=CallbackEvent.METRICS,
+                    step=now["step"],
+                    epoch=now.get("epoch"),
+                    previous_step=step,
+                    previous_epoch=epoch,
+                )
+                step, epoch = now["step"], now.get("epoch", epoch)
+                await self._offer(run, occurrence, f"metrics@{step}", _measured(now))
+
+    async def _offer_states(self, run: Run) -> None:
+        async with self._locks.setdefault(run.id, asyncio.Lock()):
+            for number, (entry, then) in enumerate(self._book.history(run.id)):
+                key = f"state#{number}"
+                if self._callbacks.offered(run.id, key):
+                    continue
+                if then.state.final:
+                    await self._offer_last_metrics(then)
+                fields = {"status": then.state, "change": entry.event, "attempt": then.attempt, "at": entry.at}
+                await self._offer(then, Occurrence(kind=CallbackEvent.STATE), key, fields)
+                if then.state.final:
+                    await self._offer_final(then, entry)
+        if run.state.final:
+            self._locks.pop(run.id, None)
+
+    async def _offer_last_metrics(self, run: Run) -> None:
+        progress = run.progress
+        if progress.step is None or not progress.metrics:
+            return
+        last = Occurrence(kind=CallbackEvent.METRICS, step=progress.step, epoch=progress.epoch, last=True)
+        fields = {"step": progress.step, "total_steps": progress.total_steps, "epoch": progress.epoch}
+        await self._offer(run, last, f"metrics@{progress.step}", _measured({**fields, **progress.metrics}))
+
+    async def _offer_final(self, run: Run, entry: Entry) -> None:
+        fields = {
+            "at": entry.at,
+            "status": run.state,
+            "exit": run.exit,
+            "error": run.error,
+            "metrics": run.progress.metrics,
+            "output_path": run.progress.output_path,
+            "ckpt_path": run.progress.ckpt_path,
+        }
+        await self._offer(run, Occurrence(kind=CallbackEvent.FINAL), "final", fields)
+
+    async def _offer(self, run: Run, occurrence: Occurrence, key: str, fields: dict[str, Any]) -> None:
+        callback: Callback | None = run.callback
+        if callback is None or not which(callback, occurrence):
+            return
+        told = {name: value for name, value in fields.items() if name != "at"}
+        data = msgspec.to_builtins({"run_id": run.id, "experiment_id": run.experiment_id, **told})
+        try:
+            await self._callbacks.offer(run.id, callback, occurrence.kind, key, data, at=_moment(fields.get("at")))
+        except (InvalidInput, TooLarge) as error:
+            # What a process printed cannot be sent as it is; the others are not kept waiting for it.
+            _log.warning("callback_not_offered", run_id=run.id, key=key, reason=str(error))
+
+
+def _measured(fields: dict[str, Any]) -> dict[str, Any]:
+    metrics = {name: value for name, value in fields.items() if name not in _NOT_METRICS}
+    return {**{name: fields.get(name) for name in _NOT_METRICS}, "metrics": metrics}
+
+
+def _moment(at: object) -> datetime | None:
+    """When it happened: a time of ours, or unix seconds as a process printed them."""
+    if isinstance(at, datetime):
+        return at
+    if isinstance(at, int | float) and not isinstance(at, bool) and 0 <= at < _LATEST_UNIX_SECONDS:
+        return datetime.fromtimestamp(at, UTC)
+    return None

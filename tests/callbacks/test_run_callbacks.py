@@ -1,0 +1,147 @@
+"""A run with a callback: every wanted event arrives, in order, once to an idempotent receiver, whatever dies in between."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from standardwebhooks import Webhook
+
+from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
+
+TRAINER = """
+exec "${TUNESMITH_PYTHON:-python}" -u -c '
+import os, time
+from pathlib import Path
+from tunesmith.progress import emit
+run = Path(os.environ["TUNESMITH_RUN_DIR"])
+for step in range(1, 21):
+    emit("metrics", step=step, total_steps=20, epoch=step / 4, loss=1 / step)
+    if step == 10:
+        emit("checkpoint", path=str(run / "checkpoints" / "checkpoint-10"), step=10)
+    time.sleep(0.03)
+emit("result", metrics={"exact_match": 1.0}, model=str(run / "output"))
+'
+"""
+
+
+class Receiver:
+    """Keeps what it is sent; can be told to refuse."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        self.url = ""
+
+    @property
+    def events(self) -> list[dict]:
+        """Each delivery once, in order of first arrival."""
+        seen: dict[str, dict] = {}
+        for headers, body in self.got:
+            seen.setdefault(headers["webhook-id"], json.loads(body))
+        return list(seen.values())
+
+
+@contextmanager
+def receiving(port: int = 0, receiver: Receiver | None = None) -> Iterator[Receiver]:
+    receiver = receiver or Receiver()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if receiver.status == 200:
+                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+            self.send_response(receiver.status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as listening:
+        receiver.url = f"http://127.0.0.1:{listening.server_port}/hook"
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield receiver
+        listening.shutdown()
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    write_recipe(tmp_path / "recipes", "counts", TRAINER)
+    return tmp_path / "recipes"
+
+
+@pytest.fixture
+def server(tmp_path, recipes):
+    with ServerProcess.start(tmp_path / "state", recipes, {"TUNESMITH_ALLOW_PRIVATE_URLS": "true"}) as server:
+        yield server
+
+
+def wait_for_final(receiver: Receiver) -> list[dict]:
+    for events in polled(lambda: receiver.events):
+        if any(event["type"] == "run.final" for event in events):
+            return events
+    raise AssertionError(f"no final event in {receiver.events}")
+
+
+def test_every_wanted_event_arrives_in_order_and_signed(server):
+    """States, metrics every five steps, the checkpoint and the end; the official library accepts the signature."""
+    with receiving() as receiver, server.client() as client:
+        run_id = start_run(client, "counts", callback={"url": receiver.url, "every_steps": 5})
+        events = wait_for_final(receiver)
+        assert {event["data"]["run_id"] for event in events} == {run_id}
+        told = [event["data"].get("status") or event["data"].get("step") for event in events]
+        assert told == ["queued", "starting", "running", 5, 10, 10, 15, 20, "succeeded", "succeeded"]
+        final = events[-1]["data"]
+        assert final["metrics"]["exact_match"] == 1.0
+        assert final["exit"]["code"] == 0
+        secret = (server.state_dir / "webhook_secret").read_text().strip()
+        for headers, body in receiver.got:
+            Webhook(secret).verify(body, headers)
+        listed = client.get(f"/v1/runs/{run_id}/deliveries", params={"limit": 100}).json()["deliveries"]
+        assert len(listed) == len(events)
+        assert client.get(f"/v1/runs/{run_id}").json()["callback"]["url"] == receiver.url
+
+
+def test_only_what_is_asked_for_is_sent(server):
+    """A plain URL asks for everything, once an epoch; a list of events narrows it."""
+    with receiving() as receiver, server.client() as client:
+        start_run(client, "counts", callback={"url": receiver.url, "events": ["final"]})
+        assert [event["type"] for event in wait_for_final(receiver)] == ["run.final"]
+    with receiving() as receiver, server.client() as client:
+        start_run(client, "counts", callback=receiver.url)
+        events = wait_for_final(receiver)
+        assert [e["data"]["step"] for e in events if e["type"] == "run.metrics"] == [4, 8, 12, 16, 20]
+
+
+def test_a_receiver_that_was_down_gets_everything_once_it_is_up(server):
+    """Nothing is lost and the order holds, though the server was killed meanwhile, too."""
+    with receiving() as receiver, server.client() as client:
+        receiver.status = 500
+        run_id = start_run(client, "counts", callback={"url": receiver.url, "every_steps": 10})
+        wait_for_run(client, run_id, lambda run: (run["current_step"] or 0) >= 12)
+        server.kill9()
+        server.up()
+        client.base_url = server.url
+        wait_for_run(client, run_id)
+        receiver.status = 200
+        told = [event["data"].get("status") or event["data"].get("step") for event in wait_for_final(receiver)]
+        assert told == ["queued", "starting", "running", 10, 10, 20, "succeeded", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.com/x", "http://169.254.169.254/latest", "not a url", "http://user:pw@example.com/"]
+)
+def test_a_bad_callback_is_refused_at_once(server, url):
+    """The run is not created, and the problem names the field."""
+    with server.client() as client:
+        experiment = client.post("/v1/experiments", json={"name": "x", "task_type": "sft"}).json()["id"]
+        answer = client.post(f"/v1/experiments/{experiment}/runs", json={"recipe": "counts", "callback": {"url": url}})
+        assert answer.status_code == 422
+        assert answer.json()["where"] == "callback.url"
+        assert client.get("/v1/runs").json()["runs"] == []
