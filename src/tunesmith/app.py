@@ -5,9 +5,10 @@ Opening the house is synchronous and loud: a damaged journal or an unusable fold
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import structlog
@@ -15,16 +16,22 @@ from litestar import Litestar
 from litestar.middleware import DefineMiddleware
 
 from tunesmith.access import KeyRing, KeySummary
+from tunesmith.api import callbacks as callback_door
+from tunesmith.api import checkpoints as checkpoint_door
 from tunesmith.api import documentation, experiments, keys, problems, runs, service
 from tunesmith.api.access import AccessGuard
 from tunesmith.api.rooms import Rooms
 from tunesmith.api.telemetry import RequestTimer, RequestTimes
-from tunesmith.errors import SettingsInvalid
+from tunesmith.callbacks import CallbackService, DeliverySummary
+from tunesmith.checkpoints import CheckpointBook, CheckpointSummary, Retention
+from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary
+from tunesmith.guarded import GuardedClient
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import RecipeBook
-from tunesmith.records import Clock, Experiment, Key, Run, utc_now
+from tunesmith.records import Checkpoint, Clock, Delivery, Experiment, Key, Progress, Run, utc_now
+from tunesmith.reporter import Reporter
 from tunesmith.runner import Demand, Executor, GpuProbe, LocalExecutor, Slots, find_gpus
 from tunesmith.runs import (
     LiveRuns,
@@ -35,6 +42,7 @@ from tunesmith.runs import (
     Scheduler,
     Supervisor,
 )
+from tunesmith.runs.fold import Event
 from tunesmith.settings import Settings
 
 _log = structlog.get_logger()
@@ -46,7 +54,9 @@ class House:
     """Everything that is open while the server runs."""
 
     rooms: Rooms
-    journals: tuple[Journal[Key, KeySummary], Journal[Experiment, ExperimentSummary], Journal[Run, RunSummary]]
+    reporter: Reporter
+    client: GuardedClient
+    journals: tuple[Journal[Any, Any], ...]
 
 
 def open_house(
@@ -70,7 +80,30 @@ def open_house(
     key_ring = KeyRing(key_journal, clock)
     _refuse_open_bind(settings, key_ring)
     book = RunBook(run_journal)
-    live = LiveRuns(paths)
+    checkpoint_journal = Journal.open(paths.checkpoints, Checkpoint, CheckpointSummary, clock=clock)
+    checkpoints = CheckpointBook(checkpoint_journal, paths, clock)
+    retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(book.unfinished()))
+
+    delivery_journal = Journal.open(paths.deliveries, Delivery, DeliverySummary, clock=clock, cached=256)
+    client = GuardedClient(allow_private=settings.allow_private_urls)
+    callbacks = CallbackService(journal=delivery_journal, client=client, secret_path=paths.webhook_secret, clock=clock)
+    reporter = Reporter(book, callbacks)
+
+    async def hear(run_id: str, events: tuple[Event, ...], before: Progress) -> None:
+        await reporter.heard(run_id, events, before)
+        if any(event.kind == "checkpoint" for event in events):
+            await note_checkpoints(book.get(run_id))
+
+    async def note_checkpoints(run: Run) -> str | None:
+        try:
+            await checkpoints.reconcile(run.id, run.experiment_id)
+            await retention.make_room()
+        except TunesmithError as error:
+            _log.warning("checkpoints_not_noted", run_id=run.id, reason=str(error))
+        newest = checkpoints.newest_of(run.id)
+        return newest.path if newest is not None else None
+
+    live = LiveRuns(paths, hear)
     slots = Slots(gpu_probe(), settings.max_cpu_runs)
     recipes = RecipeBook(settings.recipes_dir)
     supervisor = Supervisor(
@@ -80,6 +113,8 @@ def open_house(
         paths=paths,
         clock=clock,
         stop_grace_seconds=settings.stop_grace_seconds,
+        max_restarts=settings.max_restarts,
+        newest_checkpoint=note_checkpoints,
     )
     scheduler = Scheduler(
         book=book,
@@ -93,7 +128,11 @@ def open_house(
         live=live,
         scheduler=scheduler,
         recipes=recipes,
-        references=References(roots=settings.roots, aliases=settings.aliases, paths=paths, book=book),
+        references=References(
+            roots=settings.roots, aliases=settings.aliases, paths=paths, book=book, checkpoint=checkpoints.referenced
+        ),
+        checkpoints=checkpoints,
+        vet_url=client.vet,
         slots=slots,
         paths=paths,
         clock=clock,
@@ -101,6 +140,7 @@ def open_house(
     )
     run_journal.on_commit(live.committed)
     run_journal.on_commit(scheduler.committed)
+    run_journal.on_commit(reporter.committed)
     rooms = Rooms(
         settings=settings,
         keys=key_ring,
@@ -109,8 +149,15 @@ def open_house(
         runs=run_service,
         scheduler=scheduler,
         slots=slots,
+        checkpoints=checkpoints,
+        callbacks=callbacks,
     )
-    return House(rooms, (key_journal, experiment_journal, run_journal))
+    return House(
+        rooms=rooms,
+        reporter=reporter,
+        client=client,
+        journals=(key_journal, experiment_journal, run_journal, checkpoint_journal, delivery_journal),
+    )
 
 
 def create_app(house: House) -> Litestar:
@@ -122,6 +169,8 @@ def create_app(house: House) -> Litestar:
             *documentation.HANDLERS,
             *experiments.HANDLERS,
             *runs.HANDLERS,
+            *checkpoint_door.HANDLERS,
+            *callback_door.HANDLERS,
             *keys.HANDLERS,
         ],
         middleware=[
@@ -143,11 +192,14 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
+            await tasks.start(house.rooms.callbacks.run)
+            await tasks.start(house.reporter.run)
             await tasks.start(house.rooms.scheduler.run)
             yield
             # Runs go on without us; the next server finds them.
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
+            await house.client.aclose()
             for journal in house.journals:
                 await journal.close()
 
@@ -161,6 +213,12 @@ def _refuse_open_bind(settings: Settings, keys: KeyRing) -> None:
             where="host",
             mend="make a key first: tunesmith keys create NAME --scope admin",
         )
+
+
+def _needed(unfinished: Iterable[Run]) -> Iterator[str]:
+    """Checkpoints that a run under way or in the queue starts from or uses as its model."""
+    for run in unfinished:
+        yield from (path for path in (run.resume_from, run.model) if path is not None)
 
 
 def _demand(run: Run) -> Demand:

@@ -5,10 +5,14 @@ Journals append and do not go through here; see ``journal/``.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from tunesmith.failpoints import FAILPOINTS
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a full disk answers; the last one is a file size limit's (``ulimit -f``)."""
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:

@@ -87,9 +87,22 @@ class StatePaths:
         return self.root / "keys.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints.jsonl"
+
+    @property
+    def deliveries(self) -> Path:
+        return self.root / "deliveries.jsonl"
+
+    @property
+    def webhook_secret(self) -> Path:
+        """What deliveries are signed with; readable by the owner only."""
+        return self.root / "webhook_secret"
+
+    @property
     def journals(self) -> tuple[Path, ...]:
         """Every journal the server opens, in the order it opens them."""
-        return (self.keys, self.experiments, self.runs)
+        return (self.keys, self.experiments, self.runs, self.checkpoints, self.deliveries)
 
     @property
     def runs_folder(self) -> Path:

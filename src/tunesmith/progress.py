@@ -16,8 +16,8 @@ Every event may carry ``at``, the time in unix seconds; ``emit`` adds it.
 
 from __future__ import annotations
 
-import ast
 import math
+import re
 import sys
 import time
 from typing import Any, Literal, get_args
@@ -31,13 +31,21 @@ _MARK = b'"tunesmith"'
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
-# A dict printed by a Trainer is short; anything longer is log, and is not handed to the parser.
+# A dict printed by a Trainer is short; anything longer is log, and is not looked at closely.
 _LONGEST_DICT_LINE = 16_384
+# 'name': 0.5 or 'name': '0.5', and what separates it from the next. An expression of our own, because a Python parser
+# fed with whatever a process prints raises and warns in more ways than one can list.
+_DICT_ITEM = re.compile(r"""\s*(['"])([^'"\\]*)\1\s*:\s*(?:(['"])([^'"\\]*)\3|([-+.\w]+))\s*(,|$)""")
+# Deeper events could be read here and then not be written by somebody with less room on the stack.
+_DEEPEST_EVENT = 32
 
 
-def emit(kind: Kind, **fields: Any) -> None:
-    """Print one event on a line of its own, stamped with the time, and flush it. NaN and infinity become null."""
-    line = _encoder.encode({"tunesmith": kind, **_finite(fields), "at": round(time.time(), 3)})
+def emit(kind: Kind, /, **fields: Any) -> None:
+    """Print one event on a line of its own, stamped with the time, and flush it.
+
+    NaN and infinity become null; what is no Unicode in a text, such as a strange file name, becomes question marks.
+    """
+    line = _encoder.encode({"tunesmith": kind, **_writable(fields), "at": round(time.time(), 3)})
     sys.stdout.flush()
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
@@ -50,9 +58,7 @@ def read_line(line: bytes) -> tuple[str, dict[str, Any]] | None:
     if not text.startswith(b"{") or not text.endswith(b"}"):
         return None
     if _MARK in text:
-        event = _read_event(text)
-        if event is not None:
-            return event
+        return _read_event(text)
     if len(text) <= _LONGEST_DICT_LINE:
         metrics = _read_trainer_dict(text)
         if metrics:
@@ -66,39 +72,53 @@ def _read_event(text: bytes) -> tuple[str, dict[str, Any]] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     kind = fields.pop("tunesmith", None)
-    if isinstance(kind, str) and kind in KINDS:
-        return kind, fields
-    return None
+    if not isinstance(kind, str) or kind not in KINDS:
+        return None
+    if text.count(b"{") + text.count(b"[") > _DEEPEST_EVENT and _deeper_than(fields, _DEEPEST_EVENT):
+        return None
+    return kind, fields
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return limit == 0 or any(_deeper_than(child, limit - 1) for child in children)
 
 
 def _read_trainer_dict(text: bytes) -> dict[str, float]:
     """Read ``{'loss': 0.5, 'epoch': '1.0'}`` as transformers prints it; {} when it is something else."""
     try:
-        fields = ast.literal_eval(text.decode())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        items = text[1:-1].decode()
+    except UnicodeDecodeError:
         return {}
-    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
-        return {}
-    metrics = {key: number for key, value in fields.items() if (number := _number(value)) is not None}
+    metrics: dict[str, float] = {}
+    position = 0
+    while position < len(items):
+        item = _DICT_ITEM.match(items, position)
+        if item is None:
+            return {}
+        number = _number(item[5] if item[4] is None else item[4])
+        if number is not None:
+            metrics[item[2]] = number
+        position = item.end()
     # Every Trainer line names the epoch; a dict without it is somebody's print of something else.
     return metrics if "epoch" in metrics and len(metrics) > 1 else {}
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
+def _number(text: str) -> float | None:
     try:
-        number = float(value)
+        number = float(text)
     except ValueError:
         return None
     return number if math.isfinite(number) else None
 
 
-def _finite(value: Any) -> Any:
+def _writable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {_writable(str(key)): _writable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_writable(item) for item in value]
     return value

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -142,7 +142,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: datetime | None = None
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Dataset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The data of a run, as requested; ``path`` is what it was resolved to."""
 
     name: str
@@ -150,7 +150,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     path: str | None = None
 
 
-class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a run wants to run on. Without a count the recipe decides."""
 
     gpu_type: str | None = None
@@ -183,6 +183,27 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return min(1.0, self.step / self.total_steps)
 
 
+class CallbackEvent(StrEnum):
+    """What a callback may ask to be told of."""
+
+    STATE = "state"  # the run has entered another state
+    METRICS = "metrics"  # measurements, every so many steps or epochs and the last
+    CHECKPOINT = "checkpoint"  # a complete checkpoint was written
+    FINAL = "final"  # the run is over
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Whom a run tells of what happens to it."""
+
+    url: str
+    events: tuple[CallbackEvent, ...] = tuple(CallbackEvent)
+    every_steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """How often metrics are sent. With neither this nor ``every_epochs``, once an epoch."""
+    every_epochs: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    shape: Literal["tunesmith", "finetune"] = "tunesmith"
+    """What a body looks like: type, timestamp and data, or a result as the finetune door defines it."""
+
+
 class Run(Record, frozen=True, kw_only=True):
     """One request to execute a recipe."""
 
@@ -202,6 +223,13 @@ class Run(Record, frozen=True, kw_only=True):
     seed: int | None = None
     command: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    callback: Callback | None = None
+    parent_run_id: str | None = None
+    """The run that this one goes on from."""
+    resume_from: str | None = None
+    """The checkpoint that the next attempt starts from."""
+    restarts: int = 0
+    """How often it was queued again because its process died with the machine."""
     attempt: int = 0
     """The number of the current attempt; 0 before the first."""
     gpus: tuple[str, ...] = ()
@@ -216,3 +244,74 @@ class Run(Record, frozen=True, kw_only=True):
     """As of the last journaled change; while a process runs, the live one is ahead of it."""
     log_bytes: int = 0
     """Length of run.log at this change: where the change belongs between the log lines."""
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person calls a checkpoint; it is kept as long as it has one."""
+
+    tag_type: str
+    release_tag: str
+    """A model reference."""
+    metrics: dict[str, Any]
+    at: datetime
+
+
+class Checkpoint(Record, frozen=True, kw_only=True):
+    """A complete folder that a run wrote."""
+
+    run_id: str
+    step: int
+    path: str
+    bytes: int
+    created_at: datetime
+    """When its manifest was written."""
+    experiment_id: str | None = None
+    epoch: float | None = None
+    metrics: dict[str, float] = {}
+    base_model: str | None = None
+    data_sha256: str | None = None
+    template_sha256: str | None = None
+    marks: tuple[Mark, ...] = ()
+    removed_at: datetime | None = None
+    """When it went from the disk; its record stays."""
+
+
+class DeliveryState(StrEnum):
+    PENDING = "pending"  # to be sent at next_at, or once those before it in the run are out of the way
+    DELIVERED = "delivered"  # the receiver answered 2xx
+    FAILED = "failed"  # every try of the schedule failed; given up
+    GONE = "gone"  # the receiver answered 410: it wants nothing more of this run
+    DROPPED = "dropped"  # not sent, because an earlier one of the run got the 410
+
+
+class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One try to send a delivery: it has a status, or an error when no whole answer came."""
+
+    number: int
+    at: datetime
+    seconds: float
+    status: int | None = None
+    answer: str = ""
+    """The beginning of what the receiver said."""
+    error: str | None = None
+    next_at: datetime | None = None
+    """When the next try was due from then on."""
+
+
+class Delivery(Record, frozen=True, kw_only=True):
+    """One event on its way to one URL."""
+
+    run_id: str
+    key: str
+    """Names the occurrence within the run, such as ``metrics@4096``; the id is made from both."""
+    kind: CallbackEvent
+    url: str
+    body: str
+    """Exactly what is sent, every time."""
+    created_at: datetime
+    state: DeliveryState = DeliveryState.PENDING
+    next_at: datetime | None = None
+    failures: int = 0
+    """Tries that failed since it was last taken up: its place in the schedule."""
+    attempts: tuple[DeliveryAttempt, ...] = ()
+    """The latest, oldest first."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import TextIO, cast
 
 import structlog
 import uvicorn
@@ -70,9 +72,21 @@ def configure_logging(settings: Settings) -> None:
             else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _ErrorOutput())),
         cache_logger_on_first_use=True,
     )
+
+
+class _ErrorOutput:
+    """Standard error. Where it leads to a disk that is full a line is lost, and not the work that it tells of."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def _listen(settings: Settings) -> socket.socket:

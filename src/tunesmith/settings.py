@@ -9,7 +9,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -17,22 +17,28 @@ from tunesmith.errors import Fault, InvalidInput, SettingsInvalid
 
 DEFAULT_CONFIG = Path("tunesmith.yaml")
 
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=10**8)]
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting with its default. A docstring below a field is what ``tunesmith settings`` prints."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Port = 8000
     state_dir: Path = Path("state")
     recipes_dir: Path = Path("recipes")
     training_dir: Path = Path("training")
     finetuned_dir: Path | None = None
     allowed_roots: tuple[Path, ...] = ()
-    max_cpu_runs: int = 1
-    stop_grace_seconds: float = 30.0
-    start_deadline_seconds: float = 60.0
-    max_upload_bytes: int = 100 * 1024 * 1024
-    max_train_config_bytes: int = 5 * 1024 * 1024
+    max_cpu_runs: Count = 1
+    max_restarts: Count = 3
+    checkpoint_budget_bytes: Count = 0
+    stop_grace_seconds: Seconds = 30.0
+    start_deadline_seconds: Seconds = 60.0
+    max_upload_bytes: Count = 100 * 1024 * 1024
+    max_train_config_bytes: Count = 5 * 1024 * 1024
     allow_private_urls: bool = False
     default_model: str = ""
     aliases: dict[str, str] = {}
@@ -59,6 +65,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "finetuned_dir": "where the finetune door writes models (default: state_dir/finetuned)",
     "allowed_roots": "folders that paths in requests must lie under (default: state_dir, training_dir, working folder)",
     "max_cpu_runs": "how many runs without a GPU may run at once",
+    "max_restarts": "how often a run that died with the machine is started again from its newest checkpoint",
+    "checkpoint_budget_bytes": "how much disk checkpoints may take before the oldest that nobody needs go; 0: no limit",
     "stop_grace_seconds": "how long a run may take to write its checkpoint before it is killed",
     "start_deadline_seconds": "how long a run may stay in `starting`",
     "max_upload_bytes": "largest file accepted in one upload",
@@ -134,7 +142,7 @@ def _split(name: str, text: str) -> Any:
     if name == "allowed_roots":
         return [part for part in text.split(":") if part]
     if name == "aliases":
-        return dict(pair.split("=", 1) for pair in text.split(":") if "=" in pair)
+        return dict(pair.partition("=")[::2] for pair in text.split(":") if pair)
     return text
 
 
@@ -144,11 +152,17 @@ def _convert(values: dict[str, Any], origins: dict[str, str], faults: list[Fault
     for name, value in values.items():
         try:
             converted[name] = msgspec.convert(value, types[name], strict=False, dec_hook=_to_path)
+            _refuse_nameless(name, converted[name])
         except msgspec.ValidationError as error:
             faults.append(Fault(message=str(error), where=f"{name} (from {origins[name]})", mend=DESCRIPTIONS[name]))
     if faults:
         raise SettingsInvalid("some settings cannot be used", faults=tuple(faults))
     return Settings(**converted)
+
+
+def _refuse_nameless(name: str, value: Any) -> None:
+    if name == "aliases" and not all(alias and reference for alias, reference in value.items()):
+        raise msgspec.ValidationError("an alias needs a name and what it stands for, such as small=HuggingFaceTB/x")
 
 
 def _to_path(wanted: type, value: Any) -> Any:

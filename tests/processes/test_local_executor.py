@@ -12,8 +12,8 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-from support.server import polled
 
+from support.server import polled
 from tunesmith.paths import AttemptPaths
 from tunesmith.records import Exit, ProcessIdentity
 from tunesmith.runner import Launch, LocalExecutor, Started

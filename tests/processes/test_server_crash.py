@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
 
+from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
 from tunesmith.runner.identity import identify
 
 COUNTS = """

@@ -16,7 +16,7 @@ from tunesmith.api.runs import Cursor, Limit, RunList, shown
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of
 from tunesmith.errors import NotFound
 from tunesmith.experiments import ExperimentRequest
-from tunesmith.records import Dataset, Experiment, Resources, Run, RunState
+from tunesmith.records import Callback, Dataset, Experiment, Resources, Run, RunState
 from tunesmith.runs import RunRequest
 
 IdempotencyKey = Annotated[
@@ -77,13 +77,15 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hyperparams: Mapping[str, Any] = {}
     """Overrides of the recipe's config: by name, by dotted path, or nested by section."""
     resources: Resources = Resources()
-    notes: str = ""
+    notes: Annotated[str, msgspec.Meta(max_length=20_000)] = ""
     recipe: str | None = None
     train_config: str | Mapping[str, Any] | None = None
     """A YAML file's path, or its content."""
-    priority: int = 0
+    priority: Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)] = 0
     """Larger starts first."""
     seed: int | None = None
+    callback: Callback | str | None = None
+    """Whom to tell what happens: a URL, or a URL with the events that are wanted."""
 
 
 @post("/v1/experiments", opt=NEEDS_WRITE, tags=["Experiments"])
@@ -143,6 +145,7 @@ async def create_run(request: HttpRequest, experiment_id: FromPath[str], data: J
             notes=data.notes,
             priority=data.priority,
             seed=data.seed,
+            callback=Callback(url=data.callback) if isinstance(data.callback, str) else data.callback,
         )
     )
     return shown(house, run)
@@ -168,7 +171,7 @@ def list_experiment_runs(
 def experiment_run_status(request: HttpRequest, experiment_id: FromPath[str], run_id: FromPath[str]) -> RunStatus:
     """How far the run has come, with the time left."""
     house = rooms(request)
-    run = _run_of(house, experiment_id, run_id)
+    run = run_of(house, experiment_id, run_id)
     return status_of(run, house.runs.progress(run))
 
 
@@ -183,12 +186,12 @@ async def cancel_experiment_run(
 ) -> CancelledRun:
     """Stop the run; answers when it has ended, with its newest complete checkpoint. May be repeated."""
     house = rooms(request)
-    _run_of(house, experiment_id, run_id)
+    run_of(house, experiment_id, run_id)
     run = await house.runs.cancel(run_id)
     return CancelledRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
 
 
-def _run_of(house: Rooms, experiment_id: str, run_id: str) -> Run:
+def run_of(house: Rooms, experiment_id: str, run_id: str) -> Run:
     run = house.runs.book.get(run_id)
     if run.experiment_id != experiment_id:
         house.experiments.get(experiment_id)

@@ -26,6 +26,14 @@ from tunesmith.errors import (
 
 _log = structlog.get_logger()
 _MEDIA_TYPE = "application/problem+json"
+_SEE_DOCS = "/docs lists every call with its fields"
+# Parameters of handlers whose name in a request is another one.
+_SENT_AS = {
+    "data": "body",
+    "run_state": "state",
+    "idempotency_key": "Idempotency-Key",
+    "last_event_id": "Last-Event-ID",
+}
 
 STATUS: dict[type[TunesmithError], int] = {
     MissingReference: 400,
@@ -62,8 +70,9 @@ def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError)
         headers["WWW-Authenticate"] = 'Basic realm="tunesmith: any name, the API key as password"' if page else "Bearer"
     if status >= 500:
         _log.error("request_failed", path=request.url.path, status=status, reason=str(error))
+    mend = error.mend or (None if error.faults or status >= 500 else _SEE_DOCS)
     return _answer(
-        request, status, detail=error.message, where=error.where, mend=error.mend, errors=error.faults, headers=headers
+        request, status, detail=error.message, where=error.where, mend=mend, errors=error.faults, headers=headers
     )
 
 
@@ -71,30 +80,38 @@ def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -
     """What Litestar itself refuses: unknown paths and methods, unreadable bodies, wrong fields and parameters."""
     if isinstance(error, ValidationException):
         faults = tuple(_field_fault(item) for item in error.extra or ())
-        return _answer(request, 422, detail="the request has wrong fields", errors=faults)
+        return _answer(request, 422, detail="the request has wrong fields", errors=faults, mend=_SEE_DOCS)
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-    detail = error.detail
+    detail, mend = error.detail, _SEE_DOCS
     if error.status_code == 404:
-        detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+        detail = f"there is nothing at {request.url.path}"
+    elif error.status_code == 405:
+        detail = f"{request.method} is not possible here"
     elif error.status_code == 413:
-        detail = "the request body is too large"
-    return _answer(request, error.status_code, detail=detail, headers=headers)
+        detail, mend = "the request body is too large", "send less, or put large content into a file and name the file"
+    return _answer(request, error.status_code, detail=detail, mend=mend, headers=headers)
 
 
 def from_unreadable(request: Request[Any, Any, Any], _error: Exception) -> Response[Problem]:
     """Bodies that the parsers choke on: nested too deeply, or not UTF-8."""
-    return _answer(request, 400, detail="the request body is not JSON in UTF-8, or is nested too deeply")
+    return _answer(
+        request, 400, detail="the request body is not JSON in UTF-8, or is nested too deeply", mend=_SEE_DOCS
+    )
 
 
 def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     _log.exception("bug", path=request.url.path, exc_info=error)
-    return _answer(request, 500, detail="this is a bug in Tunesmith; its log has the traceback")
+    detail = "this is a bug in Tunesmith; its log has the traceback"
+    return _answer(request, 500, detail=detail, mend="please report it with the traceback")
 
 
 def _field_fault(item: Any) -> Fault:
     if not isinstance(item, dict):
         return Fault(message=str(item))
-    return Fault(message=str(item.get("message", "is wrong")), where=item.get("key"))
+    message, where = str(item.get("message", "is wrong")), item.get("key")
+    if message == "'data'":  # how Litestar says that there was no body
+        return Fault(message="a JSON body is needed", where="body")
+    return Fault(message=message, where=_SENT_AS.get(where, where) if isinstance(where, str) else None)
 
 
 def _answer(

@@ -9,6 +9,8 @@ from litestar import Request
 from litestar.datastructures import State
 
 from tunesmith.access import KeyRing
+from tunesmith.callbacks import CallbackService
+from tunesmith.checkpoints import CheckpointBook
 from tunesmith.experiments import ExperimentService
 from tunesmith.recipes import RecipeBook
 from tunesmith.runner import Slots
@@ -29,6 +31,8 @@ class Rooms:
     runs: RunService
     scheduler: Scheduler
     slots: Slots
+    checkpoints: CheckpointBook
+    callbacks: CallbackService
 
 
 def rooms(request: HttpRequest) -> Rooms:

@@ -18,7 +18,7 @@ from tunesmith.runs import LogPage, MetricsPage, read_log, read_metrics
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items.")]
 Cursor = Annotated[
-    str | None, QueryParameter(max_length=40, pattern=r"^\d+$", description="`cursor` of the page before.")
+    str | None, QueryParameter(max_length=40, pattern=r"^[0-9]+$", description="`cursor` of the page before.")
 ]
 Offset = Annotated[int, QueryParameter(ge=0, description="Byte offset to start at: `next_offset` of the page before.")]
 AfterLine = Annotated[int | None, QueryParameter(ge=0, description="Start after this line number instead.")]
@@ -36,7 +36,7 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown(house: Rooms, run: Run) -> RunView:
-    return view_of(run, house.runs.progress(run), str(house.runs.folder(run.id)))
+    return view_of(run, house.runs.progress(run), str(house.runs.folder(run.id).resolve()))
 
 
 @get("/v1/runs", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)

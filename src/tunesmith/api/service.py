@@ -14,7 +14,7 @@ from tunesmith import __version__
 from tunesmith.api.access import NEEDS_READ, OPEN_TO_ALL
 from tunesmith.api.rooms import HttpRequest, rooms
 from tunesmith.api.telemetry import render
-from tunesmith.errors import Fault
+from tunesmith.errors import Fault, NotFound
 from tunesmith.recipes import BrokenRecipe, Recipe
 from tunesmith.records import RunKind
 
@@ -94,9 +94,11 @@ async def list_recipes(request: HttpRequest) -> RecipeList:
 @get("/v1/recipes/{name:str}", opt=NEEDS_READ, tags=["Recipes"])
 async def show_recipe(request: HttpRequest, name: FromPath[str]) -> RecipeView:
     """One recipe."""
-    book = rooms(request).recipes
-    named = next((recipe for recipe in await anyio.to_thread.run_sync(book.all) if recipe.name == name), None)
-    return _view(named if named is not None else book.get(name))
+    found = await anyio.to_thread.run_sync(rooms(request).recipes.all)
+    named = next((recipe for recipe in found if recipe.name == name), None)
+    if named is None:
+        raise NotFound(f"there is no recipe {name!r}", mend="GET /v1/recipes lists them")
+    return _view(named)
 
 
 def _view(recipe: Recipe | BrokenRecipe) -> RecipeView:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import Fault
-from tunesmith.records import Dataset, Exit, Progress, Resources, Run, RunKind, RunState
+from tunesmith.records import Callback, Dataset, Exit, Progress, Resources, Run, RunKind, RunState
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +30,11 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None
     start_command: str
     warnings: tuple[str, ...]
+    callback: Callback | None
+    parent_run_id: str | None
+    resume_from: str | None
+    """The checkpoint it started from."""
+    restarts: int
     attempt: int
     progress: float
     current_step: int | None
@@ -93,6 +98,10 @@ def view_of(run: Run, progress: Progress, run_dir: str) -> RunView:
         seed=run.seed,
         start_command=shlex.join(run.command),
         warnings=run.warnings,
+        callback=run.callback,
+        parent_run_id=run.parent_run_id,
+        resume_from=run.resume_from,
+        restarts=run.restarts,
         attempt=run.attempt,
         progress=fraction_of(run, progress),
         current_step=progress.step,

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from tunesmith.errors import Conflict, InvalidInput, NotFound
+from tunesmith.errors import Conflict, InvalidInput, NotFound, TooLarge
 from tunesmith.journal import Entry, Journal
+from tunesmith.recipes.knobs import plain_faults
 from tunesmith.records import Clock, Experiment, new_id
 
 _LONGEST_KEY = 255
+_MOST_FAULTS = 100
+_MOST_NOTES_BYTES = 64 * 1024
+
+Name = Annotated[str, msgspec.Meta(max_length=500)]
+Text = Annotated[str, msgspec.Meta(max_length=20_000)]
 
 
 class ExperimentSummary(msgspec.Struct, frozen=True):
@@ -26,14 +32,14 @@ class ExperimentSummary(msgspec.Struct, frozen=True):
 class ExperimentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An experiment as a client asks for it."""
 
-    name: str
-    task_type: str
-    goal: str = ""
-    version: str = ""
-    base_model: str = ""
-    owner: str = ""
+    name: Name
+    task_type: Name
+    goal: Text = ""
+    version: Name = ""
+    base_model: Text = ""
+    owner: Name = ""
     param_config: dict[str, Any] = {}
-    tags: tuple[str, ...] = ()
+    tags: Annotated[tuple[Name, ...], msgspec.Meta(max_length=100)] = ()
 
 
 class ExperimentPage(msgspec.Struct, frozen=True):
@@ -68,14 +74,16 @@ class ExperimentService:
         """A new experiment, or the one that the same request created before; says whether it is new.
 
         Raises:
-            InvalidInput: an empty name or task type, or an unusable idempotency key.
+            InvalidInput: an empty name or task type, notes that no reader could take, or an unusable idempotency key.
             Conflict: the key was used with another request.
         """
         _check(request)
         if idempotency_key is None:
             return await self._append(request, None, None), True
         if not 0 < len(idempotency_key) <= _LONGEST_KEY:
-            raise InvalidInput(f"must have 1 to {_LONGEST_KEY} characters", where="Idempotency-Key")
+            raise InvalidInput(
+                f"must have 1 to {_LONGEST_KEY} characters", where="Idempotency-Key", mend="a UUID will do"
+            )
         digest = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
         earlier = await self._earlier(idempotency_key)
         if earlier is None:
@@ -150,4 +158,23 @@ class ExperimentService:
 def _check(request: ExperimentRequest) -> None:
     for field in ("name", "task_type"):
         if not getattr(request, field).strip():
-            raise InvalidInput("must not be empty", where=field)
+            raise InvalidInput("must not be empty", where=field, mend="give it some text")
+    if request.param_config:
+        _check_notes(request.param_config)
+
+
+def _check_notes(param_config: dict[str, Any]) -> None:
+    """What is stored must be readable by everybody later: with any JSON reader, from any depth of the stack, in a list."""
+    try:
+        size = len(msgspec.json.encode(param_config))
+    except RecursionError:
+        raise InvalidInput("is nested too deeply", where="param_config", mend="flatten it") from None
+    if size > _MOST_NOTES_BYTES:
+        raise TooLarge(
+            f"takes {size} bytes, and may take {_MOST_NOTES_BYTES}",
+            where="param_config",
+            mend="keep large notes in a file and name the file",
+        )
+    faults = plain_faults(param_config, "param_config")
+    if faults:
+        raise InvalidInput("param_config cannot be kept as it is", faults=tuple(faults[:_MOST_FAULTS]))

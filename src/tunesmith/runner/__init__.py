@@ -6,9 +6,10 @@ Knows processes and files, not runs: what an end means for a run is decided in `
 from tunesmith.runner.executor import Executor, Launch, Started
 from tunesmith.runner.local import LocalExecutor
 from tunesmith.runner.slots import Demand, Gpu, GpuProbe, Slots, find_gpus
-from tunesmith.runner.tail import Line, LogReader
+from tunesmith.runner.tail import LONGEST_LINE, Line, LogReader
 
 __all__ = [
+    "LONGEST_LINE",
     "Demand",
     "Executor",
     "Gpu",

@@ -88,14 +88,14 @@ class LocalExecutor:
     def _abandon(self, attempt: AttemptPaths) -> bool:
         attempt.folder.mkdir(parents=True, exist_ok=True)
         beside = attempt.folder / f".abandon.{os.getpid()}"
-        beside.write_bytes(msgspec.json.encode({"abandoned": True}) + b"\n")
         try:
+            beside.write_bytes(msgspec.json.encode({"abandoned": True}) + b"\n")
             attempt.process.hardlink_to(beside)
         except FileExistsError:
             process = _read(attempt.process, _Process)
             return process is not None and process.abandoned
         finally:
-            beside.unlink()
+            beside.unlink(missing_ok=True)
         return True
 
     async def wait(self, attempt: AttemptPaths) -> Exit | None:

@@ -6,10 +6,12 @@ milliseconds and keeps a few megabytes. It does not read the program's output: t
 1. ``process.json`` is created exclusively; whoever creates it owns the attempt. A server that recovers from a crash and
    finds none creates it first, and then this process leaves without starting anything: no attempt ever runs twice.
 2. The program is started in a process group of its own, below this process as the reaper of all its descendants.
-3. When the program has ended, what it left behind is stopped, and ``exit.json`` says how it ended.
+3. When the program has ended, what it left behind is stopped, and ``exit.json`` says how it ended. On a full disk this
+   waits until there is room: the end of a run is never lost for want of a few bytes.
 """
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -21,6 +23,8 @@ from typing import Any
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LEFTOVER_GRACE_SECONDS = 2.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_RETRY_SECONDS = 0.5
 
 
 def main(folder: str) -> None:
@@ -36,16 +40,16 @@ def main(folder: str) -> None:
     try:
         program = start(command)  # kept to the end: a Popen that is dropped reaps its child behind our back
     except OSError as error:
-        write(os.path.join(folder, "exit.json"), {"code": 127, "at": now(), "reason": str(error)})
+        write_patiently(os.path.join(folder, "exit.json"), {"code": 127, "at": now(), "reason": str(error)})
         return
     process["program"] = identity(program.pid)
-    write(os.path.join(folder, "process.json"), process)
+    write_patiently(os.path.join(folder, "process.json"), process)
     status = wait_for(program.pid)
     clear_leftovers()
     ended: dict[str, Any] = (
         {"signal": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else {"code": os.WEXITSTATUS(status)}
     )
-    write(os.path.join(folder, "exit.json"), {**ended, "at": now()})
+    write_patiently(os.path.join(folder, "exit.json"), {**ended, "at": now()})
 
 
 def claim(path: str, content: dict[str, Any]) -> bool:
@@ -134,6 +138,18 @@ def identity(pid: int) -> dict[str, Any]:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot_id = file.read().strip()
     return {"pid": pid, "start_ticks": int(fields[19]), "boot_id": boot_id}
+
+
+def write_patiently(path: str, content: dict[str, Any]) -> None:
+    """Write what nobody else can know: a full disk delays it, for as long as it takes."""
+    while True:
+        try:
+            write(path, content)
+            return
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+        time.sleep(_DISK_RETRY_SECONDS)
 
 
 def write(path: str, content: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ not decided here; see ``tunesmith.progress``.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,11 @@ class Line(msgspec.Struct, frozen=True):
     """Without the newline."""
 
     @property
+    def whole(self) -> bool:
+        """Whether it ends with a newline: a piece of a longer line does not, except for the last one."""
+        return self.end - self.start > len(self.content)
+
+    @property
     def text(self) -> str:
         """Decoded; bytes that are not UTF-8 show as replacement characters."""
         return self.content.decode("utf-8", "replace").removesuffix("\r")
@@ -46,14 +52,19 @@ class LogReader:
         """The lines that have become complete, from at most ``limit`` bytes.
 
         ``at_end`` says that nothing more will be written: then a last line without its newline counts as complete.
-        A file that became shorter than the offset was truncated; reading goes on at its start.
+        A file that became shorter than the offset was truncated; reading goes on at its start. What is missing, or no
+        regular file, has no lines.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY)
+            # Opening a pipe must not wait for its writer.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return []
         try:
-            size = os.fstat(descriptor).st_size
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return []
+            size = status.st_size
             if size < self.offset:
                 self.offset = 0
             chunk = os.pread(descriptor, max(limit, LONGEST_LINE + 1), self.offset) if size > self.offset else b""

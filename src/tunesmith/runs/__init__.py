@@ -9,7 +9,7 @@ from tunesmith.runs.live import LiveRuns
 from tunesmith.runs.logs import LogLine, LogPage, MetricsPage, read_log, read_metrics
 from tunesmith.runs.references import References
 from tunesmith.runs.scheduler import Scheduler
-from tunesmith.runs.service import RunRequest, RunService
+from tunesmith.runs.service import ResumeRequest, RunRequest, RunService
 from tunesmith.runs.supervise import Supervisor
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "LogPage",
     "MetricsPage",
     "References",
+    "ResumeRequest",
     "RunBook",
     "RunPage",
     "RunRequest",

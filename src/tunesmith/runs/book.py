@@ -11,7 +11,7 @@ import msgspec
 
 from tunesmith.errors import Conflict, NotFound
 from tunesmith.journal import Entry, Journal
-from tunesmith.records import LEGAL_MOVES, Run, RunKind, RunState
+from tunesmith.records import LEGAL_MOVES, Callback, Run, RunKind, RunState
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -22,6 +22,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     kind: RunKind
     experiment_id: str | None = None
     priority: int = 0
+    callback: Callback | None = None
 
 
 RunJournal = Journal[Run, RunSummary]
@@ -86,6 +87,10 @@ class RunBook:
     def unfinished(self) -> list[Run]:
         """Every run that is not final, oldest first."""
         return sorted(self._live.values(), key=lambda run: run.created_at)
+
+    def with_callback(self) -> list[str]:
+        """Every run that names a callback, oldest first."""
+        return [run_id for run_id, summary in self._journal.summaries.items() if summary.callback is not None]
 
     def counts(self) -> dict[RunState, int]:
         counted = dict.fromkeys(RunState, 0)

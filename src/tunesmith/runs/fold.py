@@ -82,7 +82,7 @@ class Fold:
         (first_at, first_step), (last_at, last_step) = self._seen[0], self._seen[-1]
         if last_step <= first_step or last_at <= first_at:
             return self.progress.eta_seconds
-        return round((total - last_step) * (last_at - first_at) / (last_step - first_step), 1)
+        return round(max(0, total - last_step) * (last_at - first_at) / (last_step - first_step), 1)
 
     def _update(self, **changes: Any) -> None:
         self.progress = msgspec.structs.replace(self.progress, **changes)
@@ -101,15 +101,19 @@ def _text(value: object) -> str | None:
 
 
 def _whole(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return int(value)
+    """A count: steps are never negative, and beyond 2**53 a number is no count but a mistake."""
+    number = _finite(value)
+    return int(number) if number is not None and 0 <= number < 2**53 else None
 
 
 def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _numbers(values: object) -> dict[str, float]:

@@ -114,9 +114,12 @@ class Follower:
         upto = self._live.offset if self._live is not None else self._book.get(self._run_id).log_bytes
         if self._offset >= upto:
             return ()
-        final = self._book.get(self._run_id).state.final
-        lines = LogReader(self._paths.log, self._offset).read(at_end=final)
-        return tuple(read_event(line) for line in lines if line.end <= upto)
+        # What lies before ``upto`` has been handed out as lines, so a last one without a newline is complete, too.
+        lines = LogReader(self._paths.log, self._offset).read(at_end=True)
+        events = tuple(read_event(line) for line in lines if self._offset <= line.start and line.end <= upto)
+        if not events:
+            self._offset = upto  # somebody deleted or cut the log: there is nothing to wait for
+        return events
 
 
 def _state_fields(entry: Entry, run: Run) -> dict[str, Any]:

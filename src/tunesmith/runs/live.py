@@ -11,7 +11,9 @@ import errno
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 import anyio.to_thread
 import msgspec
@@ -20,7 +22,7 @@ import structlog
 from tunesmith.journal import Entry
 from tunesmith.paths import RunPaths, StatePaths
 from tunesmith.records import Progress, Run
-from tunesmith.runner import Line, LogReader
+from tunesmith.runner import LONGEST_LINE, Line, LogReader
 from tunesmith.runs.fold import Event, Fold, read_event
 
 _RECENT_BYTES = 1024 * 1024
@@ -44,11 +46,22 @@ class Batch(msgspec.Struct, frozen=True):
         return self.end - self.start
 
 
+class Hear(Protocol):
+    """Is told of every batch of events before it is noted as read: after a crash it hears some of them again."""
+
+    async def __call__(self, run_id: str, events: tuple[Event, ...], before: Progress) -> None: ...
+
+
+async def hear_nothing(run_id: str, events: tuple[Event, ...], before: Progress) -> None:
+    """For a house in which nobody listens."""
+
+
 class LiveRuns:
     """The live runs by id: made when first asked for, forgotten when the run is over."""
 
-    def __init__(self, paths: StatePaths) -> None:
+    def __init__(self, paths: StatePaths, hear: Hear | None = None) -> None:
         self._paths = paths
+        self._hear = hear or hear_nothing
         self._runs: dict[str, LiveRun] = {}
 
     def get(self, run: Run) -> LiveRun | None:
@@ -56,7 +69,10 @@ class LiveRuns:
         if run.state.final:
             return None
         if run.id not in self._runs:
-            self._runs[run.id] = LiveRun(self._paths.run(run.id))
+            run_id = run.id
+            self._runs[run_id] = LiveRun(
+                self._paths.run(run_id), lambda events, before: self._hear(run_id, events, before)
+            )
         return self._runs[run.id]
 
     def progress(self, run: Run) -> Progress:
@@ -80,8 +96,9 @@ class LiveRuns:
 class LiveRun:
     """Tails run.log, keeps metrics.jsonl and progress.json, and wakes followers."""
 
-    def __init__(self, paths: RunPaths) -> None:
+    def __init__(self, paths: RunPaths, hear: Callable[[tuple[Event, ...], Progress], Awaitable[None]]) -> None:
         self._paths = paths
+        self._hear = hear
         self._reader = LogReader(paths.log)
         self._fold = Fold(Progress())
         self._metrics_upto = 0
@@ -90,6 +107,7 @@ class LiveRun:
         self._grown = asyncio.Event()
         self._ended = asyncio.Event()
         self._saved_at = 0.0
+        self._unreadable = False
         self._unwritten = b""
         """Lines for metrics.jsonl that are not in the file yet."""
         self.followers = 0
@@ -123,9 +141,12 @@ class LiveRun:
         grown, self._grown = self._grown, asyncio.Event()
         grown.set()
 
-    async def restore(self) -> None:
-        """Go on where an earlier server was; without its notes, read the log from its start."""
+    async def restore(self, *, new_attempt: bool) -> None:
+        """Go on where an earlier server or attempt was; without its notes, read the log from its start."""
         progress, self._metrics_upto = await anyio.to_thread.run_sync(_read_notes, self._paths)
+        if new_attempt:
+            progress = msgspec.structs.replace(progress, error=None, phase=None, eta_seconds=None)
+        self._ended = asyncio.Event()
         self._fold = Fold(progress)
         self._reader.offset = progress.log_offset
 
@@ -150,30 +171,48 @@ class LiveRun:
             return
 
     async def _advance(self, *, at_end: bool) -> bool:
-        if not at_end and _size(self._paths.log) == self._reader.offset:
+        before = self._reader.offset
+        if not at_end and _size(self._paths.log) == before:
             return False
-        lines = await anyio.to_thread.run_sync(lambda: self._reader.read(at_end=at_end))
+        lines = await anyio.to_thread.run_sync(self._read, at_end)
         if not lines:
             return False
-        self._take(lines)
+        if lines[0].start < before:
+            self._metrics_upto = 0  # the log was cut and written anew: its offsets begin again
+        progress = self.progress
+        await self._hear(self._take(lines), progress)
         if self._unwritten or time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:
             await anyio.to_thread.run_sync(self._save)
         return True
 
-    def _take(self, lines: list[Line]) -> None:
+    def _read(self, at_end: bool) -> list[Line]:  # noqa: FBT001  # called through a thread, which takes no keywords
+        try:
+            return self._reader.read(at_end=at_end)
+        except OSError as error:
+            # A program may put anything in the place of its log. That costs it the log, not the record of its end.
+            if not self._unreadable:
+                _log.warning("log_not_readable", log=str(self._paths.log), reason=str(error))
+            self._unreadable = True
+            return []
+
+    def _take(self, lines: list[Line]) -> tuple[Event, ...]:
         now = time.time()
         events = tuple(map(read_event, lines))
         for event in events:
             self._fold.take(event, now)
             if event.kind == "metrics" and event.end > self._metrics_upto:
-                metric = {"at": round(now, 3), **event.fields, "log_offset": event.end}
-                self._unwritten += _encoder.encode(metric) + b"\n"
+                metric = _encoder.encode({"at": round(now, 3), **event.fields, "log_offset": event.end})
+                # What is too long to be read back as one line stays in the log only.
+                self._unwritten += metric + b"\n" if len(metric) < LONGEST_LINE else b""
         batch = Batch(lines[0].start, lines[-1].end, events)
+        replaced = self._recent.pop(batch.start, None)
+        self._recent_size -= replaced.size if replaced is not None else 0
         self._recent[batch.start] = batch
         self._recent_size += batch.size
         while self._recent_size > _RECENT_BYTES and len(self._recent) > 1:
             self._recent_size -= self._recent.popitem(last=False)[1].size
         self.wake()
+        return events
 
     def _save(self) -> None:
         """Write down what is derived from the log. A full disk only delays it: the log is the truth."""
@@ -191,30 +230,48 @@ def _size(path: Path) -> int:
     # A stat of an open log is answered from memory in a microsecond; a thread would cost a hundred.
     try:
         return os.stat(path).st_size  # noqa: PTH116  # twice as fast as Path.stat, a hundred times a second
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
 def _read_notes(paths: RunPaths) -> tuple[Progress, int]:
     """The folded progress, and up to which byte of the log metrics.jsonl is complete."""
+    upto, intact = _mend_metrics(paths.metrics)
     try:
         progress = msgspec.json.decode(paths.progress.read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError):
         progress = Progress()
-    return progress, _mend_metrics(paths.metrics)
+    # Where a metric may be missing the log is read again from its start; what is in the file already is passed over.
+    return (progress if intact else Progress()), upto
 
 
-def _mend_metrics(path: Path) -> int:
-    """Cut a half-written last line away; answers the log offset of the last whole one."""
+def _mend_metrics(path: Path) -> tuple[int, bool]:
+    """Cut a half-written or garbled end away; answers the log offset of the last whole line, and whether all was well."""
     try:
-        content = path.read_bytes()
+        with path.open("r+b") as file:
+            size = end = file.seek(0, os.SEEK_END)
+            while end:
+                start = max(0, end - 2 * LONGEST_LINE)
+                file.seek(start)
+                content = file.read(end - start)
+                line_end = content.rfind(b"\n") + 1
+                line_start = content.rfind(b"\n", 0, max(0, line_end - 1)) + 1
+                offset = _log_offset(content[line_start:line_end])
+                if offset is not None:
+                    file.truncate(start + line_end)
+                    return offset, start + line_end == size
+                end = start + line_start
+            file.truncate(0)
+            return 0, size == 0
     except FileNotFoundError:
-        return 0
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-    last = content[:whole].rstrip(b"\n").rpartition(b"\n")[2]
-    return msgspec.json.decode(last, type=_WrittenMetric).log_offset if last else 0
+        return 0, True
+
+
+def _log_offset(line: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(line, type=_WrittenMetric).log_offset
+    except msgspec.DecodeError:
+        return None
 
 
 def _append(path: Path, lines: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import msgspec
 from tunesmith.runner import LogReader
 
 _CHUNK = 1024 * 1024
+_decode_metric = msgspec.json.Decoder(dict[str, Any]).decode
+_PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends here even when it has fewer lines than were asked for: lines may be long."""
 
 
 class LogLine(msgspec.Struct, frozen=True):
     """One line of a log."""
 
     number: int
-    """Counted from 1."""
+    """Counted from 1; the pieces of a very long line share one."""
     offset: int
     """Byte offset of its start."""
     text: str
@@ -43,34 +47,40 @@ class MetricsPage(msgspec.Struct, frozen=True):
 
 
 def read_log(path: Path, *, offset: int, after_line: int | None, limit: int, ended: bool) -> LogPage:
-    """Up to ``limit`` lines from ``offset`` on, or after line number ``after_line``."""
-    size = path.stat().st_size if path.exists() else 0
+    """Up to ``limit`` lines, and about 4 MiB, from ``offset`` on or after line number ``after_line``."""
+    size = path.stat().st_size if path.is_file() else 0
     if after_line is not None:
         offset, number = _offset_after(path, after_line) if size else (0, 0)
     else:
         offset = min(offset, size)
         number = _newlines_before(path, offset) if offset else 0
-    reader = LogReader(path, offset)
+    reader, last_start = LogReader(path, offset), offset + _PAGE_BYTES
     lines: list[LogLine] = []
-    while len(lines) < limit and (read := reader.read(at_end=ended)):
+    while len(lines) < limit and offset < last_start and (read := reader.read(at_end=ended)):
         for line in read[: limit - len(lines)]:
             lines.append(LogLine(number + 1, line.start, line.text))
-            number += 1
+            number += line.whole
             offset = line.end
     return LogPage(lines, offset, size, complete=ended and offset >= size)
 
 
 def read_metrics(path: Path, *, cursor: str | None, limit: int) -> MetricsPage:
-    """Up to ``limit`` points of the metrics history, oldest first."""
-    start = int(cursor) if cursor is not None and cursor.isdecimal() else 0
-    reader = LogReader(path, start)
+    """Up to ``limit`` points of the metrics history, oldest first.
+
+    A cursor that we did not give leads to the next whole line; beyond the end there is nothing.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    start = min(int(cursor) if cursor is not None and cursor.isdecimal() else 0, size)
+    reader, last_start = LogReader(path, start), start + _PAGE_BYTES
     metrics: list[dict[str, Any]] = []
-    while len(metrics) < limit and (read := reader.read()):
-        for line in read[: limit - len(metrics)]:
-            metrics.append(msgspec.json.decode(line.content))
+    while len(metrics) < limit and start < last_start and (read := reader.read()):
+        for line in read:
+            if len(metrics) == limit:
+                break
             start = line.end
-    more = path.exists() and path.stat().st_size > start
-    return MetricsPage(metrics, str(start) if more else None)
+            with contextlib.suppress(msgspec.DecodeError):
+                metrics.append(_decode_metric(line.content))
+    return MetricsPage(metrics, str(start) if size > start else None)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -5,29 +5,40 @@ Paths must lie under the allowed roots, symbolic links followed. Nothing is open
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tunesmith.errors import Fault, Forbidden, MissingReference
 from tunesmith.paths import StatePaths
-from tunesmith.records import Dataset, RunState
+from tunesmith.recipes.suggest import nearest
+from tunesmith.records import Checkpoint, Dataset, RunState
 from tunesmith.runs.book import RunBook
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SUFFIXES = (".jsonl", ".json")
+_LONGEST_SHOWN = 300
 _VALIDATION_SPLITS = ("validation", "valid", "val")
 
 
 class References:
     """Resolves model references and datasets."""
 
-    def __init__(self, *, roots: Sequence[Path], aliases: Mapping[str, str], paths: StatePaths, book: RunBook) -> None:
+    def __init__(
+        self,
+        *,
+        roots: Sequence[Path],
+        aliases: Mapping[str, str],
+        paths: StatePaths,
+        book: RunBook,
+        checkpoint: Callable[[str], Checkpoint | None],
+    ) -> None:
         self._roots = tuple(roots)
         self._aliases = aliases
         self._paths = paths
         self._book = book
+        self._checkpoint = checkpoint
 
     def model(self, reference: str) -> str:
         """A folder's path, or a hub id that the worker will try to fetch.
@@ -39,15 +50,20 @@ class References:
         reference = self._aliases.get(reference, reference)
         if reference in self._book:
             return self._output_of(reference)
+        checkpoint = self._checkpoint(reference)
+        if checkpoint is not None:
+            return self._still_there(checkpoint)
         pulled = self._paths.models / reference
-        if _plain(reference) and pulled.is_dir():
+        if _plain(reference) and _is_folder(pulled):
             return str(pulled.resolve())
-        if _looks_like_path(reference) or Path(reference).is_dir():
+        if _looks_like_path(reference) or _is_folder(Path(reference)):
             return str(self._existing(reference, "model"))
         by_name = self._paths.models / reference.rpartition("/")[2]
         if _HUB_ID.fullmatch(reference):
             return str(by_name.resolve()) if _is_pull_of(by_name, reference) else reference
-        raise MissingReference(f"there is no model {reference!r}", where="model", mend=self._model_mend(reference))
+        raise MissingReference(
+            f"there is no model {_shown(reference)!r}", where="model", mend=self._model_mend(reference)
+        )
 
     def _output_of(self, run_id: str) -> str:
         run = self._book.get(run_id)
@@ -56,13 +72,26 @@ class References:
             raise MissingReference(
                 f"run {run_id} is {run.state} and has no model", where="model", mend="name a run that succeeded"
             )
+        if not _is_folder(Path(path)):
+            raise MissingReference(
+                f"the model of run {run_id} is not at {path} any more", where="model", mend="train it again"
+            )
         return path
+
+    def _still_there(self, checkpoint: Checkpoint) -> str:
+        if checkpoint.removed_at is not None or not _is_folder(Path(checkpoint.path)):
+            raise MissingReference(
+                f"checkpoint {checkpoint.id} is not at {checkpoint.path} any more",
+                where="model",
+                mend="mark checkpoints that must be kept",
+            )
+        return checkpoint.path
 
     def _model_mend(self, reference: str) -> str:
         names = sorted([*self._aliases, *self.pulled_models()])
-        close = difflib.get_close_matches(reference, names, n=1)
+        close = nearest(reference, names)
         known = f"there is: {', '.join(names)}" if names else "no model is here yet"
-        return (f"did you mean {close[0]}? " if close else "") + f"{known}; `tunesmith models pull NAME` fetches one"
+        return (f"did you mean {close}? " if close else "") + f"{known}; `tunesmith models pull NAME` fetches one"
 
     def pulled_models(self) -> list[str]:
         """Names below state/models that ``model`` accepts."""
@@ -81,44 +110,73 @@ class References:
         """
         path = self._existing(dataset.name, "dataset.name")
         if path.is_dir():
-            candidates = [path / f"{dataset.split}{suffix}" for suffix in _SUFFIXES]
-            path = next((self._existing(str(file), "dataset.name") for file in candidates if file.exists()), path)
+            path = self._split_file(path, dataset.split) or path
         if not path.is_file():
             raise MissingReference(
-                f"{dataset.name!r} holds no file for the split {dataset.split!r}",
+                f"{dataset.name!r} holds no file for the split {_shown(dataset.split)!r}",
                 where="dataset.split",
-                mend=f"put {dataset.split}.jsonl into the folder, or name the file itself",
+                mend=f"put {_shown(dataset.split)}.jsonl into the folder, or name the file itself",
             )
         return Dataset(name=dataset.name, split=dataset.split, path=str(path))
 
     def validation_beside(self, dataset: Dataset) -> str | None:
-        """The validation file of a dataset that is a folder."""
-        folder = Path(dataset.name)
-        if not folder.is_dir():
+        """The validation file of a dataset that is a folder.
+
+        Raises:
+            Forbidden: it is a link to outside the allowed roots.
+        """
+        folder = self._existing(dataset.name, "dataset.name")
+        found = (self._split_file(folder, split) for split in _VALIDATION_SPLITS)
+        return next((str(path) for path in found if path is not None), None)
+
+    def _split_file(self, folder: Path, split: str) -> Path | None:
+        if not _plain(split):
             return None
-        found = (folder / f"{split}{suffix}" for split in _VALIDATION_SPLITS for suffix in _SUFFIXES)
-        return next((str(file.resolve()) for file in found if file.is_file()), None)
+        for suffix in _SUFFIXES:
+            file = folder / f"{split}{suffix}"
+            with contextlib.suppress(MissingReference):
+                path = self._existing(str(file), "dataset.split")
+                if path.is_file():
+                    return path
+        return None
 
     def file(self, name: str, where: str) -> Path:
         """Any other file that a request names."""
         path = self._existing(name, where)
         if not path.is_file():
-            raise MissingReference(f"{name!r} is not a file", where=where)
+            raise MissingReference(f"{_shown(name)!r} is not a file", where=where, mend="name a regular file")
         return path
 
     def _existing(self, name: str, where: str) -> Path:
-        if "\0" in name:
-            raise MissingReference("a path cannot hold a NUL character", where=where)
-        path = Path(name).expanduser().resolve()
+        path = _resolved(name, where)
         if not any(path.is_relative_to(root) for root in self._roots):
             raise Forbidden(
-                f"{name!r} lies outside the allowed roots",
+                f"{_shown(name)!r} lies outside the allowed roots",
                 where=where,
                 mend=f"move it below one of {', '.join(map(str, self._roots))}, or add its folder to allowed_roots",
             )
         if not path.exists():
             raise MissingReference(f"{name!r} does not exist", where=where, mend=_nearest_sibling(path))
         return path
+
+
+def _resolved(name: str, where: str) -> Path:
+    try:
+        path = Path(name).expanduser().resolve()
+        path.exists()  # a name that is too long shows only now
+    except (OSError, RuntimeError, ValueError) as error:  # also: a loop of links, an unknown ~user, a NUL character
+        reason = error.strerror if isinstance(error, OSError) else _shown(str(error))
+        raise MissingReference(
+            f"{_shown(name)!r} is not a usable path: {reason}", where=where, mend="name a file that exists"
+        ) from error
+    return path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def gather(*problems: MissingReference | None) -> None:
@@ -150,7 +208,15 @@ def _is_pull_of(folder: Path, reference: str) -> bool:
 
 
 def _nearest_sibling(path: Path) -> str | None:
-    if not path.parent.is_dir():
-        return f"{path.parent} does not exist either"
-    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f"did you mean {close[0]}?" if close else None
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"{path.parent} is no folder that can be read"
+    close = nearest(path.name, names)
+    return f"did you mean {_shown(close)}?" if close else None
+
+
+def _shown(name: str) -> str:
+    """A name for a message: not endless, and free of what cannot be encoded (file names may hold any bytes)."""
+    brief = name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "..."
+    return brief.encode(errors="replace").decode()

@@ -6,13 +6,13 @@ The queue is nothing but the runs whose recorded state is ``queued``, so it surv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.abc
 import structlog
 
-from tunesmith.errors import Conflict, OutOfSpace, TunesmithError
+from tunesmith.errors import Conflict, OutOfSpace, TunesmithError, Unavailable
 from tunesmith.journal import Entry
 from tunesmith.records import Run, RunState
 from tunesmith.runner import Demand, Launch, Slots
@@ -42,6 +42,8 @@ class Scheduler:
         self._launch_of = launch_of
         self._wake = asyncio.Event()
         self._queued: dict[str, Run] = {}
+        self._carried: set[str] = set()
+        """Runs that a task of ours sees to. One that is queued again waits until that task has let go of its slot."""
         self._tasks: anyio.abc.TaskGroup | None = None
 
     def committed(self, _entry: Entry, run: Run, _previous: object) -> None:
@@ -68,56 +70,84 @@ class Scheduler:
                     self._queued[run.id] = run
                 elif run.state.has_process:
                     self._slots.adopt(run.id, run.gpus)
-                    tasks.start_soon(self._guard, run.id, self._supervisor.adopt, run)
+                    self._carried.add(run.id)
+                    tasks.start_soon(self._carry, run.id, self._supervisor.adopt, run)
             task_status.started()
             while True:
                 self._wake.clear()
                 self._start_what_fits(tasks)
                 await self._wake.wait()
 
-    def cancel(self, run_id: str, reason: str) -> None:
-        """Begin to stop a run that has left the queue; it goes on when the caller is gone."""
-        assert self._tasks is not None
-        self._tasks.start_soon(self._stop, run_id, reason)
+    async def cancel(self, run_id: str, reason: str) -> None:
+        """Stop a run that has left the queue; the stopping goes on when the caller is gone.
 
-    async def _stop(self, run_id: str, reason: str) -> None:
+        Raises:
+            Conflict: it is already over, or already being stopped.
+            OutOfSpace, Unavailable: the wish could not be written down, so nothing was stopped.
+        """
+        assert self._tasks is not None
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks.start_soon(self._stop, run_id, reason, outcome)
+        await outcome
+
+    async def _stop(self, run_id: str, reason: str, outcome: asyncio.Future[None]) -> None:
         try:
             await self._supervisor.stop(run_id, reason)
         except TunesmithError as error:
-            _log.warning("stop_refused", run_id=run_id, reason=str(error))
+            if not outcome.done():
+                outcome.set_exception(error)
+        finally:
+            if not outcome.done():
+                outcome.set_result(None)
 
     def _start_what_fits(self, tasks: anyio.abc.TaskGroup) -> None:
         # The first that does not fit holds back the later ones of its kind, so that nothing large waits for ever.
         held: set[bool] = set()
         for run in sorted(self._queued.values(), key=lambda run: (-run.priority, run.created_at)):
             demand = self._demand_of(run)
-            if bool(demand.gpus) in held:
+            if run.id in self._carried or bool(demand.gpus) in held:
                 continue
             gpus = self._slots.take(run.id, demand)
             if gpus is None:
                 held.add(bool(demand.gpus))
                 continue
             del self._queued[run.id]
-            tasks.start_soon(self._guard, run.id, self._begin, run, gpus)
+            self._carried.add(run.id)
+            tasks.start_soon(self._carry, run.id, self._begin, run, gpus)
             if len(held) == 2:
                 return
 
     async def _begin(self, run: Run, gpus: tuple[str, ...]) -> None:
         await self._supervisor.start(run.id, gpus, self._launch_of(run, gpus))
 
-    async def _guard(self, run_id: str, work: Callable[..., object], *arguments: object) -> None:
+    async def _carry(self, run_id: str, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run ``work`` and give the slot back, whatever happens: one run's trouble is not another's."""
         try:
-            await work(*arguments)  # type: ignore[misc]
-        except Conflict:
-            _log.debug("run_left_the_queue", run_id=run_id)  # cancelled in the moment it was to start
-        except OutOfSpace:
-            _log.warning("run_waits_for_disk_space", run_id=run_id)
-            await anyio.sleep(_RETRY_SECONDS)
-        except TunesmithError as error:
-            _log.error("run_not_carried_on", run_id=run_id, reason=str(error))
+            while not await self._succeeds(run_id, work, *arguments):
+                await anyio.sleep(_RETRY_SECONDS)
+                run = self._book.get(run_id)
+                if not run.state.has_process:
+                    return
+                work, arguments = self._supervisor.adopt, (run,)
         finally:
             self._slots.release(run_id)
+            self._carried.discard(run_id)
             if run_id in self._book and self._book.get(run_id).state is RunState.QUEUED:
                 self._queued[run_id] = self._book.get(run_id)
             self._wake.set()
+
+    async def _succeeds(self, run_id: str, work: Callable[..., Awaitable[None]], *arguments: object) -> bool:
+        """Whether ``work`` ended in a way that need not be taken up again."""
+        try:
+            await work(*arguments)
+        except Conflict:
+            _log.debug("run_left_the_queue", run_id=run_id)  # cancelled in the moment it was to start
+        except Unavailable as error:
+            _log.error("run_not_carried_on", run_id=run_id, reason=str(error))  # only a new server can write again
+        except (OutOfSpace, OSError) as error:
+            _log.warning("run_waits_for_its_disk", run_id=run_id, reason=str(error))
+            return False
+        except Exception:  # noqa: BLE001  # whatever it is, it must not reach the other runs
+            _log.exception("run_taken_up_again", run_id=run_id)
+            return False
+        return True

@@ -5,7 +5,8 @@ Decides what an end means for the run. Does not decide which run goes next; see 
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -13,6 +14,7 @@ import msgspec
 import structlog
 
 from tunesmith.errors import Conflict, Fault, OutOfSpace
+from tunesmith.files import NO_ROOM
 from tunesmith.paths import AttemptPaths, StatePaths
 from tunesmith.records import Clock, Exit, Run, RunState
 from tunesmith.runner import Executor, Launch, LogReader
@@ -23,6 +25,14 @@ _log = structlog.get_logger()
 _LAST_LINES = 5
 _TAIL_BYTES = 8192
 _DISK_RETRY_SECONDS = 1.0
+PAUSE = "pause"
+"""The reason of a stop after which the run can go on."""
+
+
+class NewestCheckpoint(Protocol):
+    """Looks at the run's folder and answers the path of its newest complete checkpoint."""
+
+    async def __call__(self, run: Run) -> str | None: ...
 
 
 class Supervisor:
@@ -37,6 +47,8 @@ class Supervisor:
         paths: StatePaths,
         clock: Clock,
         stop_grace_seconds: float,
+        max_restarts: int,
+        newest_checkpoint: NewestCheckpoint,
     ) -> None:
         self._book = book
         self._live = live
@@ -44,17 +56,25 @@ class Supervisor:
         self._paths = paths
         self._clock = clock
         self._grace = stop_grace_seconds
+        self._max_restarts = max_restarts
+        self._newest_checkpoint = newest_checkpoint
 
     async def start(self, run_id: str, gpus: tuple[str, ...], launch: Launch) -> None:
-        """Journal the intent, start the process and see it through."""
+        """Journal the intent, start the process and see it through.
+
+        Raises:
+            Conflict: it is not queued any more.
+            OutOfSpace: the disk is full; if the intent is on record already, ``adopt`` queues the run again.
+        """
         run = self._book.get(run_id)
         run = await self._book.move(run_id, RunState.STARTING, attempt=run.attempt + 1, gpus=gpus)
         try:
             await self._executor.start(self._attempt(run), launch)
         except OSError as error:
-            await self._executor.abandon(self._attempt(run))
+            if error.errno in NO_ROOM:
+                raise OutOfSpace("no room to start a process", where=error.filename) from error
             fault = Fault(message=f"the process could not be started: {error.strerror or error}", where=error.filename)
-            await self._book.move(run_id, RunState.FAILED, error=fault, finished_at=self._clock())
+            await self._record(run_id, RunState.FAILED, error=fault, finished_at=self._clock())
             return
         await self._see_through(run)
 
@@ -72,11 +92,11 @@ class Supervisor:
         attempt = self._attempt(run)
         live = self._live.get(run)
         assert live is not None  # a run with an attempt under way is not final
-        await live.restore()
+        await live.restore(new_attempt=run.state is RunState.STARTING)
         started = await self._executor.started(attempt)
         if started is None:
             fault = Fault(message="the process did not begin in time", mend="see start_deadline_seconds and the load")
-            await self._book.move(run.id, RunState.FAILED, error=fault, finished_at=self._clock())
+            await self._record(run.id, RunState.FAILED, error=fault, finished_at=self._clock())
             return
         if run.state is RunState.STARTING:
             run = await self._record(
@@ -118,6 +138,13 @@ class Supervisor:
     async def _end(self, run_id: str, exit_: Exit | None, live: LiveRun) -> None:
         run = self._book.get(run_id)
         state, fault = _meaning(run, exit_)
+        checkpoint = await self._newest_checkpoint(run)
+        if _died_with_the_machine(run, state, exit_) and checkpoint is not None and run.restarts < self._max_restarts:
+            await self._queue_again(run, checkpoint, exit_, live)
+            return
+        if state is RunState.PAUSED:
+            await self._record(run_id, state, exit=exit_, progress=live.progress, log_bytes=live.offset, gpus=())
+            return
         if state is RunState.FAILED:
             fault = live.progress.error or await anyio.to_thread.run_sync(_from_last_lines, self._paths, run, exit_)
         try:
@@ -135,6 +162,21 @@ class Supervisor:
             await self._end(run_id, exit_, live)
             return
         _log.info("run_ended", run_id=run_id, state=str(state), exit=exit_ and msgspec.to_builtins(exit_))
+
+    async def _queue_again(self, run: Run, checkpoint: str, exit_: Exit | None, live: LiveRun) -> None:
+        """Another attempt from where the newest checkpoint is."""
+        _log.warning("run_queued_again", run_id=run.id, restarts=run.restarts + 1, checkpoint=checkpoint)
+        await self._record(
+            run.id,
+            RunState.QUEUED,
+            exit=exit_,
+            restarts=run.restarts + 1,
+            resume_from=checkpoint,
+            process=None,
+            gpus=(),
+            progress=live.progress,
+            log_bytes=live.offset,
+        )
 
     async def _record(self, run_id: str, state: RunState, **changes: Any) -> Run:
         """Record what has already happened: a full disk delays it, it cannot be refused."""
@@ -156,9 +198,19 @@ def _meaning(run: Run, exit_: Exit | None) -> tuple[RunState, Fault | None]:
             message="the process is gone and nobody recorded how it ended",
             mend="look at the end of its log; start it again if it did not finish",
         )
+    if run.state is RunState.STOPPING and run.stop_reason == PAUSE:
+        # A run that was done before it heard of the pause has nothing left to go on with.
+        return (RunState.SUCCEEDED if exit_.code == 0 else RunState.PAUSED), None
     if run.state is RunState.STOPPING:
         return RunState.CANCELLED, None
     return (RunState.SUCCEEDED if exit_.code == 0 else RunState.FAILED), None
+
+
+def _died_with_the_machine(run: Run, state: RunState, exit_: Exit | None) -> bool:
+    """Whether it was not the program that failed: its end is unknown, or nobody of us sent that SIGKILL."""
+    if run.state is RunState.STOPPING:
+        return False
+    return state is RunState.LOST or (exit_ is not None and exit_.signal == signal.SIGKILL)
 
 
 def _from_last_lines(paths: StatePaths, run: Run, exit_: Exit | None) -> Fault:

@@ -1,0 +1,144 @@
+"""Pages of a log and of metrics: every line once, the same numbers whichever way one pages, bounded in size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunesmith.runner import LONGEST_LINE
+from tunesmith.runs import LogPage, read_log, read_metrics
+
+lines_of_text = st.lists(st.text(st.sampled_from("ab é😀\r"), max_size=12), max_size=30)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pages") / "run.log"
+
+
+def page(log: Path, **wanted) -> LogPage:
+    return read_log(log, **{"offset": 0, "after_line": None, "limit": 200, "ended": True, **wanted})
+
+
+@given(lines_of_text, st.integers(1, 7), st.booleans())
+@settings(deadline=None)
+def test_pages_by_offset_hold_every_line_once(log, texts, limit, with_last_newline):
+    """Following next_offset gives the whole log in order, numbered from 1, and says when it is complete."""
+    content = "\n".join(texts) + "\n" * with_last_newline
+    log.write_text(content, newline="")
+    expected = content.split("\n")[: None if not content.endswith("\n") and content else -1] if content else []
+    found, offset = [], 0
+    for _ in range(len(texts) + 2):
+        got = page(log, offset=offset, limit=limit)
+        found += got.lines
+        offset = got.next_offset
+        if got.complete:
+            break
+    assert got.complete
+    assert [line.text for line in found] == [text.removesuffix("\r") for text in expected]
+    assert [line.number for line in found] == list(range(1, len(found) + 1))
+    assert all(content.encode()[line.offset :].startswith(line.text.encode()) for line in found)
+
+
+@given(lines_of_text, st.integers(0, 35), st.integers(1, 7))
+@settings(deadline=None)
+def test_paging_by_line_and_by_offset_agree(log, texts, after, limit):
+    """Asking after a line gives what paging by offset numbers with the next one."""
+    log.write_text("".join(text + "\n" for text in texts), newline="")
+    everything = page(log, limit=1000).lines
+    got = page(log, after_line=after, limit=limit)
+    assert got.lines == everything[after : after + limit]
+    if got.lines:
+        again = page(log, offset=got.lines[0].offset, limit=limit)
+        assert again == got
+
+
+def test_pieces_of_a_long_line_share_its_number(log):
+    """A line of 200 KB comes in pieces; the line after it has the next number, from whatever offset one asks."""
+    log.write_text("first\n" + "x" * 200_000 + "\nlast\n")
+    lines = page(log).lines
+    assert [line.number for line in lines] == [1, 2, 2, 2, 2, 3]
+    assert "".join(line.text for line in lines[1:5]) == "x" * 200_000
+    for line in lines:
+        assert page(log, offset=line.offset, limit=1).lines == [line]
+    assert [line.text for line in page(log, after_line=2).lines] == ["last"]
+
+
+def test_a_page_is_bounded_in_bytes(log):
+    """A thousand lines of 60 KB each do not come in one answer, but none is left out either."""
+    log.write_bytes(b"".join(b"%04d" % number + b"y" * 60_000 + b"\n" for number in range(200)))
+    found, offset, pages = [], 0, 0
+    while offset < log.stat().st_size:
+        got = page(log, offset=offset, limit=1000)
+        assert sum(len(line.text) for line in got.lines) < 5 * 1024 * 1024
+        found += [int(line.text[:4]) for line in got.lines]
+        offset, pages = got.next_offset, pages + 1
+    assert found == list(range(200))
+    assert pages == 3
+
+
+def test_an_unfinished_line_is_shown_only_when_it_is_the_end(log):
+    """While a process runs, half a line is not shown; when it has ended, that is the last line."""
+    log.write_text("whole\nhal")
+    running = page(log, ended=False)
+    assert ([line.text for line in running.lines], running.next_offset, running.complete) == (["whole"], 6, False)
+    over = page(log, offset=running.next_offset)
+    assert ([line.text for line in over.lines], over.lines[0].number, over.complete) == (["hal"], 2, True)
+
+
+@pytest.mark.parametrize("asked", [{"offset": 10**30}, {"after_line": 10**30}, {"offset": 6}, {"after_line": 1}])
+def test_beyond_the_end_is_nothing_yet(log, asked):
+    """Asking beyond the end is not an error: the log may still grow."""
+    log.write_text("whole\n")
+    got = page(log, ended=False, **asked)
+    assert (got.lines, got.next_offset, got.size, got.complete) == ([], 6, 6, False)
+
+
+def test_a_log_that_does_not_exist_yet_is_empty(tmp_path):
+    """A queued run has no log: an empty page that says more may come."""
+    got = read_log(tmp_path / "run.log", offset=0, after_line=None, limit=10, ended=False)
+    assert (got.lines, got.next_offset, got.complete) == ([], 0, False)
+    assert read_log(tmp_path / "run.log", offset=0, after_line=5, limit=10, ended=True).complete
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Path:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": step, "loss": 1 / step}) + "\n" for step in range(1, 26)))
+    return path
+
+
+def test_metrics_pages_hold_every_point_once(metrics):
+    """Following the cursor gives all points in order; the last page has none."""
+    steps, cursor = [], None
+    while cursor is not None or not steps:
+        got = read_metrics(metrics, cursor=cursor, limit=10)
+        steps += [point["step"] for point in got.metrics]
+        cursor = got.cursor
+    assert steps == list(range(1, 26))
+
+
+@pytest.mark.parametrize("cursor", ["3", "1", "17"])
+def test_a_cursor_inside_a_line_goes_on_with_the_next(metrics, cursor):
+    """A made-up cursor is not an error of ours and gives whole points only."""
+    steps = [point["step"] for point in read_metrics(metrics, cursor=cursor, limit=1000).metrics]
+    assert steps == list(range(2, 26))
+
+
+@pytest.mark.parametrize("cursor", ["100000", "9" * 40])
+def test_a_cursor_beyond_the_end_gives_nothing(metrics, cursor):
+    """It does not begin again from the start."""
+    got = read_metrics(metrics, cursor=cursor, limit=1000)
+    assert (got.metrics, got.cursor) == ([], None)
+
+
+def test_a_line_that_cannot_be_read_hides_no_other(metrics):
+    """Half a line from a crash, or one that is too long: the points around it are still there."""
+    lines = metrics.read_text().splitlines(keepends=True)
+    damaged = [*lines[:3], "\0\0\0\n", "[1]\n", '{"x": "' + "y" * LONGEST_LINE + '"}\n', *lines[3:], '{"step":']
+    metrics.write_text("".join(damaged))
+    assert [point["step"] for point in read_metrics(metrics, cursor=None, limit=1000).metrics] == list(range(1, 26))

@@ -1,0 +1,249 @@
+"""Which run goes next, on which GPU, and that nothing that happens to one run reaches the others."""
+
+from __future__ import annotations
+
+import errno
+import signal
+
+import anyio
+import pytest
+
+from support.house import eventually, new_run, reached
+from tunesmith.errors import Conflict, InvalidInput
+from tunesmith.records import Exit, Resources, RunState
+from tunesmith.runner import Demand
+from tunesmith.runs import RunRequest
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_runs_go_by_priority_then_by_age(house, executor):
+    """The larger priority first; among equals whoever came first; one at a time on one slot."""
+    async with house() as open_house:
+        first = await new_run(open_house)
+        await reached(open_house, first, "running")
+        low, later, high = [await new_run(open_house, priority=priority) for priority in (0, 0, 5)]
+        assert open_house.rooms.scheduler.queue_length == 3
+        for run_id in (first, high, low, later):
+            await reached(open_house, run_id, "running")
+            executor.end(run_id)
+            await reached(open_house, run_id)
+        assert executor.order == [first, high, low, later]
+        await eventually(lambda: open_house.rooms.slots.cpu_runs == 0)
+
+
+async def test_cpu_slots_are_used_up_to_their_number(house, executor):
+    """Two slots run two, the third waits for the first that ends."""
+    async with house(max_cpu_runs=2) as open_house:
+        runs = [await new_run(open_house) for _ in range(3)]
+        for run_id in runs[:2]:
+            await reached(open_house, run_id, "running")
+        assert open_house.rooms.runs.book.get(runs[2]).state is RunState.QUEUED
+        executor.end(runs[1])
+        await reached(open_house, runs[2], "running")
+        assert open_house.rooms.runs.book.get(runs[0]).state is RunState.RUNNING
+
+
+async def test_gpus_are_exclusive_and_visible_to_the_run_alone(house, executor):
+    """Each run sees the GPUs it leases and no others; a run without GPUs sees none."""
+    async with house(gpus=("A100 a", "A100 b", "L4"), max_cpu_runs=1) as open_house:
+        pair = await new_run(open_house, resources=Resources(count=2, gpu_type="a100"))
+        single = await new_run(open_house, "wants-gpus")
+        none = await new_run(open_house)
+        waits = await new_run(open_house, resources=Resources(count=1, gpu_type="A100"))
+        for run_id in (pair, single, none):
+            await reached(open_house, run_id, "running")
+        visible = {run_id: launch.env["CUDA_VISIBLE_DEVICES"] for run_id, launch in executor.launched}
+        assert visible == {pair: "GPU-A100 a,GPU-A100 b", single: "GPU-L4", none: ""}
+        assert open_house.rooms.runs.book.get(waits).state is RunState.QUEUED
+        executor.end(pair)
+        await reached(open_house, waits, "running")
+        assert open_house.rooms.runs.book.get(waits).gpus == ("GPU-A100 a",)
+
+
+async def test_a_large_run_is_not_overtaken_for_ever(house, executor):
+    """A run that waits for two GPUs holds back later ones that need one; runs without a GPU pass it."""
+    async with house(gpus=("a", "b"), max_cpu_runs=1) as open_house:
+        holder = await new_run(open_house, "wants-gpus")
+        await reached(open_house, holder, "running")
+        large = await new_run(open_house, resources=Resources(count=2))
+        small = await new_run(open_house, "wants-gpus")
+        on_cpu = await new_run(open_house)
+        await reached(open_house, on_cpu, "running")
+        assert open_house.rooms.runs.book.get(small).state is RunState.QUEUED
+        executor.end(holder)
+        await reached(open_house, large, "running")
+        assert executor.order == [holder, on_cpu, large]
+
+
+async def test_what_this_machine_cannot_give_is_refused_or_said(house):
+    """More GPUs than there are is an error; on a machine without any, a run that can do without is warned."""
+    async with house(gpus=("L4",)) as open_house:
+        with pytest.raises(InvalidInput, match="asks for 2 GPUs"):
+            await new_run(open_house, resources=Resources(count=2))
+        with pytest.raises(InvalidInput, match="needs a GPU"):
+            await new_run(open_house, "gpu-only", resources=Resources(count=0))
+    async with house() as open_house:
+        run = await open_house.rooms.runs.create(
+            RunRequest(recipe="plain", resources=Resources(count=2, gpu_type="A100"))
+        )
+        assert "2 x A100 was asked for; this machine has no GPU" in run.warnings[0]
+        assert run.resources.count == 0
+        with pytest.raises(InvalidInput, match="needs a GPU and this machine has none"):
+            await new_run(open_house, "gpu-only")
+        with pytest.raises(InvalidInput, match="cannot be negative"):
+            await new_run(open_house, resources=Resources(count=-1))
+
+
+async def test_adopted_runs_keep_their_slots(house, executor):
+    """A new house finds the runs of the old one and starts nothing on their slots."""
+    async with house(gpus=("a",)) as first_house:
+        on_gpu = await new_run(first_house, "wants-gpus")
+        on_cpu = await new_run(first_house)
+        await reached(first_house, on_gpu, "running")
+        await reached(first_house, on_cpu, "running")
+        waiting = [await new_run(first_house, "wants-gpus"), await new_run(first_house)]
+    async with house(gpus=("a",)) as second_house:
+        assert second_house.rooms.slots.leased_gpus == {"GPU-a"}
+        assert second_house.rooms.slots.cpu_runs == 1
+        executor.end(on_gpu)
+        executor.end(on_cpu, Exit(code=7))
+        assert (await reached(second_house, on_gpu)).state is RunState.SUCCEEDED
+        assert (await reached(second_house, on_cpu)).exit == Exit(code=7)
+        for run_id in waiting:
+            await reached(second_house, run_id, "running")
+    assert executor.order == [on_gpu, on_cpu, *waiting]
+
+
+async def test_a_run_queued_again_by_recovery_holds_exactly_one_slot(house, executor):
+    """The intent was journaled, the process never began: it is started once, and its slot is counted once."""
+    async with house(max_cpu_runs=3) as open_house:
+        executor.refusal = OSError(errno.ENOSPC, "No space left on device")
+        run_id = await new_run(open_house)
+        await eventually(lambda: executor.refused)
+    executor.refusal = None
+    async with house(max_cpu_runs=3) as open_house:
+        await reached(open_house, run_id, "running")
+        assert executor.order == [run_id]
+        assert open_house.rooms.slots.cpu_runs == 1
+        assert open_house.rooms.scheduler.queue_length == 0
+        assert [run.attempt for _, run in open_house.rooms.runs.book.history(run_id)] == [0, 1, 1, 2, 2]
+
+
+async def test_a_full_disk_delays_a_start(house, executor):
+    """No room for the process's files: the run waits, and starts by itself once there is room."""
+    async with house() as open_house:
+        executor.refusal = OSError(errno.ENOSPC, "No space left on device")
+        run_id = await new_run(open_house)
+        await eventually(lambda: executor.refused)
+        assert open_house.rooms.runs.book.get(run_id).state is RunState.STARTING
+        executor.refusal = None
+        await reached(open_house, run_id, "running")
+        executor.end(run_id)
+        assert (await reached(open_house, run_id)).state is RunState.SUCCEEDED
+        await eventually(lambda: open_house.rooms.slots.cpu_runs == 0)
+
+
+async def test_a_process_that_cannot_be_started_fails_its_run_only(house, executor):
+    """The error says why, and the next run goes on."""
+    async with house() as open_house:
+        executor.refusal = PermissionError(errno.EACCES, "Permission denied", "/somewhere")
+        first = await new_run(open_house)
+        failed = await reached(open_house, first)
+        assert failed.state is RunState.FAILED
+        assert failed.error is not None
+        assert "Permission denied" in failed.error.message
+        executor.refusal = None
+        second = await new_run(open_house)
+        await reached(open_house, second, "running")
+
+
+async def test_an_unforeseen_error_of_one_run_reaches_no_other(house, executor, tmp_path):
+    """A run folder that cannot be used: that run's trouble is logged and taken up again, the others go on."""
+    async with house(max_cpu_runs=2) as open_house:
+        first = await new_run(open_house)
+        folder = tmp_path / "state" / "runs" / first
+        (folder / "metrics.jsonl").mkdir()
+        await reached(open_house, first, "starting")
+        second = await new_run(open_house)
+        await reached(open_house, second, "running")
+        executor.end(second)
+        await reached(open_house, second)
+        (folder / "metrics.jsonl").rmdir()
+        executor.end(first)
+        assert (await reached(open_house, first)).state is RunState.SUCCEEDED
+
+
+async def test_cancelling_in_every_state(house, executor):
+    """Queued: at once, nothing starts. Running: asked to stop. Over: the same answer, or a conflict when it ended otherwise."""
+    async with house() as open_house:
+        runs = open_house.rooms.runs
+        running = await new_run(open_house)
+        await reached(open_house, running, "running")
+        queued = await new_run(open_house)
+        assert (await runs.cancel(queued)).state is RunState.CANCELLED
+        cancelled = await runs.cancel(running)
+        assert cancelled.state is RunState.CANCELLED
+        assert cancelled.exit is not None
+        assert cancelled.exit.signal == signal.SIGTERM
+        assert await runs.cancel(running) == cancelled
+        done = await new_run(open_house)
+        await reached(open_house, done, "running")
+        executor.end(done)
+        await reached(open_house, done)
+        with pytest.raises(Conflict, match="already ended: it succeeded"):
+            await runs.cancel(done)
+        assert executor.stopped == [running]
+        assert executor.order == [running, done]
+
+
+async def test_many_cancels_at_once_are_one(house, executor):
+    """Twenty impatient clicks: one stop, twenty equal answers."""
+    async with house() as open_house:
+        run_id = await new_run(open_house)
+        answers = []
+
+        async def cancel() -> None:
+            answers.append(await open_house.rooms.runs.cancel(run_id))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(cancel)
+        assert {answer.state for answer in answers} == {RunState.CANCELLED}
+        assert len(executor.stopped) <= 1
+        await eventually(lambda: open_house.rooms.slots.cpu_runs == 0)
+
+
+async def test_an_end_nobody_recorded_is_lost(house, executor):
+    """An unknown exit is never reported as success."""
+    async with house() as open_house:
+        run_id = await new_run(open_house)
+        await reached(open_house, run_id, "running")
+        executor.end(run_id, None)
+        run = await reached(open_house, run_id)
+        assert run.state is RunState.LOST
+        assert run.error is not None
+        assert run.error.mend
+
+
+async def test_slots_are_counted_for_what_runs_and_nothing_else(house, executor):
+    """After any mixture of ends, cancels and failures every slot is free again."""
+    async with house(gpus=("a", "b"), max_cpu_runs=2) as open_house:
+        runs = [await new_run(open_house, recipe) for recipe in ("plain", "wants-gpus") * 4]
+        ended = set()
+        while len(ended) < len(runs):
+            await eventually(
+                lambda: [run for run in runs if open_house.rooms.runs.book.get(run).state is RunState.RUNNING]
+            )
+            for run_id in runs:
+                if open_house.rooms.runs.book.get(run_id).state is RunState.RUNNING:
+                    if len(ended) % 2:
+                        executor.end(run_id, Exit(code=len(ended) % 3))
+                        await reached(open_house, run_id)
+                    else:
+                        await open_house.rooms.runs.cancel(run_id)
+                    ended.add(run_id)
+        slots = open_house.rooms.slots
+        await eventually(lambda: slots.cpu_runs == 0 and not slots.leased_gpus)
+        assert slots.take("x", Demand(gpus=2)) == ("GPU-a", "GPU-b")
+        assert sorted(executor.order) == sorted(runs)

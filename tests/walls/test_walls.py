@@ -1,0 +1,106 @@
+"""The walls of the house: what the control plane may import, and what it must never."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tunesmith
+from support.server import clean_environment
+
+PACKAGE = Path(tunesmith.__file__).parent
+WORKERS = PACKAGE.with_name("tunesmith_workers")
+ROOT = PACKAGE.parents[1]
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "huggingface_hub", "onnxruntime")
+
+A_WHOLE_APPLICATION = """
+import pathlib, tempfile
+from tunesmith.app import create_app, open_house
+from tunesmith.settings import Settings
+with tempfile.TemporaryDirectory() as folder:
+    create_app(open_house(Settings(state_dir=pathlib.Path(folder), recipes_dir=pathlib.Path(folder))))
+"""
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after ``statement``."""
+    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import tunesmith",
+        "import tunesmith.app, tunesmith.server",
+        "import tunesmith.cli, tunesmith.cli.serve, tunesmith.cli.runs, tunesmith.cli.logs, tunesmith.cli.watch",
+        "import tunesmith.testing",
+        A_WHOLE_APPLICATION,
+    ],
+    ids=["package", "server", "command line", "fakes", "a whole application"],
+)
+def test_the_control_plane_loads_nothing_heavy(statement):
+    """It starts in well under a second, and no training library can take it down."""
+    assert not imported_by(statement) & set(HEAVY)
+
+
+def test_progress_needs_almost_nothing():
+    """Workers import it, and so may anybody's training script: the standard library and msgspec."""
+    third_party = imported_by("import tunesmith.progress") - imported_by("pass") - set(sys.stdlib_module_names)
+    assert third_party <= {"tunesmith", "msgspec", "typing_extensions"}  # msgspec takes the last one where it is there
+
+
+def test_workers_know_only_the_line_format():
+    """From the control plane they import the module that prints events and nothing else."""
+    for path in WORKERS.rglob("*.py"):
+        for name in imports_of(path):
+            if name.partition(".")[0] == "tunesmith":
+                assert name == "tunesmith.progress" or name.startswith("tunesmith.progress."), f"{path}: {name}"
+
+
+def test_the_shim_needs_the_standard_library_only():
+    """One lives beside every run, and it must start where nothing is installed."""
+    for name in imports_of(PACKAGE / "runner/shim.py"):
+        assert name.partition(".")[0] in sys.stdlib_module_names, name
+
+
+def test_the_contracts_hold():
+    """Doors know rooms, rooms know the journal, recipes and runner, those know the records; nobody the other way."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = re.search(r"Contracts: (\d+) kept, 0 broken", done.stdout)
+    assert kept, done.stdout
+    assert int(kept[1]) >= 5
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it; ``from a import b`` counts as ``a.b``."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "tunesmith"
+                else {str(node.module)}
+            )
+    return found
