@@ -1,6 +1,6 @@
 """What is run on this project, by name. Sessions use the environment that nox itself is installed in: one install serves all.
 
-    python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[all,dev]' && .venv/bin/nox
+python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[all,dev]' && .venv/bin/nox
 """
 
 from __future__ import annotations

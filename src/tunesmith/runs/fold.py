@@ -72,16 +72,16 @@ class Fold:
             total_steps=total,
             epoch=epoch if epoch is not None else self.progress.epoch,
             metrics={**self.progress.metrics, **_numbers(metrics)},
-            eta_seconds=self._eta(total),
+            eta_seconds=self._eta(total, _finite(fields.get("eta_seconds"))),
         )
 
-    def _eta(self, total: int | None) -> float | None:
-        """Steps left at the speed of the last events."""
+    def _eta(self, total: int | None, told: float | None) -> float | None:
+        """Steps left at the speed of the last events; before there is a speed, what the process itself expects."""
         if total is None or len(self._seen) < 2:
-            return self.progress.eta_seconds
+            return told if told is not None else self.progress.eta_seconds
         (first_at, first_step), (last_at, last_step) = self._seen[0], self._seen[-1]
         if last_step <= first_step or last_at <= first_at:
-            return self.progress.eta_seconds
+            return told if told is not None else self.progress.eta_seconds
         return round(max(0, total - last_step) * (last_at - first_at) / (last_step - first_step), 1)
 
     def _update(self, **changes: Any) -> None:

@@ -1,0 +1,179 @@
+"""What makes a folder of weights a checkpoint: a manifest, written last, that says what it is and lists its files.
+
+A folder without a manifest is incomplete, whatever it holds. The weights are the trainer's to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunesmith_workers.faults import BadConfig
+
+MANIFEST = "manifest.json"
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "tunesmith")
+_PREFIX = "checkpoint-"
+KEEP = "KEEP"
+"""A file of this name in a checkpoint: somebody marked it, and it stays."""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a checkpoint comes from: the same for all of a run."""
+
+    base_model: str
+    template_sha256: str | None
+    tokenizer_sha256: str
+    data_sha256: str
+    config: dict[str, Any]
+    """The resolved config."""
+
+
+class ListedFile(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The last file of a checkpoint or model folder."""
+
+    kind: str
+    """checkpoint, adapter or model."""
+    step: int
+    epoch: float | None
+    metrics: dict[str, float | None]
+    created_at: datetime
+    origin: Origin
+    versions: dict[str, str]
+    files: list[ListedFile]
+
+
+def origin_of(*, base: str, tokenizer: Any, data: Path, config: dict[str, Any]) -> Origin:
+    template = tokenizer.chat_template
+    return Origin(
+        base_model=base,
+        template_sha256=_sha256(template.encode()) if isinstance(template, str) else None,
+        tokenizer_sha256=_sha256(tokenizer.backend_tokenizer.to_str().encode()),
+        data_sha256=_sha256_of_file(data),
+        config=config,
+    )
+
+
+def complete(
+    folder: Path, *, kind: str, origin: Origin, step: int, epoch: float | None, metrics: dict[str, float | None]
+) -> Manifest:
+    """Make what is in ``folder`` durable, then write its manifest.
+
+    Raises:
+        OSError: the disk is full; the folder stays incomplete.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    for path in files:
+        _sync(path)
+    manifest = Manifest(
+        kind=kind,
+        step=step,
+        epoch=epoch,
+        metrics=metrics,
+        created_at=datetime.now(UTC),
+        origin=origin,
+        versions=_versions(),
+        files=[ListedFile(path=str(path.relative_to(folder)), bytes=path.stat().st_size) for path in files],
+    )
+    beside = folder / f".{MANIFEST}.tmp"
+    beside.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    _sync(beside)
+    beside.replace(folder / MANIFEST)
+    _sync(folder)
+    return manifest
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the manifest is there and every file it lists has its size."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        return all((folder / file.path).stat().st_size == file.bytes for file in manifest.files)
+    except (OSError, msgspec.DecodeError):
+        return False
+
+
+def refuse_misfit(folder: Path, origin: Origin) -> None:
+    """Make sure that a training of ``origin`` can go on from ``folder`` as if it had never stopped.
+
+    Raises:
+        BadConfig: with every difference: another model, other data, another template, another shape of adapter.
+    """
+    try:
+        then = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).origin
+    except (OSError, msgspec.DecodeError):
+        then = None
+    if then is None or not is_complete(folder):
+        raise BadConfig(f"{folder} is not a complete checkpoint", where="resume", mend="name one that is listed")
+    pairs: dict[str, tuple[Any, Any]] = {
+        "model.base": (then.base_model, origin.base_model),
+        "the data's sha256": (then.data_sha256, origin.data_sha256),
+        "the chat template's sha256": (then.template_sha256, origin.template_sha256),
+        "the tokenizer's sha256": (then.tokenizer_sha256, origin.tokenizer_sha256),
+    }
+    for knob in ("r", "lora_alpha", "target_modules"):
+        was, now = ((one.config.get("lora") or {}).get(knob) for one in (then, origin))
+        pairs[f"lora.{knob}"] = (was, now)
+    differences = [f"{name} was {was}, and is {now}" for name, (was, now) in pairs.items() if was != now]
+    if differences:
+        raise BadConfig(
+            f"{folder.name} does not fit this run: {'; '.join(differences)}",
+            where="resume",
+            mend="go on with what it was trained with, or start a new run from its weights",
+        )
+
+
+def prune(folder: Path, keep: int | None, protected: Path | None = None) -> list[Path]:
+    """Remove the oldest checkpoints in ``folder`` beyond ``keep``; the newest, marked ones and ``protected`` always stay."""
+    found = sorted(folder.glob(f"{_PREFIX}*"), key=step_of)
+    if keep is None or len(found) <= keep:
+        return []
+    spared = {found[-1], protected, *(path for path in found if (path / KEEP).exists())}
+    removed = [path for path in found if path not in spared][: len(found) - keep]
+    for path in removed:
+        # Without its manifest first: a removal that is cut short must not leave a folder that looks complete.
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path)
+    return removed
+
+
+def step_of(folder: Path) -> int:
+    number = folder.name.removeprefix(_PREFIX)
+    return int(number) if number.isdecimal() else -1
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,70 @@
+"""``lora``: trains a small adapter beside the frozen weights of a model. Started by recipes/lora/run.sh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunesmith_workers.config import Lora, TrainConfig, read_arguments
+from tunesmith_workers.faults import BadConfig, run_and_exit
+from tunesmith_workers.stopping import StopRequest
+
+ALL_LINEAR = "all-linear"
+
+
+class LowRankTraining:
+    """Trains an adapter."""
+
+    trains_weights = False
+
+    def attach(self, model: Any, config: TrainConfig) -> Any:
+        from peft import LoraConfig, get_peft_model  # noqa: PLC0415  # slow to import, as is all it brings
+
+        from tunesmith_workers.fused_lora import use_fused_layers  # noqa: PLC0415  # likewise
+
+        lora = _required(config)
+        wanted = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=ALL_LINEAR if lora.target_modules == (ALL_LINEAR,) else list(lora.target_modules),
+        )
+        try:
+            adapted = get_peft_model(model, use_fused_layers(wanted))
+        except ValueError as error:
+            raise BadConfig(
+                str(error), where="lora.target_modules", mend=f"name layers of this model, or use [{ALL_LINEAR}]"
+            ) from error
+        if config.training.gradient_checkpointing:
+            adapted.enable_input_require_grads()
+        return adapted
+
+    def save(self, model: Any, folder: Path, config: TrainConfig) -> str:
+        if _required(config).merge:
+            model.merge_and_unload().save_pretrained(folder)
+            return "model"
+        # The name it was asked for by, not the place in a cache that it was loaded from.
+        folder_or_id = Path(config.base)
+        base = str(folder_or_id.absolute()) if folder_or_id.is_dir() else config.base
+        model.peft_config["default"].base_model_name_or_path = base
+        model.save_pretrained(folder)
+        return "adapter"
+
+
+def _required(config: TrainConfig) -> Lora:
+    if config.lora is None:
+        raise BadConfig("the section is missing", where="lora", mend="add it, or use the recipe sft")
+    return config.lora
+
+
+def main() -> None:
+    stop = StopRequest().listen()
+    config, folders = read_arguments(TrainConfig)
+    from tunesmith_workers.training import train  # noqa: PLC0415  # seconds of imports, inside what reports faults
+
+    train(LowRankTraining(), config, folders, stop)
+
+
+if __name__ == "__main__":
+    run_and_exit(main)

@@ -1,0 +1,364 @@
+"""The training loop: transformers' Trainer, with our loss, order of rows, checkpoints, and words.
+
+What is trained is decided by the caller. Loading, data and saving the final model are in ``training``.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tunesmith_workers.batches import Padding, RowDataset, RowSampler
+from tunesmith_workers.checkpoints import Origin, complete, is_complete, prune
+from tunesmith_workers.examples import Examples
+from tunesmith_workers.faults import Diverged
+from tunesmith_workers.lanes import Lanes, split
+from tunesmith_workers.loss import TrainedTokenLoss, count_trained
+from tunesmith_workers.preflight import Findings, Plan, preflight
+from tunesmith_workers.randomness import Randomness, StepStart
+from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.telling import Paced, log, note, tell
+
+
+class FineTuner(Trainer):
+    """Trains on rendered rows."""
+
+    # The loss is divided by all trained tokens of an optimizer step, so Trainer must not divide it again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        train: Examples,
+        validation: Examples | None,
+        tokenizer: Any,
+        origin: Origin,
+        stop: StopRequest,
+        lanes: Lanes | None,
+        group_by_length: bool,
+        save_total_limit: int | None,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self._whole_model = model
+        self._stop = stop
+        self.origin = origin
+        self._lanes = lanes
+        self._keep = save_total_limit
+        self._group_by_length = group_by_length
+        self._token_loss = TrainedTokenLoss(model)
+        self._settled = False
+        self._step_start = StepStart()
+        self._correct: list[Tensor] = []
+        self._speed = _Speed()
+        self.latest: dict[str, float] = {}
+        """The newest value of each metric."""
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=Padding(tokenizer.pad_token_id),
+            train_dataset=RowDataset(train.rows),
+            eval_dataset=RowDataset(validation.rows) if validation else None,
+            processing_class=tokenizer,
+            callbacks=[_Watch(stop), self._step_start, *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+        self._rows = train.rows
+
+    # Trying it first
+
+    def try_first(self, model: nn.Module) -> Findings:
+        """One step on the longest rows, one scoring and one save, with nothing left of them but what was measured."""
+        args, state = self.args, self.state
+        begun_with = Randomness()
+        saves = -(-state.max_steps // int(args.save_steps)) if args.save_strategy == "steps" else state.max_steps
+        kept = saves if self._keep is None else min(saves, self._keep + 1)
+        plan = Plan(
+            rows=min(args.train_batch_size, len(self._rows)),
+            accumulation=args.gradient_accumulation_steps,
+            steps=state.max_steps - state.global_step,
+            trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            checkpoints=kept + 1,
+            folder=Path(args.output_dir or "."),
+        )
+        try:
+            return preflight(_Trial(self, model), plan, scores=self.eval_dataset is not None)
+        finally:
+            begun_with.restore()
+
+    # Order of rows
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002  # Trainer's signature
+        return RowSampler(self._rows, self.args.train_batch_size, self.args.seed, group_by_length=self._group_by_length)
+
+    # Loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self._settle_on(batches[0])
+        self._speed.rows += sum(len(batch["input_ids"]) for batch in batches) * self.args.world_size
+        self._speed.tokens += sum(int(batch["attention_mask"].sum()) for batch in batches) * self.args.world_size
+        self._correct.clear()
+        return batches, items
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        if not batch_samples:
+            return None
+        trained = torch.stack([count_trained(batch["labels"]) for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(trained).sum() if self.args.world_size > 1 else trained
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        # A group of processes sums its gradients in hooks that only a plain backward pass runs.
+        alone = self.args.world_size == 1
+        if self._lanes is None or not alone or num_items_in_batch is None or not self._token_loss.gathers:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+        def of_part(part: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            loss = self.compute_loss(model, part, num_items_in_batch=num_items_in_batch)
+            return loss.detach(), torch.autograd.grad(loss, parameters)
+
+        results = self._lanes.map(of_part, split(self._prepare_inputs(inputs), self._lanes.count))
+        for _, gradients in results:  # in their order, whichever was ready first: sums of floats depend on it
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return torch.stack([loss for loss, _ in results]).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Tensor],
+        return_outputs: bool = False,  # noqa: ARG002, FBT001, FBT002  # Trainer's signature
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        batch = self._token_loss(model, inputs, count_correct=self._logs_after_this_step())
+        if batch.correct is not None:
+            self._correct.append(batch.correct)
+        trained = batch.trained if num_items_in_batch is None else num_items_in_batch
+        self._speed.trained_in_step = int(trained)
+        # Gradients are averaged over processes, and each has only its share of the tokens.
+        loss: Tensor = batch.total * self.args.world_size / trained
+        return loss
+
+    def _settle_on(self, batch: Mapping[str, Tensor]) -> None:
+        """Find out once whether logits at trained positions are all that the model's own loss is made of."""
+        if self._settled:
+            return
+        self._settled = True
+        few = {name: value[:2] for name, value in batch.items()}
+        with self.accelerator.autocast():
+            reason = self._token_loss.settle(self._whole_model, few)
+        if _anyone(reason is not None, self.args):
+            self._token_loss.gathers = False
+            reason = reason or "another process found a difference"
+            note(f"logits are computed at every position, with the model's own loss: {reason}", level="warning")
+
+    def _logs_after_this_step(self) -> bool:
+        return (self.state.global_step + 1) % self.args.logging_steps == 0
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
+        """Stops before the step that would ruin the weights."""
+        found = float(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]  # Trainer's is untyped
+        if not math.isfinite(found):
+            raise Diverged(
+                f"the gradient is {found} at step {self.state.global_step + 1}: training has diverged, or a row or "
+                "weight is broken",
+                where="training.learning_rate",
+                mend=f"lower it (now {self.args.learning_rate:g}), add warmup_steps, or start from a complete checkpoint",
+            )
+        self._speed.steps += 1
+        self._speed.trained += self._speed.trained_in_step
+        return found
+
+    # Evaluation
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Loss and token accuracy over the validation rows, weighted by token.
+
+        Stopped on request, it returns a loss that nothing can be worse than.
+        """
+        if _anyone(self._stop.asked, self.args):
+            return {"eval_loss": float("inf")}
+        loader: DataLoader[Any] = self.get_eval_dataloader()
+        self._whole_model.eval()
+        totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        paced, started = Paced(), time.monotonic()
+        for number, batch in enumerate(loader, start=1):
+            with self.accelerator.autocast():
+                result = self._token_loss(self._whole_model, self._prepare_inputs(batch), count_correct=True)
+            correct = 0 if result.correct is None else result.correct
+            totals += torch.tensor([float(result.total), float(correct), result.trained], device=totals.device)
+            paced.tell("progress", phase="evaluating", batch=number, total_batches=len(loader))
+            if self._asked_to_stop() and self.args.world_size == 1:
+                return {"eval_loss": float("inf")}
+        self._speed.pause(time.monotonic() - started)
+        loss, correct, trained = self.accelerator.reduce(totals, "sum").tolist()
+        metrics = {"eval_loss": loss / max(trained, 1)}
+        if self._token_loss.gathers:
+            metrics["eval_token_accuracy"] = correct / max(trained, 1)
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _asked_to_stop(self) -> bool:
+        return self._stop.asked
+
+    # Words
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_runtime" in logs:
+            self.latest |= logs
+            return
+        if "loss" in logs:
+            if self._correct:
+                correct = self.accelerator.reduce(torch.stack(self._correct).sum(), "sum")
+                logs["token_accuracy"] = float(correct) / max(self._speed.trained_in_step, 1)
+            logs |= self._speed.since_last()
+        super().log(logs, start_time)
+        self.latest |= logs
+        tell("metrics", step=self.state.global_step, total_steps=self.state.max_steps, **logs)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        started = time.monotonic()
+        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        if not is_complete(folder):
+            tell("progress", phase="saving", step=self.state.global_step, total_steps=self.state.max_steps)
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)  # what a killed process left half-written
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._complete(folder)
+        self._speed.pause(time.monotonic() - started)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        if self._step_start.inside_step:
+            self._step_start.go_back()
+        super()._save_rng_state(output_dir)
+
+    def _complete(self, folder: Path) -> None:
+        metrics: dict[str, float | None] = {
+            name: value for name, value in self.latest.items() if isinstance(value, int | float)
+        }
+        complete(
+            folder,
+            kind="checkpoint",
+            origin=self.origin,
+            step=self.state.global_step,
+            epoch=self.state.epoch,
+            metrics=metrics,
+        )
+        tell("checkpoint", path=str(folder), step=self.state.global_step, metrics=metrics)
+        best = self.state.best_model_checkpoint
+        for path in prune(folder.parent, self._keep, Path(best) if best else None):
+            log(f"removed {path.name} (checkpoint.save_total_limit is {self._keep})")
+
+
+class _Trial:
+    """What the preflight may do with a trainer."""
+
+    def __init__(self, trainer: FineTuner, model: nn.Module) -> None:
+        self._trainer = trainer
+        self._model = model
+        self._by_length = sorted(trainer._rows, key=lambda row: len(row.input_ids), reverse=True)  # noqa: SLF001  # one module, two halves
+        trainer._settle_on(self.batch_of(2, longest=False))  # noqa: SLF001  # likewise
+
+    def batch_of(self, rows: int, *, longest: bool) -> Mapping[str, Tensor]:
+        first = 0 if longest else max(0, (len(self._by_length) - rows) // 2)
+        batch: Mapping[str, Tensor] = self._trainer._prepare_inputs(  # noqa: SLF001  # Trainer has no public name for it
+            self._trainer.data_collator(self._by_length[first : first + rows])  # type: ignore[arg-type]  # it is our Padding
+        )
+        return batch
+
+    def step(self, batch: Mapping[str, Tensor]) -> None:
+        self._trainer.training_step(self._model, dict(batch), count_trained(batch["labels"]))
+
+    @torch.no_grad()
+    def score(self, batch: Mapping[str, Tensor]) -> None:
+        self._model.eval()
+        self._trainer._token_loss(self._model, batch)  # noqa: SLF001  # one module, two halves
+        self._model.train()
+
+    def save(self, folder: Path) -> None:
+        self._trainer.accelerator.unwrap_model(self._model).save_pretrained(folder)
+
+    def forget(self) -> None:
+        self._model.zero_grad(set_to_none=True)
+        self._trainer._correct.clear()  # noqa: SLF001  # likewise
+
+
+class _Speed:
+    """Counts what went through between two log lines, and the time it took without pauses."""
+
+    def __init__(self) -> None:
+        self.rows = self.tokens = self.steps = self.trained = self.trained_in_step = 0
+        self._began = time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was not spent training."""
+        self._began += seconds
+
+    def restart(self) -> None:
+        self._began = time.monotonic()
+        self.rows = self.tokens = self.steps = 0
+
+    def since_last(self) -> dict[str, float]:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        found = {
+            "tokens_per_second": round(self.tokens / seconds, 1),
+            "samples_per_second": round(self.rows / seconds, 3),
+            "trained_tokens": self.trained,
+        }
+        self.restart()
+        return found
+
+
+class _Watch(TrainerCallback):
+    """Tells progress between log lines, and ends training when asked to."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+        self._paced = Paced()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002  # Trainer's signature
+        tell("progress", phase="training", step=state.global_step, total_steps=state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._paced.tell(
+            "progress", phase="training", step=state.global_step, total_steps=state.max_steps, epoch=state.epoch
+        )
+        if _anyone(self._stop.asked, args):
+            control.should_training_stop = control.should_save = True
+            self._stop.asked = True
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # Before the first step there is nothing to save; with several processes only whole steps are agreed upon.
+        if self._stop.asked and state.global_step and args.world_size == 1:
+            control.should_training_stop = control.should_save = True
+
+
+def _anyone(here: bool, args: TrainingArguments) -> bool:  # noqa: FBT001  # a vote has one ballot
+    """Whether it holds in any process of the group: all must do the same, or some wait for the others forever."""
+    if args.world_size == 1:
+        return here
+    vote = torch.tensor(int(here), device=args.device)
+    torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MAX)
+    return bool(vote)

@@ -1,0 +1,270 @@
+"""The story of a training run, the same for ``sft`` and ``lora``: read, check, load, train, save, say.
+
+They differ in which parameters they train and in how the final model is written; both are handed in.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import torch
+import transformers
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+
+from tunesmith_workers.checkpoints import complete, origin_of, refuse_misfit
+from tunesmith_workers.config import Folders, TrainConfig
+from tunesmith_workers.examples import Examples, prepare
+from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.lanes import lanes_for
+from tunesmith_workers.models import (
+    Precision,
+    attention_for,
+    device,
+    load_config,
+    load_generation_config,
+    load_model,
+    load_tokenizer,
+    longest_context,
+    precision_for,
+)
+from tunesmith_workers.preflight import TryFirst
+from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.telling import log, note, tell
+from tunesmith_workers.templates import choose_template
+from tunesmith_workers.trainer import FineTuner
+
+
+class Method(Protocol):
+    """What is trained, and how it is written at the end."""
+
+    trains_weights: bool
+    """Whether the base weights themselves are trained."""
+
+    def attach(self, model: Any, config: TrainConfig) -> Any:
+        """The model to train."""
+
+    def save(self, model: Any, folder: Path, config: TrainConfig) -> str:
+        """Write the final model; its kind, ``adapter`` or ``model``, is returned."""
+
+
+def train(method: Method, config: TrainConfig, folders: Folders, stop: StopRequest) -> None:
+    """Train as the config says.
+
+    Raises:
+        WorkerFault: the config, the rows or the model cannot be used, or training diverged.
+        SystemExit: it was asked to stop, and has saved what there was.
+    """
+    quiet()
+    tell("progress", phase="loading_model", part="tokenizer")
+    tokenizer = load_tokenizer(config.base)
+    choose_template(tokenizer, config.data.chat_template)
+    config = _within_context(config)
+    examples, validation = prepare(config, tokenizer)
+    precision = precision_for(config.model.dtype, trains_weights=method.trains_weights)
+    model = _load(config, method, examples, precision)
+    trainer = _trainer(
+        config,
+        folders,
+        model,
+        tokenizer,
+        examples,
+        validation,
+        precision,
+        stop,
+        trains_weights=method.trains_weights,
+    )
+    if config.training.preflight:
+        trainer.add_callback(TryFirst(trainer.try_first))
+    if folders.resume_from is not None:
+        refuse_misfit(folders.resume_from, trainer.origin)
+        note(f"going on from {folders.resume_from}")
+    stop.wait_for_checkpoint()
+    trainer.train(resume_from_checkpoint=str(folders.resume_from) if folders.resume_from else None)
+    if stop.asked:
+        stop.leave(f"stopped on request after step {trainer.state.global_step}; its checkpoint is complete")
+    stop.leave_at_once()
+    _finish(trainer, method, config, folders, examples)
+
+
+def quiet() -> None:
+    """Keep progress bars and advice to developers of libraries out of the run's log."""
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # likewise
+    disable_progress_bars()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    for module in ("transformers", "peft", "torch", "accelerate"):
+        warnings.filterwarnings("ignore", module=module)
+
+
+def _within_context(config: TrainConfig) -> TrainConfig:
+    longest = longest_context(load_config(config.base))
+    if longest is None or config.data.max_length <= longest:
+        return config
+    note(f"data.max_length is {longest}, the longest text that the model can read", level="warning")
+    return msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, max_length=longest))
+
+
+def _load(config: TrainConfig, method: Method, examples: Examples, precision: Precision) -> Any:
+    tell("progress", phase="loading_model", part="weights")
+    if (Path(config.base) / "adapter_config.json").is_file():
+        raise BadConfig(
+            "is an adapter, and training starts from a whole model",
+            where=f"model.base: {config.base}",
+            mend="train it with lora.merge: true, or name the base model",
+        )
+    torch.manual_seed(config.training.seed)
+    attention = attention_for(config.model.attention, examples.longest, precision)
+    model = method.attach(load_model(config.base, precision.weights, attention), config)
+    parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    total, trained = sum(n for n, _ in parameters), sum(n for n, requires in parameters if requires)
+    note(
+        f"model: {config.base}, {total / 1e6:.1f} M parameters, {trained / 1e6:.2f} M trained ({trained / total:.2%}), "
+        f"{precision}, {attention} attention, on {_hardware()}"
+    )
+    return model
+
+
+def _hardware() -> str:
+    if device() == "cuda":
+        return f"{torch.cuda.get_device_name()} ({torch.cuda.device_count()} visible)"
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _trainer(
+    config: TrainConfig,
+    folders: Folders,
+    model: Any,
+    tokenizer: Any,
+    examples: Examples,
+    validation: Examples | None,
+    precision: Precision,
+    stop: StopRequest,
+    *,
+    trains_weights: bool,
+) -> FineTuner:
+    origin = origin_of(
+        base=config.base,
+        tokenizer=tokenizer,
+        data=config.train_file,
+        config=msgspec.json.decode(msgspec.json.encode(config)),
+    )
+    return FineTuner(
+        model,
+        _arguments(config, folders, precision, evaluates=validation is not None),
+        train=examples,
+        validation=validation,
+        tokenizer=tokenizer,
+        origin=origin,
+        stop=stop,
+        # Lanes hold gradients of their own, which is little for an adapter and much for a whole model.
+        lanes=None if trains_weights or config.training.gradient_checkpointing else lanes_for(model),
+        group_by_length=config.training.group_by_length,
+        save_total_limit=config.checkpoint.save_total_limit,
+        callbacks=_callbacks(config, validation),
+    )
+
+
+def _callbacks(config: TrainConfig, validation: Examples | None) -> list[TrainerCallback]:
+    patience = config.evaluation.early_stopping_patience
+    if patience is None:
+        return []
+    if validation is None:
+        raise BadConfig(
+            "early stopping needs validation rows",
+            where="evaluation.early_stopping_patience",
+            mend="set data.validation_file or evaluation.holdout_share, and evaluation.strategy to steps or epoch",
+        )
+    return [EarlyStoppingCallback(early_stopping_patience=patience)]
+
+
+def _arguments(config: TrainConfig, folders: Folders, precision: Precision, *, evaluates: bool) -> TrainingArguments:
+    training, evaluation = config.training, config.evaluation
+    strategy = evaluation.strategy if evaluates and evaluation.strategy != "never" else "no"
+    keeps_best = evaluates and evaluation.early_stopping_patience is not None
+    try:
+        return TrainingArguments(
+            output_dir=str(folders.checkpoints),
+            num_train_epochs=training.num_train_epochs,
+            max_steps=training.max_steps or -1,
+            per_device_train_batch_size=training.per_device_train_batch_size,
+            per_device_eval_batch_size=evaluation.per_device_eval_batch_size,
+            gradient_accumulation_steps=training.gradient_accumulation_steps,
+            learning_rate=training.learning_rate,
+            lr_scheduler_type=training.lr_scheduler_type,
+            warmup_steps=training.warmup_steps,
+            weight_decay=training.weight_decay,
+            max_grad_norm=training.max_grad_norm,
+            optim=training.optim,
+            gradient_checkpointing=training.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
+            logging_steps=training.logging_steps,
+            logging_first_step=True,
+            logging_nan_inf_filter=False,
+            seed=training.seed,
+            eval_strategy=strategy,
+            eval_steps=evaluation.steps,
+            # The best checkpoint can only be kept where one is written at each evaluation.
+            save_strategy=strategy if keeps_best else "steps",
+            save_steps=evaluation.steps if keeps_best else config.checkpoint.save_steps,
+            load_best_model_at_end=keeps_best,
+            metric_for_best_model="eval_loss" if keeps_best else None,
+            greater_is_better=False if keeps_best else None,
+            bf16=precision.autocast,
+            use_cpu=device() == "cpu",
+            dataloader_pin_memory=device() == "cuda",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            report_to=[],
+            log_level="error",
+        )
+    except (ValueError, KeyError) as error:
+        raise BadConfig(
+            str(error), where="training", mend="see the recipe's comments for what a knob accepts"
+        ) from error
+
+
+def _finish(trainer: FineTuner, method: Method, config: TrainConfig, folders: Folders, examples: Examples) -> None:
+    tell("progress", phase="saving", step=trainer.state.global_step, total_steps=trainer.state.max_steps)
+    if not trainer.args.should_save:
+        return
+    folders.output.mkdir(parents=True, exist_ok=True)
+    kind = method.save(trainer.accelerator.unwrap_model(trainer.model), folders.output, config)
+    tokenizer: Any = trainer.processing_class
+    tokenizer.save_pretrained(folders.output)
+    _save_generation_config(config.base, examples.ended_by, tokenizer, folders.output)
+    metrics = {**_results(trainer.latest), "trained_token_share": round(examples.share_trained, 4)}
+    manifest = complete(
+        folders.output,
+        kind=kind,
+        origin=trainer.origin,
+        step=trainer.state.global_step,
+        epoch=trainer.state.epoch,
+        metrics=dict(metrics),
+    )
+    for file in manifest.files:
+        if file.path.endswith(".safetensors"):
+            tell("artifact", path=str(folders.output / file.path), kind=kind, bytes=file.bytes)
+    log(f"done: {kind} in {folders.output}")
+    tell("result", model=str(folders.output), metrics=metrics)
+
+
+def _save_generation_config(base: str, ended_by: frozenset[int], tokenizer: Any, folder: Path) -> None:
+    """Whoever serves this model must stop at the tokens it was trained to end a turn with."""
+    generation = load_generation_config(base)
+    known = generation.eos_token_id
+    ends = {known} if isinstance(known, int) else set(known or ())
+    # What this model was trained to say comes first: some programs only look at the first one.
+    tokens = [*sorted(ended_by), *sorted(ends - ended_by)]
+    generation.eos_token_id = tokens[0] if len(tokens) == 1 else tokens or None
+    generation.pad_token_id = tokenizer.pad_token_id
+    generation.save_pretrained(folder)
+
+
+def _results(latest: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in latest.items() if isinstance(value, int | float) and math.isfinite(value)}

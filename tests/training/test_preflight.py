@@ -1,0 +1,105 @@
+"""What cannot fit is refused before the first step, with the nearest setting that does; what fits is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_resume import Training
+
+from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.preflight import Plan, preflight
+
+MIB = 2**20
+
+
+class FakeTrial:
+    """Takes 20 MiB and then 10 MiB a row, and saves 1 MiB."""
+
+    def __init__(self) -> None:
+        self.tried: list[int] = []
+        self.scored = 0
+        self.forgotten = 0
+
+    def batch_of(self, rows, *, longest):
+        return {"rows": torch.zeros(rows), "longest": torch.tensor(longest)}
+
+    def step(self, batch):
+        rows = len(batch["rows"])
+        self.tried.append(rows)
+        held = [bytearray(20 * MIB), *(bytearray(10 * MIB) for _ in range(rows))]
+        for piece in held:
+            piece[::4096] = b"x" * len(range(0, len(piece), 4096))
+
+    def score(self, batch):
+        self.scored += len(batch["rows"])
+
+    def save(self, folder):
+        (folder / "weights").write_bytes(bytes(MIB))
+
+    def forget(self):
+        self.forgotten += 1
+
+
+def plan(folder: Path, **changes) -> Plan:
+    fields = {"rows": 16, "accumulation": 2, "steps": 100, "trained_parameters": 1000, "checkpoints": 4}
+    return Plan(**{**fields, **changes}, folder=folder)
+
+
+def test_what_fits_is_measured(tmp_path):
+    """Memory, disk and time of a step; the batch is tried whole, scored, and forgotten."""
+    trial = FakeTrial()
+    found = preflight(trial, plan(tmp_path), scores=True)
+    assert trial.tried == [1, 2, 16, 16]
+    assert trial.scored == 16
+    assert trial.forgotten >= 4
+    assert 150 * MIB < found.memory_bytes < 260 * MIB
+    assert found.checkpoint_bytes == MIB + 8000
+    assert found.seconds_per_step > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_cannot_fit_is_never_tried(tmp_path):
+    """The kernel would kill the process: one and two rows say enough, and the mend names the largest that fits."""
+    trial = FakeTrial()
+    with pytest.raises(BadConfig) as refused:
+        preflight(trial, plan(tmp_path), scores=False, free_memory=lambda: 110 * MIB)
+    assert trial.tried == [1, 2]
+    rows = int(refused.value.mend.split("per_device_train_batch_size to ")[1].split(",")[0])
+    assert 5 <= rows <= 10
+    assert f"gradient_accumulation_steps to {2 * -(-16 // rows)}" in refused.value.mend
+
+
+def test_out_of_memory_on_the_device_is_refused_too(tmp_path):
+    """What the estimate missed and the device refused ends the same way."""
+
+    class Tight(FakeTrial):
+        def step(self, batch):
+            if len(batch["rows"]) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(BadConfig, match="does not fit into memory") as refused:
+        preflight(Tight(), plan(tmp_path), scores=False)
+    assert "per_device_train_batch_size to 8" in refused.value.mend
+
+
+def test_checkpoints_that_cannot_fit_are_refused(tmp_path):
+    """Four checkpoints and room for three: the mend names a limit that fits."""
+    with pytest.raises(BadConfig) as refused:
+        preflight(FakeTrial(), plan(tmp_path), scores=False, free_disk=lambda _: 3 * MIB + 50_000)
+    assert refused.value.mend == "set checkpoint.save_total_limit to 2"
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_a_preflight_changes_nothing(recipe, tiny_model, tmp_path):
+    """With and without it, a training with dropout has the same losses; it says what it found and how long it will take."""
+    with_it = Training(recipe, tmp_path / "with", tiny_model, max_steps=6).end()
+    without = Training(recipe, tmp_path / "without", tiny_model, max_steps=6, preflight=False).end()
+    assert with_it.losses == without.losses
+    assert with_it.told.said("preflight (")
+    assert not without.told.said("preflight (")
+    expected = [event["eta_seconds"] for event in with_it.told.of("progress") if "eta_seconds" in event]
+    assert len(expected) == 1
+    assert expected[0] > 0

@@ -1,0 +1,58 @@
+"""The recipes and the workers agree: what recipe.yaml offers is what the worker reads."""
+
+from __future__ import annotations
+
+import pytest
+from training_parts import RECIPES
+
+from tunesmith.demo.orders import DEMO_HYPERPARAMS
+from tunesmith.recipes import Recipe, read_recipe, resolve, to_yaml
+from tunesmith_workers.config import EvaluateConfig, TrainConfig, read_config
+from tunesmith_workers.faults import BadConfig
+
+KINDS = {"sft": TrainConfig, "lora": TrainConfig, "evaluate": EvaluateConfig}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_resolved_config_is_read_whole(name, tmp_path):
+    """The worker accepts exactly the knobs of the recipe, with no defaults of its own to fill in."""
+    recipe = read_recipe(RECIPES / name)
+    assert isinstance(recipe, Recipe), recipe
+    config = resolve(recipe, filled={"model.base": "some/model", "data.train_file": "rows.jsonl"})
+    path = tmp_path / "config.yaml"
+    path.write_bytes(to_yaml(config))
+    read = read_config(KINDS[name], path)
+    assert read.base == "some/model"
+    assert read.job.type == name
+
+
+def test_the_names_of_other_tools_are_understood():
+    """Requests written for well-known trainers mean the same here."""
+    request = {
+        "learning_rate": 1e-4,
+        "per_device_train_batch_size": 2,
+        "max_steps": 7,
+        "lora_config": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]},
+    }
+    config = resolve(read_recipe(RECIPES / "lora"), request=request, filled={"model.base": "m", "data.train_file": "d"})
+    assert config["training"]["max_steps"] == 7
+    assert config["lora"] == {**request["lora_config"], "merge": False}
+
+
+def test_the_demos_wishes_are_knobs_of_the_recipe():
+    """The demo can be started."""
+    filled = {"model.base": "m", "data.train_file": "d"}
+    config = resolve(read_recipe(RECIPES / "lora"), request=dict(DEMO_HYPERPARAMS), filled=filled)
+    assert config["training"]["max_steps"] == DEMO_HYPERPARAMS["training.max_steps"]
+
+
+def test_a_config_by_hand_may_leave_out_what_the_recipe_decides(tmp_path):
+    """Two lines are enough, numbers may be written as people write them, and a wrong key is named."""
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {base: m}\ntraining: {learning_rate: 1e-4}\n")
+    config = read_config(TrainConfig, path, RECIPES / "lora" / "recipe.yaml")
+    assert config.training.learning_rate == 1e-4
+    path.write_text("model: {base: m}\ntraining: {max_steps: many}\n")
+    with pytest.raises(BadConfig) as refused:
+        read_config(TrainConfig, path, RECIPES / "lora" / "recipe.yaml")
+    assert refused.value.where == f"{path}: training.max_steps"

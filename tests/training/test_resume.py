@@ -1,0 +1,133 @@
+"""Going on is exact: a training that was stopped or killed and resumed has the losses of one that ran straight."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from training_parts import RECIPES, Told, chat, environment
+
+from tunesmith_workers.checkpoints import is_complete, prune
+
+pytestmark = [pytest.mark.training]
+STEPS = 40
+# 26 rows of different lengths: 40 steps of 4 rows cross several epochs, the last batch of each is short.
+ROWS = [chat(f"say {'very ' * (number % 5)}{number}", str(number * 7)) for number in range(26)]
+
+
+@pytest.fixture(scope="module")
+def dropping_model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with dropout in its attention, so that random numbers matter in full training, too."""
+    folder = tmp_path_factory.mktemp("dropping") / "model"
+    folder.mkdir()
+    for file in tiny_model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
+    return folder
+
+
+class Training:
+    """One process of a recipe, with its log."""
+
+    def __init__(self, recipe: str, folder: Path, model: Path, resume_from: Path | None = None, **knobs) -> None:
+        folder.mkdir()
+        rows = folder.parent / "rows.jsonl"
+        rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        config = {
+            "model": {"base": str(model), "dtype": "float32"},
+            "data": {"train_file": str(rows)},
+            "training": {
+                "max_steps": STEPS,
+                "per_device_train_batch_size": 2,
+                "gradient_accumulation_steps": 2,
+                "learning_rate": 0.003,
+                "logging_steps": 1,
+                **knobs,
+            },
+            "checkpoint": {"save_steps": 5, "save_total_limit": 2},
+        }
+        if recipe == "lora":
+            config["lora"] = {"lora_dropout": 0.1}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        self.folder = folder
+        self._log = folder / "run.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["bash", str(RECIPES / recipe / "run.sh"), str(folder / "config.yaml")],
+                env={**environment(folder), "TUNESMITH_RESUME_FROM": str(resume_from or "")},
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def told(self) -> Told:
+        return Told(self._log.read_bytes())
+
+    @property
+    def losses(self) -> dict[int, float]:
+        return {event["step"]: event["loss"] for event in self.told.of("metrics") if "loss" in event}
+
+    def end(self) -> Training:
+        assert self.process.wait(100) == 0, self.told.text
+        return self
+
+    def signal_at(self, step: int, sign: signal.Signals) -> None:
+        deadline = time.monotonic() + 100
+        while max(self.losses, default=0) < step:
+            assert self.process.poll() is None, self.told.text
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        self.process.send_signal(sign)
+        self.process.wait(100)
+
+    def newest_checkpoint(self) -> Path:
+        complete = [path for path in (self.folder / "checkpoints").iterdir() if is_complete(path)]
+        return max(complete, key=lambda path: int(path.name.partition("-")[2]))
+
+
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_resuming_is_exact(recipe, dropping_model, tmp_path):
+    """40 steps straight against 17 and a cancel, and against 17 and a kill: every later loss is the same to 1e-6."""
+    straight = Training(recipe, tmp_path / "straight", dropping_model).end().losses
+    assert sorted(straight) == list(range(1, STEPS + 1))
+    for name, sign in (("cancelled", signal.SIGTERM), ("killed", signal.SIGKILL)):
+        first = Training(recipe, tmp_path / name, dropping_model)
+        first.signal_at(17, sign)
+        checkpoint = first.newest_checkpoint()
+        step = int(checkpoint.name.partition("-")[2])
+        assert step < STEPS
+        assert step >= 17 or sign is signal.SIGKILL
+        resumed = Training(recipe, tmp_path / f"{name}-resumed", dropping_model, resume_from=checkpoint).end().losses
+        assert sorted(resumed) == list(range(step + 1, STEPS + 1))
+        for later, loss in resumed.items():
+            assert loss == pytest.approx(straight[later], abs=1e-6), f"{name}, step {later}"
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(dropping_model, tiny_model, tmp_path):
+    """Another model or another shape of adapter: the run fails at once and says each difference."""
+    first = Training("lora", tmp_path / "first", dropping_model)
+    first.signal_at(5, signal.SIGTERM)
+    checkpoint = first.newest_checkpoint()
+    other = Training("lora", tmp_path / "other", tiny_model, resume_from=checkpoint)
+    assert other.process.wait(100) == 1
+    assert "model.base was" in other.told.error["text"]
+    (checkpoint / "manifest.json").unlink()
+    cut = Training("lora", tmp_path / "cut", dropping_model, resume_from=checkpoint)
+    assert cut.process.wait(100) == 1
+    assert "not a complete checkpoint" in cut.told.error["text"]
+    assert other.losses == cut.losses == {}
+
+
+def test_marked_checkpoints_are_not_pruned(tmp_path):
+    """A checkpoint with the KEEP file stays, however many newer ones there are."""
+    for step in (1, 2, 3, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-1" / "KEEP").touch()
+    prune(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-4"]

@@ -1,0 +1,96 @@
+"""What the training tests share: rows, starting a recipe, and reading what it told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunesmith.progress import read_line
+from tunesmith_workers.config import Folders, TrainConfig, read_config
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def chat(question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+COLOURS = [
+    chat(f"the colour of {thing}?", colour)
+    for thing, colour in (
+        ("grass", "green"),
+        ("sky", "blue"),
+        ("snow", "white"),
+        ("coal", "black"),
+        ("blood", "red"),
+        ("lemons", "yellow"),
+        ("the sea on a clear day", "blue"),
+        ("leaves in early summer", "green"),
+    )
+] * 4
+
+
+def config_and_folders(path: Path, recipe: str = "lora") -> tuple[TrainConfig, Folders]:
+    """What a worker makes of a config file."""
+    config = read_config(TrainConfig, path, RECIPES / recipe / "recipe.yaml")
+    return config, Folders(run=path.parent, output=path.parent / "output", resume_from=None)
+
+
+class Told:
+    """The events in what a process printed."""
+
+    def __init__(self, output: bytes) -> None:
+        self.text = output.decode(errors="replace")
+        self.events = [event for line in output.splitlines() if (event := read_line(line))]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [fields for found, fields in self.events if found == kind]
+
+    @property
+    def losses(self) -> list[float]:
+        return [fields["loss"] for fields in self.of("metrics") if "loss" in fields]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return next(fields for fields in reversed(self.of("message")) if fields["level"] == "error")
+
+    def said(self, words: str) -> bool:
+        return any(words in fields["text"] for fields in self.of("message"))
+
+
+def environment(run: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "TUNESMITH_PYTHON": sys.executable,
+        "TUNESMITH_RUN_DIR": str(run),
+        "TUNESMITH_OUTPUT_DIR": str(run / "output"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def run_recipe(recipe: str, config: Path) -> tuple[int, Told]:
+    """Start a recipe as the service does, and wait for it."""
+    finished = subprocess.run(
+        ["bash", str(RECIPES / recipe / "run.sh"), str(config)],
+        env=environment(config.parent),
+        capture_output=True,
+        check=False,
+        timeout=100,
+    )
+    return finished.returncode, Told(finished.stdout + b"\n" + finished.stderr)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    return content
