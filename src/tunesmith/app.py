@@ -18,7 +18,7 @@ from litestar.middleware import DefineMiddleware
 from tunesmith.access import KeyRing, KeySummary
 from tunesmith.api import callbacks as callback_door
 from tunesmith.api import checkpoints as checkpoint_door
-from tunesmith.api import documentation, experiments, keys, problems, runs, service
+from tunesmith.api import documentation, experiments, finetune, keys, problems, runs, service
 from tunesmith.api.access import AccessGuard
 from tunesmith.api.rooms import Rooms
 from tunesmith.api.telemetry import RequestTimer, RequestTimes
@@ -26,6 +26,7 @@ from tunesmith.callbacks import CallbackService, DeliverySummary
 from tunesmith.checkpoints import CheckpointBook, CheckpointSummary, Retention
 from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary
+from tunesmith.finetune import FunctionDoor
 from tunesmith.guarded import GuardedClient
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
@@ -65,8 +66,9 @@ def open_house(
     clock: Clock = utc_now,
     executor: Executor | None = None,
     gpu_probe: GpuProbe = find_gpus,
+    function: FunctionDoor | None = None,
 ) -> House:
-    """Open the journals and build the rooms. Holds no lock and starts nothing.
+    """Open the journals and build the rooms. Holds no lock and starts nothing. ``function`` is what POST /finetune calls.
 
     Raises:
         JournalDamaged: a record file does not check out.
@@ -87,7 +89,7 @@ def open_house(
     delivery_journal = Journal.open(paths.deliveries, Delivery, DeliverySummary, clock=clock, cached=256)
     client = GuardedClient(allow_private=settings.allow_private_urls)
     callbacks = CallbackService(journal=delivery_journal, client=client, secret_path=paths.webhook_secret, clock=clock)
-    reporter = Reporter(book, callbacks)
+    reporter = Reporter(book, callbacks, paths)
 
     async def hear(run_id: str, events: tuple[Event, ...], before: Progress) -> None:
         await reporter.heard(run_id, events, before)
@@ -151,6 +153,8 @@ def open_house(
         slots=slots,
         checkpoints=checkpoints,
         callbacks=callbacks,
+        client=client,
+        function=function,
     )
     return House(
         rooms=rooms,
@@ -171,6 +175,7 @@ def create_app(house: House) -> Litestar:
             *runs.HANDLERS,
             *checkpoint_door.HANDLERS,
             *callback_door.HANDLERS,
+            *finetune.HANDLERS,
             *keys.HANDLERS,
         ],
         middleware=[

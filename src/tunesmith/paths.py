@@ -115,6 +115,16 @@ class StatePaths:
     def models(self) -> Path:
         return self.root / "models"
 
+    @property
+    def finetuned(self) -> Path:
+        """Where the finetune door writes, unless a setting says otherwise."""
+        return self.root / "finetuned"
+
+    @property
+    def downloads(self) -> Path:
+        """Datasets fetched for built-in recipes, a folder for each request."""
+        return self.root / "downloads"
+
     def create(self) -> None:
         """Make the folders that must exist before the server starts."""
         for folder in (self.root, self.runs_folder, self.models):

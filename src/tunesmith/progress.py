@@ -20,6 +20,7 @@ import math
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -45,10 +46,14 @@ def emit(kind: Kind, /, **fields: Any) -> None:
 
     NaN and infinity become null; what is no Unicode in a text, such as a strange file name, becomes question marks.
     """
-    line = _encoder.encode({"tunesmith": kind, **_writable(fields), "at": round(time.time(), 3)})
     sys.stdout.flush()
-    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.write(event_line(kind, fields))
     sys.stdout.buffer.flush()
+
+
+def event_line(kind: Kind, fields: Mapping[str, Any]) -> bytes:
+    """What ``emit`` prints, for a process that keeps standard output for something else."""
+    return _encoder.encode({"tunesmith": kind, **_writable(dict(fields)), "at": round(time.time(), 3)}) + b"\n"
 
 
 def read_line(line: bytes) -> tuple[str, dict[str, Any]] | None:

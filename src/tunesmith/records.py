@@ -202,6 +202,8 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     every_epochs: Annotated[int, msgspec.Meta(ge=1)] | None = None
     shape: Literal["tunesmith", "finetune"] = "tunesmith"
     """What a body looks like: type, timestamp and data, or a result as the finetune door defines it."""
+    task_id: str = ""
+    """What a result is sent back with; without it the run's id. For the shape finetune only."""
 
 
 class Run(Record, frozen=True, kw_only=True):

@@ -17,7 +17,9 @@ import structlog
 
 from tunesmith.callbacks import CallbackService, Occurrence, which
 from tunesmith.errors import InvalidInput, OutOfSpace, TooLarge, TunesmithError
+from tunesmith.finetune_shape import END, FinetuneShape
 from tunesmith.journal import Entry
+from tunesmith.paths import StatePaths
 from tunesmith.records import Callback, CallbackEvent, Progress, Run
 from tunesmith.runs import RunBook
 from tunesmith.runs.fold import Event
@@ -31,8 +33,9 @@ _NOT_METRICS = ("step", "total_steps", "epoch", "at")
 class Reporter:
     """Offers states, metrics, checkpoints and the end of every run that names a callback."""
 
-    def __init__(self, book: RunBook, callbacks: CallbackService) -> None:
+    def __init__(self, book: RunBook, callbacks: CallbackService, paths: StatePaths) -> None:
         self._book = book
+        self._finetune = FinetuneShape(paths)
         self._callbacks = callbacks
         self._changed: dict[str, None] = {}
         """Runs whose states have to be looked at, in order."""
@@ -79,6 +82,10 @@ class Reporter:
         if run.callback is None:
             return
         await self._offer_states(run)
+        if run.callback.shape == "finetune":
+            async for message in self._finetune.results(run, run.callback, events, before):
+                await self._send(run, run.callback, message.kind, message.key, message.body)
+            return
         step, epoch = before.step, before.epoch
         for event in events:
             if event.kind == "checkpoint":
@@ -99,6 +106,10 @@ class Reporter:
     async def _offer_states(self, run: Run) -> None:
         async with self._locks.setdefault(run.id, asyncio.Lock()):
             for number, (entry, then) in enumerate(self._book.history(run.id)):
+                if run.callback is not None and run.callback.shape == "finetune":
+                    if then.state.final:
+                        await self._offer_end(then, run.callback, entry)
+                    continue
                 key = f"state#{number}"
                 if self._callbacks.offered(run.id, key):
                     continue
@@ -131,14 +142,34 @@ class Reporter:
         }
         await self._offer(run, Occurrence(kind=CallbackEvent.FINAL), "final", fields)
 
+    async def _offer_end(self, run: Run, callback: Callback, entry: Entry) -> None:
+        """A function's final result was offered when it was read, and then there is nothing to add."""
+        if not self._callbacks.offered(run.id, END):
+            message = await self._finetune.end(run, callback)
+            await self._send(run, callback, message.kind, message.key, message.body, at=entry.at)
+
     async def _offer(self, run: Run, occurrence: Occurrence, key: str, fields: dict[str, Any]) -> None:
         callback: Callback | None = run.callback
         if callback is None or not which(callback, occurrence):
             return
         told = {name: value for name, value in fields.items() if name != "at"}
         data = msgspec.to_builtins({"run_id": run.id, "experiment_id": run.experiment_id, **told})
+        await self._send(run, callback, occurrence.kind, key, data, at=_moment(fields.get("at")))
+
+    async def _send(
+        self,
+        run: Run,
+        callback: Callback,
+        kind: CallbackEvent,
+        key: str,
+        body: dict[str, Any],
+        *,
+        at: datetime | None = None,
+    ) -> None:
+        if kind not in callback.events:
+            return
         try:
-            await self._callbacks.offer(run.id, callback, occurrence.kind, key, data, at=_moment(fields.get("at")))
+            await self._callbacks.offer(run.id, callback, kind, key, body, at=at)
         except (InvalidInput, TooLarge) as error:
             # What a process printed cannot be sent as it is; the others are not kept waiting for it.
             _log.warning("callback_not_offered", run_id=run.id, key=key, reason=str(error))

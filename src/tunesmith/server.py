@@ -16,6 +16,7 @@ import uvicorn
 
 from tunesmith.app import create_app, open_house
 from tunesmith.errors import SettingsInvalid
+from tunesmith.finetune import FunctionDoor
 from tunesmith.paths import StatePaths
 from tunesmith.settings import Settings
 from tunesmith.state_lock import StateLock
@@ -28,8 +29,8 @@ _BACKLOG = 2048
 _SWITCH_INTERVAL_SECONDS = 0.0002
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
+def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; ``function`` is what POST /finetune calls, instead of built-in recipes.
 
     Raises:
         StateFolderUnusable, JournalDamaged, SettingsInvalid: it cannot start; nothing was changed.
@@ -38,7 +39,7 @@ def serve(settings: Settings) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     paths = StatePaths(settings.state_dir)
     with StateLock.acquire(paths.lock, None) as lock:
-        house = open_house(settings)
+        house = open_house(settings, function=function)
         listener = _listen(settings)
         address = _address(settings, listener)
         lock.set_address(address)

@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     start_deadline_seconds: Seconds = 60.0
     max_upload_bytes: Count = 100 * 1024 * 1024
     max_train_config_bytes: Count = 5 * 1024 * 1024
+    max_download_bytes: Count = 2 * 1024**3
     allow_private_urls: bool = False
     default_model: str = ""
     aliases: dict[str, str] = {}
@@ -71,6 +72,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "start_deadline_seconds": "how long a run may stay in `starting`",
     "max_upload_bytes": "largest file accepted in one upload",
     "max_train_config_bytes": "largest train config accepted",
+    "max_download_bytes": "largest dataset that is fetched from an address",
     "allow_private_urls": "whether datasets and callbacks may name private addresses",
     "default_model": "model that chat uses when a request names none",
     "aliases": "model names and the model references they stand for",

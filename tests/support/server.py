@@ -76,11 +76,9 @@ class ServerProcess:
     def up(self) -> None:
         """Start, and wait until it is healthy. Once it had a port, it comes back on the same one."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "tunesmith", "serve", "--port", str(self._port)]
-        command += ["--state-dir", str(self.state_dir), "--recipes-dir", str(self.recipes_dir), *self._flags]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command,
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -89,6 +87,10 @@ class ServerProcess:
             )
         self._wait_until_healthy()
         self._port = int(self.url.rpartition(":")[2])
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-m", "tunesmith", "serve", "--port", str(self._port)]
+        return [*command, "--state-dir", str(self.state_dir), "--recipes-dir", str(self.recipes_dir), *self._flags]
 
     def kill9(self) -> None:
         """End it as a power cut would; runs go on."""

@@ -44,9 +44,10 @@ def imported_by(statement: str) -> set[str]:
         "import tunesmith.app, tunesmith.server",
         "import tunesmith.cli, tunesmith.cli.serve, tunesmith.cli.runs, tunesmith.cli.logs, tunesmith.cli.watch",
         "import tunesmith.testing",
+        "from tunesmith import FinetuneAPI; import tunesmith.finetune.worker",
         A_WHOLE_APPLICATION,
     ],
-    ids=["package", "server", "command line", "fakes", "a whole application"],
+    ids=["package", "server", "command line", "fakes", "finetuning", "a whole application"],
 )
 def test_the_control_plane_loads_nothing_heavy(statement):
     """It starts in well under a second, and no training library can take it down."""

@@ -12,6 +12,8 @@ from tunesmith.access import KeyRing
 from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook
 from tunesmith.experiments import ExperimentService
+from tunesmith.finetune import FunctionDoor
+from tunesmith.guarded import GuardedClient
 from tunesmith.recipes import RecipeBook
 from tunesmith.runner import Slots
 from tunesmith.runs import RunService, Scheduler
@@ -33,6 +35,9 @@ class Rooms:
     slots: Slots
     checkpoints: CheckpointBook
     callbacks: CallbackService
+    client: GuardedClient
+    function: FunctionDoor | None = None
+    """What the finetune door calls; without it, built-in recipes."""
 
 
 def rooms(request: HttpRequest) -> Rooms:

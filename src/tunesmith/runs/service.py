@@ -49,6 +49,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     seed: int | None = None
     callback: Callback | None = None
+    filled: Mapping[str, Any] = {}
+    """What the door itself sets in the config, by dotted path. Never what a caller wrote: it is not checked."""
     parent_run_id: str | None = None
     resume_from: str | None = None
 
@@ -114,12 +116,6 @@ class RunService:
         return await self._record(*await anyio.to_thread.run_sync(self._prepare, request))
 
     async def _vet_callback(self, callback: Callback) -> None:
-        if callback.shape != "tunesmith":
-            raise InvalidInput(
-                f"the shape {callback.shape!r} is only for runs of the finetune door",
-                where="callback.shape",
-                mend="leave it out",
-            )
         try:
             await self._vet_url(callback.url)
         except InvalidInput as error:
@@ -239,7 +235,7 @@ class RunService:
             if not 0 <= request.seed <= _LARGEST_SEED:
                 raise InvalidInput(f"must lie between 0 and {_LARGEST_SEED}", where="seed", mend="choose another")
             filled["training.seed"] = request.seed
-        return filled
+        return {**filled, **request.filled}
 
     def _demand(self, recipe: Recipe, wanted: Resources) -> tuple[Demand, tuple[str, ...]]:
         if wanted.count is not None and wanted.count < 0:
@@ -372,6 +368,10 @@ class RunService:
 
     def close_followers(self) -> None:
         self._live.close()
+
+    def file(self, name: str, where: str) -> Path:
+        """A file that a request names, for a door that has one more. Raises MissingReference or Forbidden."""
+        return self._references.file(name, where)
 
     def folder(self, run_id: str) -> Path:
         return self._paths.run(run_id).folder

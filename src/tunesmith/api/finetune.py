@@ -1,0 +1,248 @@
+"""The finetune door: POST /finetune trains with the function this server was started with, or with a built-in recipe."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio.to_thread
+import msgspec
+from litestar import post
+from litestar.params import JSONBody
+
+from tunesmith.api.access import NEEDS_WRITE
+from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.errors import Conflict, Fault, Forbidden, InvalidInput, MissingReference, OutOfSpace, TunesmithError
+from tunesmith.files import NO_ROOM
+from tunesmith.finetune import (
+    RECIPE,
+    CustomizedInput,
+    Data,
+    FinetuneRequest,
+    FunctionDoor,
+    Job,
+    Model,
+    Training,
+    is_address,
+    read_request,
+    write_job,
+)
+from tunesmith.paths import StatePaths
+from tunesmith.records import Callback, CallbackEvent, Dataset, Run, RunState, new_id, utc_now
+from tunesmith.runs import RunRequest
+
+_BUILT_IN = {"full": "sft", "lora": "lora"}
+_TOLD = (CallbackEvent.METRICS, CallbackEvent.FINAL)
+
+
+class FinetuneBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The request, as far as the document says it. What is really checked, and all at once, is the JSON itself."""
+
+    task_id: Annotated[Any, msgspec.Meta(description="comes back in every callback and names a folder")] = None
+    call_back_api: Annotated[Any, msgspec.Meta(description="http(s) address of the receiver")] = None
+    input_content: Annotated[
+        Any,
+        msgspec.Meta(
+            description="`customized_input` with `train_dataset_path`, `valid_dataset_path` and `test_dataset_path`: "
+            "files or http(s) addresses"
+        ),
+    ] = None
+    param_dict: Annotated[
+        Any,
+        msgspec.Meta(
+            description="`finetune_mode` (`full` or `lora`), `config_param` (an object), `show_frequecy` (or "
+            "`show_frequency`), `measurement` (`step` or `epoch`), `total_epoch_number`, `batch_size`, `lr`"
+        ),
+    ] = None
+
+
+class FinetuneAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What was begun; all else comes by callback."""
+
+    task_id: str
+    run_id: str
+    status: RunState
+    output_model_path: str
+    output_log_path: str
+
+
+@post("/finetune", opt=NEEDS_WRITE, tags=["Finetune"], status_code=200)
+async def finetune(request: HttpRequest, data: JSONBody[FinetuneBody]) -> FinetuneAnswer:
+    """Train, and tell `call_back_api` every `show_frequecy` steps or epochs, and at the end. A bad request names every fault.
+
+    Every field is required, and no other is allowed.
+    """
+    del data  # a struct keeps no more than its own fields, and stops at the first fault
+    house = rooms(request)
+    given: dict[str, Any] = await request.json()
+    wanted, faults = read_request(given)
+    datasets = await _refer(house, given, faults)
+    assert wanted is not None  # or it had faults, and they were raised
+    if house.function is None:
+        return await _built_in(house, wanted, datasets)
+    return await _own(house, house.function, wanted, datasets)
+
+
+async def _refer(house: Rooms, data: dict[str, Any], shape_faults: list[Fault]) -> dict[str, str]:
+    """The datasets, local ones as full paths. Looks at whatever can be looked at, and raises with all faults at once."""
+    found: list[TunesmithError] = []
+    url = data.get("call_back_api")
+    if isinstance(url, str) and url:
+        found += await _vetted(house, url, "call_back_api")
+    content = data.get("input_content")
+    named = content.get("customized_input") if isinstance(content, dict) else None
+    datasets: dict[str, str] = {}
+    for name in CustomizedInput.__struct_fields__:
+        dataset = named.get(name) if isinstance(named, dict) else None
+        where = f"input_content.customized_input.{name}"
+        if not isinstance(dataset, str) or not dataset:
+            continue
+        if is_address(dataset):
+            found += await _vetted(house, dataset, where)
+            datasets[name] = dataset
+            continue
+        try:
+            datasets[name] = str(await anyio.to_thread.run_sync(house.runs.file, dataset, where))
+        except (MissingReference, Forbidden) as error:
+            found.append(error)
+    _refuse(shape_faults, found)
+    return datasets
+
+
+async def _vetted(house: Rooms, url: str, where: str) -> list[TunesmithError]:
+    try:
+        await house.client.vet(url)
+    except InvalidInput as error:
+        return [InvalidInput(error.message, where=where, mend=error.mend)]
+    return []
+
+
+def _refuse(shape_faults: list[Fault], found: list[TunesmithError]) -> None:
+    if not shape_faults and not found:
+        return
+    faults = shape_faults + [Fault(message=one.message, where=one.where, mend=one.mend) for one in found]
+    kinds = {type(one) for one in found}
+    # Where all of it is of one kind, the status says which.
+    kind = InvalidInput if shape_faults or len(kinds) != 1 else kinds.pop()
+    raise kind(
+        "the request has " + ("one fault" if len(faults) == 1 else f"{len(faults)} faults"), faults=tuple(faults)
+    )
+
+
+async def _own(house: Rooms, door: FunctionDoor, wanted: FinetuneRequest, datasets: dict[str, str]) -> FinetuneAnswer:
+    place = await anyio.to_thread.run_sync(_make_place, _finetuned(house) / door.model_name, wanted.task_id, utc_now())
+    output, log = str(place / "model_files"), str(place / "finetune.log")
+    params = wanted.param_dict
+    job = Job(
+        model=Model(path=door.model_path, output_path=output, log_path=log),
+        data=Data(
+            train=datasets["train_dataset_path"],
+            valid=datasets["valid_dataset_path"],
+            test=datasets["test_dataset_path"],
+            max_download_bytes=house.settings.max_download_bytes,
+            allow_private_urls=house.settings.allow_private_urls,
+        ),
+        training=Training(
+            file=door.function.file,
+            module=door.function.module,
+            function=door.function.name,
+            show_frequency=params.show_frequecy,
+            measurement=params.measurement,
+            total_epoch_number=params.total_epoch_number,
+            param_dict=msgspec.to_builtins(params),
+        ),
+    )
+    try:
+        run = await house.runs.create(
+            RunRequest(
+                recipe=RECIPE,
+                notes=f"finetune task {wanted.task_id}",
+                filled=write_job(job),
+                callback=Callback(url=wanted.call_back_api, events=_TOLD, shape="finetune", task_id=wanted.task_id),
+            )
+        )
+    except TunesmithError:
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+        raise
+    return _answer(wanted, run, output, log)
+
+
+def _finetuned(house: Rooms) -> Path:
+    return (house.settings.finetuned_dir or StatePaths(house.settings.state_dir).finetuned).resolve()
+
+
+def _make_place(folder: Path, task_id: str, now: datetime) -> Path:
+    place = folder / f"{now:%Y%m%d%H%M%S}_{task_id}"
+    try:
+        (place / "model_files").mkdir(parents=True)
+    except FileExistsError as error:
+        raise Conflict(
+            f"task {task_id} was begun in this very second", where="task_id", mend="wait for it, or name another"
+        ) from error
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise OutOfSpace("no room for the output", where=str(place), mend="free some space") from error
+        raise
+    return place
+
+
+async def _built_in(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) -> FinetuneAnswer:
+    params = wanted.param_dict
+    folder = StatePaths(house.settings.state_dir).downloads / new_id("dl")
+    local = await _fetched(house, datasets, folder)
+    knobs = {name: value for name, value in params.config_param.items() if name != "model"}
+    by_epoch = params.measurement == "epoch"
+    model = params.config_param.get("model") or house.settings.default_model
+    if not isinstance(model, str):
+        raise InvalidInput("must be text", where="param_dict.config_param.model", mend="name a model reference")
+    run = await house.runs.create(
+        RunRequest(
+            recipe=_BUILT_IN[params.finetune_mode],
+            model=model or None,
+            dataset=Dataset(name=local["train_dataset_path"]),
+            hyperparams={
+                "training.num_train_epochs": float(params.total_epoch_number),
+                "training.per_device_train_batch_size": params.batch_size,
+                "training.learning_rate": params.lr,
+                "training.logging_steps": 1 if by_epoch else min(5, params.show_frequecy),
+                **knobs,
+            },
+            notes=f"finetune task {wanted.task_id}",
+            filled={"data.validation_file": local["valid_dataset_path"]},
+            callback=Callback(
+                url=wanted.call_back_api,
+                events=_TOLD,
+                every_epochs=params.show_frequecy if by_epoch else None,
+                every_steps=None if by_epoch else params.show_frequecy,
+                shape="finetune",
+                task_id=wanted.task_id,
+            ),
+        )
+    )
+    run_folder = house.runs.folder(run.id).resolve()
+    return _answer(wanted, run, str(run_folder / "output"), str(run_folder / "run.log"))
+
+
+async def _fetched(house: Rooms, datasets: dict[str, str], folder: Path) -> dict[str, str]:
+    """Local files as they are. A built-in recipe reads its data when it is queued, so addresses are fetched before."""
+    local = dict(datasets)
+    for name, dataset in datasets.items():
+        if is_address(dataset):
+            await anyio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True))
+            suffix = ".json" if dataset.partition("?")[0].endswith(".json") else ".jsonl"
+            into = folder / f"{name}{suffix}"
+            got = await house.client.download(dataset, into, max_bytes=house.settings.max_download_bytes)
+            local[name] = str(got.path.resolve())
+    return local
+
+
+def _answer(wanted: FinetuneRequest, run: Run, output: str, log: str) -> FinetuneAnswer:
+    return FinetuneAnswer(
+        task_id=wanted.task_id, run_id=run.id, status=run.state, output_model_path=output, output_log_path=log
+    )
+
+
+HANDLERS = [finetune]

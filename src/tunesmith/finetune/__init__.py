@@ -1,0 +1,28 @@
+"""Running somebody's own training function: which one it is, what it is called with, what it may answer.
+
+Nothing here imports torch; the function may. HTTP and callbacks are not known here: a result becomes a file and an event
+in the log, and the reporter tells whoever asked.
+"""
+
+from tunesmith.finetune.datasets import is_address
+from tunesmith.finetune.function import FunctionReference, refer_to
+from tunesmith.finetune.job import RECIPE, RECIPES_FOLDER, Data, FunctionDoor, Job, Model, Training, write_job
+from tunesmith.finetune.request import CustomizedInput, FinetuneRequest, name_faults, read_request
+
+__all__ = [
+    "RECIPE",
+    "RECIPES_FOLDER",
+    "CustomizedInput",
+    "Data",
+    "FinetuneRequest",
+    "FunctionDoor",
+    "FunctionReference",
+    "Job",
+    "Model",
+    "Training",
+    "is_address",
+    "name_faults",
+    "read_request",
+    "refer_to",
+    "write_job",
+]
