@@ -5,7 +5,6 @@ python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[all,dev]
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,45 +16,45 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_external_run = False
 
 _BIN = Path(sys.executable).parent
-_ENV = {"PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+"""Where the programs beside nox are, also when its environment was not activated."""
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, formatting, and the walls between the rooms."""
-    session.run("ruff", "check", ".", env=_ENV)
-    session.run("ruff", "format", "--check", ".", env=_ENV)
-    session.run("lint-imports", env=_ENV)
+    session.run(str(_BIN / "ruff"), "check", ".")
+    session.run(str(_BIN / "ruff"), "format", "--check", ".")
+    session.run(str(_BIN / "lint-imports"))
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types in everything below src."""
-    session.run("mypy", env=_ENV)
+    session.run(str(_BIN / "mypy"))
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default suite, with coverage of the control plane."""
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=_ENV)
-    session.run("coverage", "combine", "-q", env=_ENV)
-    session.run("coverage", "report", env=_ENV)
+    session.run(str(_BIN / "coverage"), "run", "-m", "pytest", *session.posargs)
+    session.run(str(_BIN / "coverage"), "combine", "-q")
+    session.run(str(_BIN / "coverage"), "report")
 
 
 @nox.session
 def torture(session: nox.Session) -> None:
     """Slow and repetitive: every failpoint, random kills, big logs. Bounded in count and time."""
-    session.run("pytest", "-m", "torture", "--timeout", "1800", *session.posargs, env=_ENV)
+    session.run(str(_BIN / "pytest"), "-m", "torture", "--timeout", "1800", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measurements beside their rivals, printed as ratios. Names of benchmarks may be given."""
     for name in session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*.py")):
-        session.run("python", f"benchmarks/{name}.py", env=_ENV)
+        session.run(sys.executable, f"benchmarks/{name}.py")
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Fine-tune a real model on this machine, over HTTP, and show its scores before and after."""
-    session.run("tunesmith", "demo", *session.posargs, env=_ENV)
+    session.run(str(_BIN / "tunesmith"), "demo", *session.posargs)

@@ -224,6 +224,7 @@ def llamafactory(folder, model, steps, python):
         "lr_scheduler_type": "linear",
         "warmup_steps": 0,
         "bf16": True,
+        "use_cpu": True,  # its documented precision is refused on a CPU that is not chosen
         "report_to": "none",
         "seed": SEED,
     }
