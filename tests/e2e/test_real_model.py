@@ -91,7 +91,8 @@ def test_twenty_kills_of_the_server_do_not_touch_a_training(server, demo):
 
 def test_a_cancelled_training_leaves_a_complete_checkpoint(server, demo):
     """Cancel answers with a checkpoint that has its manifest, and says the same when asked again."""
-    with server.client(timeout=120) as client:
+    with server.client() as client:
+        client.timeout = 120
         run = start(
             client,
             dataset={"name": str(demo.state_dir / "demo" / "train.jsonl")},
