@@ -16,9 +16,9 @@ COUNTS = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import time
 from tunesmith.progress import emit
-for step in range(1, 121):
+for step in range(1, 301):
     print(f"line {step} é", flush=True)
-    emit("metrics", step=step, total_steps=120, loss=1 / step)
+    emit("metrics", step=step, total_steps=300, loss=1 / step)
     time.sleep(0.02)
 '
 """
@@ -87,10 +87,10 @@ def test_a_training_survives_its_server_many_times(server):
         run = wait_for_run(client, run_id)
         assert (run["status"], run["exit"]["code"], run["attempt"]) == ("succeeded", 0, 1)
         lines = [text for text in log_lines(client, run_id) if text.startswith("line")]
-        assert lines == [f"line {step} é" for step in range(1, 121)]
+        assert lines == [f"line {step} é" for step in range(1, 301)]
         metrics = client.get(f"/v1/runs/{run_id}/metrics").json()["metrics"]
-        assert [point["step"] for point in metrics] == list(range(1, 121))
-        assert run["metrics"]["loss"] == pytest.approx(1 / 120)
+        assert [point["step"] for point in metrics] == list(range(1, 301))
+        assert run["metrics"]["loss"] == pytest.approx(1 / 300)
 
 
 @pytest.mark.parametrize(
