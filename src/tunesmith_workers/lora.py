@@ -61,8 +61,13 @@ def _required(config: TrainConfig) -> Lora:
 def main() -> None:
     stop = StopRequest().listen()
     config, folders = read_arguments(TrainConfig)
-    from tunesmith_workers.training import train  # noqa: PLC0415  # seconds of imports, inside what reports faults
+    # Seconds of imports, inside what reports faults.
+    from tunesmith_workers.memory import keep_freed_memory  # noqa: PLC0415
+    from tunesmith_workers.models import device  # noqa: PLC0415
+    from tunesmith_workers.training import train  # noqa: PLC0415
 
+    if device() == "cpu":
+        keep_freed_memory()
     train(LowRankTraining(), config, folders, stop)
 
 
