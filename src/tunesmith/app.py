@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import anyio
@@ -16,25 +16,55 @@ from litestar import Litestar
 from litestar.middleware import DefineMiddleware
 
 from tunesmith.access import KeyRing, KeySummary
+from tunesmith.api import artifacts, documentation, experiments, finetune, keys, problems, projects, runs, service
 from tunesmith.api import callbacks as callback_door
 from tunesmith.api import checkpoints as checkpoint_door
-from tunesmith.api import documentation, experiments, finetune, keys, problems, runs, service
+from tunesmith.api import data as data_door
+from tunesmith.api import datasets as dataset_door
+from tunesmith.api import deid as deid_door
+from tunesmith.api import previews as preview_door
 from tunesmith.api.access import AccessGuard
 from tunesmith.api.rooms import Rooms
 from tunesmith.api.telemetry import RequestTimer, RequestTimes
 from tunesmith.callbacks import CallbackService, DeliverySummary
 from tunesmith.checkpoints import CheckpointBook, CheckpointSummary, Retention
+from tunesmith.datasets import (
+    DatasetService,
+    DatasetSummary,
+    Lookup,
+    TrainConfigs,
+    TrainConfigSummary,
+    UploadService,
+    UploadSummary,
+)
+from tunesmith.deid import DeidService
 from tunesmith.errors import SettingsInvalid, TunesmithError
-from tunesmith.experiments import ExperimentService, ExperimentSummary
+from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor
 from tunesmith.guarded import GuardedClient
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
+from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
-from tunesmith.records import Checkpoint, Clock, Delivery, Experiment, Key, Progress, Run, utc_now
+from tunesmith.records import (
+    ArtifactTags,
+    Checkpoint,
+    Clock,
+    Dataset,
+    Delivery,
+    Experiment,
+    Key,
+    Progress,
+    Run,
+    TrainConfigFile,
+    Upload,
+    utc_now,
+)
 from tunesmith.reporter import Reporter
-from tunesmith.runner import Demand, Executor, GpuProbe, LocalExecutor, Slots, find_gpus
+from tunesmith.runner import Demand, Executor, GpuProbe, LocalExecutor, Slots, WorkerCalls, find_gpus
 from tunesmith.runs import (
+    ArtifactBook,
+    ArtifactSummary,
     LiveRuns,
     References,
     RunBook,
@@ -59,6 +89,44 @@ class House:
     client: GuardedClient
     journals: tuple[Journal[Any, Any], ...]
 
+    def let_go(self) -> None:
+        """End what would keep a server from stopping: event streams, and uploads that are coming in."""
+        self.rooms.runs.close_followers()
+        self.rooms.uploads.close()
+
+
+@dataclass(frozen=True)
+class _Journals:
+    """Every journal of a state folder, opened in the order of ``StatePaths.journals``."""
+
+    keys: Journal[Key, KeySummary]
+    experiments: Journal[Experiment, ExperimentSummary]
+    runs: Journal[Run, RunSummary]
+    checkpoints: Journal[Checkpoint, CheckpointSummary]
+    deliveries: Journal[Delivery, DeliverySummary]
+    artifacts: Journal[ArtifactTags, ArtifactSummary]
+    datasets: Journal[Dataset, DatasetSummary]
+    uploads: Journal[Upload, UploadSummary]
+    train_configs: Journal[TrainConfigFile, TrainConfigSummary]
+
+    @classmethod
+    def open(cls, paths: StatePaths, clock: Clock) -> _Journals:
+        return cls(
+            keys=Journal.open(paths.keys, Key, KeySummary, clock=clock),
+            experiments=Journal.open(paths.experiments, Experiment, ExperimentSummary, clock=clock),
+            runs=Journal.open(paths.runs, Run, RunSummary, clock=clock),
+            checkpoints=Journal.open(paths.checkpoints, Checkpoint, CheckpointSummary, clock=clock),
+            deliveries=Journal.open(paths.deliveries, Delivery, DeliverySummary, clock=clock, cached=256),
+            artifacts=Journal.open(paths.artifacts, ArtifactTags, ArtifactSummary, clock=clock),
+            datasets=Journal.open(paths.datasets, Dataset, DatasetSummary, clock=clock),
+            uploads=Journal.open(paths.uploads, Upload, UploadSummary, clock=clock),
+            train_configs=Journal.open(paths.train_configs, TrainConfigFile, TrainConfigSummary, clock=clock),
+        )
+
+    @property
+    def all(self) -> tuple[Journal[Any, Any], ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))
+
 
 def open_house(
     settings: Settings,
@@ -76,19 +144,17 @@ def open_house(
     """
     paths = StatePaths(settings.state_dir)
     paths.create()
-    key_journal = Journal.open(paths.keys, Key, KeySummary, clock=clock)
-    experiment_journal = Journal.open(paths.experiments, Experiment, ExperimentSummary, clock=clock)
-    run_journal = Journal.open(paths.runs, Run, RunSummary, clock=clock)
-    key_ring = KeyRing(key_journal, clock)
+    journals = _Journals.open(paths, clock)
+    key_ring = KeyRing(journals.keys, clock)
     _refuse_open_bind(settings, key_ring)
-    book = RunBook(run_journal)
-    checkpoint_journal = Journal.open(paths.checkpoints, Checkpoint, CheckpointSummary, clock=clock)
-    checkpoints = CheckpointBook(checkpoint_journal, paths, clock)
+    book = RunBook(journals.runs)
+    checkpoints = CheckpointBook(journals.checkpoints, paths, clock)
     retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(book.unfinished()))
 
-    delivery_journal = Journal.open(paths.deliveries, Delivery, DeliverySummary, clock=clock, cached=256)
     client = GuardedClient(allow_private=settings.allow_private_urls)
-    callbacks = CallbackService(journal=delivery_journal, client=client, secret_path=paths.webhook_secret, clock=clock)
+    callbacks = CallbackService(
+        journal=journals.deliveries, client=client, secret_path=paths.webhook_secret, clock=clock
+    )
     reporter = Reporter(book, callbacks, paths)
 
     async def hear(run_id: str, events: tuple[Event, ...], before: Progress) -> None:
@@ -125,13 +191,28 @@ def open_house(
         demand_of=_demand,
         launch_of=lambda run, gpus: run_service.launch(run, gpus),  # noqa: PLW0108  # the service is built just below
     )
+    uploads = UploadService(journals.uploads, paths, clock)
+    train_configs = TrainConfigs(journals.train_configs, paths, recipes, clock, settings.max_train_config_bytes)
+    datasets = DatasetService(
+        journal=journals.datasets,
+        uploads=uploads,
+        configs=train_configs,
+        unfinished=lambda: run_service.unfinished(),  # noqa: PLW0108  # the service is built just below
+        clock=clock,
+    )
+    lookup = Lookup(datasets, uploads, train_configs)
     run_service = RunService(
         book=book,
         live=live,
         scheduler=scheduler,
         recipes=recipes,
         references=References(
-            roots=settings.roots, aliases=settings.aliases, paths=paths, book=book, checkpoint=checkpoints.referenced
+            roots=settings.roots,
+            aliases=settings.aliases,
+            paths=paths,
+            book=book,
+            checkpoint=checkpoints.referenced,
+            uploaded=lookup.files_of,
         ),
         checkpoints=checkpoints,
         vet_url=client.vet,
@@ -139,29 +220,40 @@ def open_house(
         paths=paths,
         clock=clock,
         max_train_config_bytes=settings.max_train_config_bytes,
+        config_for=datasets.config_for,
     )
-    run_journal.on_commit(live.committed)
-    run_journal.on_commit(scheduler.committed)
-    run_journal.on_commit(reporter.committed)
+    for listener in (live.committed, scheduler.committed, reporter.committed):
+        journals.runs.on_commit(listener)
+    calls = WorkerCalls()
     rooms = Rooms(
         settings=settings,
         keys=key_ring,
         recipes=recipes,
-        experiments=ExperimentService(experiment_journal, clock),
+        experiments=ExperimentService(journals.experiments, clock),
+        projects=ProjectBook(journals.experiments, clock),
+        project_resources=ProjectResources(
+            training_dir=settings.training_dir,
+            uploads=lookup,
+            references=run_service,
+            recipes=recipes,
+            max_train_config_bytes=settings.max_train_config_bytes,
+        ),
         runs=run_service,
+        artifacts=ArtifactBook(journals.artifacts, paths),
         scheduler=scheduler,
         slots=slots,
         checkpoints=checkpoints,
+        datasets=datasets,
+        uploads=uploads,
+        train_configs=train_configs,
         callbacks=callbacks,
         client=client,
+        calls=calls,
+        previews=PreviewService(calls, paths.previews),
+        deid=DeidService(paths.policies),
         function=function,
     )
-    return House(
-        rooms=rooms,
-        reporter=reporter,
-        client=client,
-        journals=(key_journal, experiment_journal, run_journal, checkpoint_journal, delivery_journal),
-    )
+    return House(rooms=rooms, reporter=reporter, client=client, journals=journals.all)
 
 
 def create_app(house: House) -> Litestar:
@@ -172,8 +264,14 @@ def create_app(house: House) -> Litestar:
             *service.HANDLERS,
             *documentation.HANDLERS,
             *experiments.HANDLERS,
+            *projects.HANDLERS,
             *runs.HANDLERS,
+            *artifacts.HANDLERS,
             *checkpoint_door.HANDLERS,
+            *data_door.HANDLERS,
+            *dataset_door.HANDLERS,
+            *deid_door.HANDLERS,
+            *preview_door.HANDLERS,
             *callback_door.HANDLERS,
             *finetune.HANDLERS,
             *keys.HANDLERS,
@@ -196,10 +294,13 @@ def create_app(house: House) -> Litestar:
 def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        await house.rooms.datasets.settle()
+        await house.rooms.previews.forget_deleted()
         async with anyio.create_task_group() as tasks:
             await tasks.start(house.rooms.callbacks.run)
             await tasks.start(house.reporter.run)
             await tasks.start(house.rooms.scheduler.run)
+            await tasks.start(house.rooms.deid.run)
             yield
             # Runs go on without us; the next server finds them.
             tasks.cancel_scope.cancel()

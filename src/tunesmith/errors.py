@@ -11,6 +11,7 @@
     ├── TooLarge              over a size limit                                  (413)
     ├── OutOfSpace            the state disk is full                             (507)
     ├── Unavailable           the journal stopped writing, or is shutting down   (503)
+    ├── WorkerFailed          a worker process ended without an answer            (500)
     ├── JournalDamaged        a record file does not check out; refuses to start
     ├── StateFolderUnusable   locked by another server, read-only, foreign-owned
     └── SettingsInvalid       tunesmith.yaml or a variable cannot be used
@@ -89,6 +90,10 @@ class OutOfSpace(TunesmithError):
 
 class Unavailable(TunesmithError):
     """The service cannot take this now: it is shutting down, or its journal stopped after a failed fsync."""
+
+
+class WorkerFailed(TunesmithError):
+    """A worker process that was called for an answer ended without one."""
 
 
 class JournalDamaged(TunesmithError):

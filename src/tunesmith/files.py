@@ -1,4 +1,4 @@
-"""Writing whole small files so that a crash leaves either the old or the new one, never a half.
+"""Writing whole small files so that a crash leaves either the old or the new one, never a half; and names that become paths.
 
 Journals append and do not go through here; see ``journal/``.
 """
@@ -51,3 +51,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def place_of(name: str) -> Path | None:
+    """The path that a name from a request stands for, links followed; None when no file can have that name."""
+    try:
+        return Path(name).resolve()
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a NUL character
+        return None

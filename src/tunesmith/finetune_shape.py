@@ -1,13 +1,15 @@
 """What a callback in the shape of the finetune door says: results while a run goes on, and one last message.
 
 A user's function tells its own results, each in a file that a line of the log names. For a built-in recipe they are drawn
-from its metrics. When something is offered and how it is sent is not decided here.
+from its metrics. When something is offered and how it is sent is not decided here. Before its
+last message says where the model is, it is put there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -16,6 +18,7 @@ import structlog
 
 from tunesmith.callbacks import Occurrence, which
 from tunesmith.curves import Measurement, draw, place
+from tunesmith.finetune import LOG, MODEL, publish, show_log
 from tunesmith.finetune.result import Result
 from tunesmith.paths import StatePaths
 from tunesmith.records import Callback, CallbackEvent, Progress, Run, RunState
@@ -75,7 +78,7 @@ class FinetuneShape:
         """The last message of a run that is over."""
         self._due.pop(run.id, None)
         if run.state is RunState.SUCCEEDED:
-            return _message(run, callback, END, await self._drawn(run, callback, None))
+            return _message(run, callback, END, await self._drawn(run, callback, None, await self._published(run)))
         error = str(run.error) if run.error is not None else f"the run was {run.state}"
         body = {"task_id": callback.task_id or run.id, "status": "fail", "error": error}
         return Message(key=END, kind=CallbackEvent.FINAL, body=body)
@@ -91,23 +94,44 @@ class FinetuneShape:
         key = END if event.fields.get("is_final") is True else f"result@{event.end}"
         return _message(run, callback, key, msgspec.to_builtins(result))
 
+    async def _published(self, run: Run) -> str:
+        """Where the finished model is: in the place that the door has promised, or if that cannot be, where it was made."""
+        paths = self._paths.run(run.id)
+        made = run.progress.output_path or str(paths.output.resolve())
+        if run.finetuned_place is None:
+            return made
+        place = Path(run.finetuned_place)
+        try:
+            await anyio.to_thread.run_sync(show_log, paths.log.resolve(), place)
+            await anyio.to_thread.run_sync(publish, Path(made), place)
+        except OSError as error:
+            _log.error("model_not_published", run_id=run.id, place=str(place), reason=str(error))
+            return made
+        return str(place / MODEL)
+
     async def _was_due(self, run: Run, callback: Callback, newest: int, upto: int) -> bool:
         log = self._paths.run(run.id).log
         _, figure = await anyio.to_thread.run_sync(draw, log, upto, _measurement(callback))
         earlier = [x for x in figure["x_axis"] if x < newest]
         return _crosses(callback, earlier[-1] if earlier else None, newest)
 
-    async def _drawn(self, run: Run, callback: Callback, upto: int | None) -> dict[str, Any]:
+    async def _drawn(self, run: Run, callback: Callback, upto: int | None, model: str | None = None) -> dict[str, Any]:
         paths = self._paths.run(run.id)
         idx, figure = await anyio.to_thread.run_sync(draw, paths.log, upto, _measurement(callback))
+        place = Path(run.finetuned_place) if run.finetuned_place else None
         return {
             "is_final": upto is None,
             "idx": idx,
             "fig_param": figure,
-            "test_accuracy": None,
-            "output_model_path": run.progress.output_path or str(paths.output.resolve()),
-            "output_log_path": str(paths.log.resolve()),
+            "test_accuracy": _test_accuracy(run) if upto is None else None,
+            "output_model_path": model or str(place / MODEL if place else paths.output.resolve()),
+            "output_log_path": str(place / LOG if place else paths.log.resolve()),
         }
+
+
+def _test_accuracy(run: Run) -> float | None:
+    measured = run.progress.metrics
+    return measured.get("test_accuracy", measured.get("test_token_accuracy"))
 
 
 def _message(run: Run, callback: Callback, key: str, result: dict[str, Any]) -> Message:

@@ -95,6 +95,22 @@ class StatePaths:
         return self.root / "deliveries.jsonl"
 
     @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts.jsonl"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets.jsonl"
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads.jsonl"
+
+    @property
+    def train_configs(self) -> Path:
+        return self.root / "train_configs.jsonl"
+
+    @property
     def webhook_secret(self) -> Path:
         """What deliveries are signed with; readable by the owner only."""
         return self.root / "webhook_secret"
@@ -102,7 +118,17 @@ class StatePaths:
     @property
     def journals(self) -> tuple[Path, ...]:
         """Every journal the server opens, in the order it opens them."""
-        return (self.keys, self.experiments, self.runs, self.checkpoints, self.deliveries)
+        return (
+            self.keys,
+            self.experiments,
+            self.runs,
+            self.checkpoints,
+            self.deliveries,
+            self.artifacts,
+            self.datasets,
+            self.uploads,
+            self.train_configs,
+        )
 
     @property
     def runs_folder(self) -> Path:
@@ -125,7 +151,27 @@ class StatePaths:
         """Datasets fetched for built-in recipes, a folder for each request."""
         return self.root / "downloads"
 
+    @property
+    def uploads_folder(self) -> Path:
+        """A folder for each upload, named by its id, with the bytes under a name made by the server."""
+        return self.root / "uploads"
+
+    @property
+    def train_configs_folder(self) -> Path:
+        """The train configs of datasets and of the service, each under a name made by the server."""
+        return self.root / "train_configs"
+
+    @property
+    def policies(self) -> Path:
+        """De-identification policies of the operator, a YAML file each."""
+        return self.root / "policies"
+
+    @property
+    def previews(self) -> Path:
+        """Answers of the preview that are kept; may be deleted."""
+        return self.root / "previews"
+
     def create(self) -> None:
         """Make the folders that must exist before the server starts."""
-        for folder in (self.root, self.runs_folder, self.models):
+        for folder in (self.root, self.runs_folder, self.models, self.uploads_folder, self.train_configs_folder):
             folder.mkdir(parents=True, exist_ok=True)

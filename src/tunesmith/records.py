@@ -63,6 +63,22 @@ class Key(Record, frozen=True, kw_only=True):
     revoked_at: datetime | None = None
 
 
+class ProjectStatus(StrEnum):
+    ACTIVE = "active"
+    ARCHIVED = "archived"  # takes no new runs, and its name is free again
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What makes a project of an experiment: the files that its runs start from."""
+
+    dataset_name: str
+    """An upload, a dataset, or a file below ``datasets/`` of the training folder."""
+    training_yaml_name: str
+    """A dataset's train config, or a file below ``configs/`` of the training folder."""
+    description: str = ""
+    status: ProjectStatus = ProjectStatus.ACTIVE
+
+
 class Experiment(Record, frozen=True, kw_only=True):
     """What groups runs for comparison."""
 
@@ -79,6 +95,8 @@ class Experiment(Record, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     request_sha256: str | None = None
     """Hash of the creating request, to tell a repeat from another request under the same idempotency key."""
+    project: Project | None = None
+    """Set for an experiment that is a project."""
 
 
 class RunKind(StrEnum):
@@ -142,12 +160,14 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: datetime | None = None
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class DatasetReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The data of a run, as requested; ``path`` is what it was resolved to."""
 
     name: str
     split: str = "train"
     path: str | None = None
+    validation_path: str | None = None
+    """The validation file that goes with it, where the recipe takes one."""
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -215,7 +235,7 @@ class Run(Record, frozen=True, kw_only=True):
     created_at: datetime
     experiment_id: str | None = None
     model: str | None = None
-    dataset: Dataset | None = None
+    dataset: DatasetReference | None = None
     hyperparams: dict[str, Any] = {}
     train_config: str | None = None
     resources: Resources = Resources()
@@ -230,6 +250,8 @@ class Run(Record, frozen=True, kw_only=True):
     """The run that this one goes on from."""
     resume_from: str | None = None
     """The checkpoint that the next attempt starts from."""
+    finetuned_place: str | None = None
+    """The folder that the finetune door has promised: it gets the model and the log."""
     restarts: int = 0
     """How often it was queued again because its process died with the machine."""
     attempt: int = 0
@@ -248,6 +270,15 @@ class Run(Record, frozen=True, kw_only=True):
     """Length of run.log at this change: where the change belongs between the log lines."""
 
 
+class ArtifactTags(Record, frozen=True, kw_only=True):
+    """What people call a file that a run wrote. The id is the artifact's, made from the run's id and the path."""
+
+    run_id: str
+    path: str
+    """Below the run's folder."""
+    tags: tuple[str, ...] = ()
+
+
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What a person calls a checkpoint; it is kept as long as it has one."""
 
@@ -256,6 +287,49 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """A model reference."""
     metrics: dict[str, Any]
     at: datetime
+
+
+class Dataset(Record, frozen=True, kw_only=True):
+    """A named collection of uploaded files. What its files add up to is counted from the uploads."""
+
+    name: str
+    created_at: datetime
+    type: str = ""
+    source: str = ""
+    task_type: str = ""
+    description: str = ""
+    metadata: dict[str, Any] = {}
+    """What its owner says of it: version, records, license, tags, language, and whatever else."""
+    deleted_at: datetime | None = None
+
+
+class Upload(Record, frozen=True, kw_only=True):
+    """One file that was put into a dataset, whole. Its bytes lie in a folder named by its id."""
+
+    dataset_id: str
+    name: str
+    """As the client called it; never used as a path."""
+    stored_name: str
+    """Made by the server: the file's name below the upload's folder."""
+    bytes: int
+    sha256: str
+    uploaded_at: datetime
+    deleted_at: datetime | None = None
+
+
+class TrainConfigFile(Record, frozen=True, kw_only=True):
+    """The train config of a dataset, or the one of the whole service; each PUT makes a new one."""
+
+    dataset_id: str | None
+    """None: of the whole service."""
+    filename: str
+    stored_name: str
+    size: int
+    """In bytes."""
+    uploaded_at: datetime
+    recipe: str
+    """The recipe it was checked against."""
+    deleted_at: datetime | None = None
 
 
 class Checkpoint(Record, frozen=True, kw_only=True):

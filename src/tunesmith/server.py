@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 
 from tunesmith.app import create_app, open_house
+from tunesmith.deadlines import PunctualProtocol
 from tunesmith.errors import SettingsInvalid
 from tunesmith.finetune import FunctionDoor
 from tunesmith.paths import StatePaths
@@ -46,7 +47,8 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
         config = uvicorn.Config(
             create_app(house),
             loop="uvloop",
-            http="httptools",
+            http=PunctualProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -55,7 +57,7 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
             backlog=_BACKLOG,
         )
         _log.info("serving", address=address, state_dir=str(settings.state_dir.resolve()))
-        _Server(config, house.rooms.runs.close_followers).run(sockets=[listener])
+        _Server(config, house.let_go).run(sockets=[listener])
         _log.info("stopped", note="runs go on; the next server adopts them")
 
 
@@ -108,7 +110,7 @@ def _address(settings: Settings, listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that lets go of event streams when asked to exit, and then exits with 0."""
+    """uvicorn that lets go of event streams and uploads when asked to exit, and then exits with 0."""
 
     def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
         super().__init__(config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,6 +14,30 @@ from tunesmith_workers.rendering import IGNORED, Rendered
 
 _BATCHES_SORTED_TOGETHER = 32
 """Rows are sorted by length within so many batches: less padding, and still a fresh mix in every epoch."""
+
+
+FIRST_BATCHES = 4
+"""So many batches are compared to know that a preview and a training see the same."""
+
+
+def in_batches(
+    rows: Sequence[Rendered], order: Iterable[int], batch_size: int, padding: Padding
+) -> Iterator[dict[str, Tensor]]:
+    """The batches that a data loader makes of ``rows`` in this order."""
+    positions = iter(order)
+    while chosen := list(islice(positions, batch_size)):
+        yield padding([rows[i] for i in chosen])
+
+
+def sha256_of(batches: Iterable[Mapping[str, Tensor]]) -> str:
+    """One hash over ``input_ids`` and ``labels`` of the first FIRST_BATCHES of them, shapes included."""
+    found = hashlib.sha256()
+    for batch in islice(batches, FIRST_BATCHES):
+        for name in ("input_ids", "labels"):
+            values = batch[name].cpu()
+            found.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
+            found.update(values.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 class RowDataset(Dataset[Rendered]):

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tunesmith_workers.data.provenance import DataPolicy, policy_behind
 from tunesmith_workers.faults import BadConfig
 
 MANIFEST = "manifest.json"
@@ -33,6 +34,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     data_sha256: str
     config: dict[str, Any]
     """The resolved config."""
+    data_policy: DataPolicy | None = None
+    """The de-identification policy that the data went through, as the provenance.json beside it says."""
 
 
 class ListedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +59,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def origin_of(*, base: str, tokenizer: Any, data: Path, config: dict[str, Any]) -> Origin:
     template = tokenizer.chat_template
+    data_sha256 = _sha256_of_file(data)
     return Origin(
         base_model=base,
         template_sha256=_sha256(template.encode()) if isinstance(template, str) else None,
         tokenizer_sha256=_sha256(tokenizer.backend_tokenizer.to_str().encode()),
-        data_sha256=_sha256_of_file(data),
+        data_sha256=data_sha256,
         config=config,
+        data_policy=policy_behind(data, data_sha256),
     )
 
 

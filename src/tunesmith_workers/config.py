@@ -44,6 +44,7 @@ class Model(Section, frozen=True, kw_only=True):
 class Data(Section, frozen=True, kw_only=True):
     train_file: str | None
     validation_file: str | None
+    test_file: str | None
     max_length: Positive
     overlong: Overlong
     train_on: TrainOn
@@ -173,13 +174,21 @@ def read_config(kind: type[AnyConfig], path: Path, recipe: Path | None = None) -
         BadConfig: naming the key.
     """
     defaults = _mapping(recipe).get("config", {}) if recipe else {}
-    content = _merged(defaults, _mapping(path))
+    return as_config(kind, _merged(defaults, _mapping(path)), str(path))
+
+
+def as_config(kind: type[AnyConfig], content: dict[str, Any], source: str) -> AnyConfig:
+    """A config from plain values, with every knob in it.
+
+    Raises:
+        BadConfig: naming the key.
+    """
     try:
         # Not strict: PyYAML reads 1e-4 as text, which is a number all the same.
         return msgspec.convert(content, kind, strict=False)
     except msgspec.ValidationError as error:
         text, _, key = str(error).partition(" - at `$.")
-        raise BadConfig(text, where=f"{path}: {key.rstrip('`')}" if key else str(path), mend="see the recipe") from None
+        raise BadConfig(text, where=f"{source}: {key.rstrip('`')}" if key else source, mend="see the recipe") from None
 
 
 def folders_of(config: Path) -> Folders:

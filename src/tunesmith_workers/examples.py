@@ -6,6 +6,7 @@ Everything that can be known to be wrong before training is found here, before a
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 
 from tunesmith_workers.config import Data, TrainConfig
 from tunesmith_workers.faults import BadRows
-from tunesmith_workers.rendering import IGNORED, Rendered, Renderer
+from tunesmith_workers.rendering import IGNORED, Rendered, Renderer, Watch
 from tunesmith_workers.rows import Row, read_rows, shapes_of
 from tunesmith_workers.telling import Paced, log, note, tell
 
@@ -30,6 +31,9 @@ class Examples(msgspec.Struct, frozen=True):
     cut: int
     dropped: int
     ended_by: frozenset[int]
+    read: int
+    """Rows that the rows come from: a conversation may have become several."""
+    split_conversations: int
 
     @property
     def share_trained(self) -> float:
@@ -41,7 +45,16 @@ class Examples(msgspec.Struct, frozen=True):
         return max((len(row.input_ids) for row in self.rows), default=0)
 
 
-def prepare(config: TrainConfig, tokenizer: Any) -> tuple[Examples, Examples | None]:
+class Glance(msgspec.Struct, frozen=True):
+    """What a preview does otherwise than a training."""
+
+    read: Callable[[Path], list[Row]]
+    """Instead of ``read_rows``: a preview need not read all of a large file."""
+    watch: Watch
+    """Is shown the training rows."""
+
+
+def prepare(config: TrainConfig, tokenizer: Any, glance: Glance | None = None) -> tuple[Examples, Examples | None]:
     """The training rows, and the validation rows where the config asks for some.
 
     Raises:
@@ -49,20 +62,33 @@ def prepare(config: TrainConfig, tokenizer: Any) -> tuple[Examples, Examples | N
         BadConfig: the chat template is missing or cannot be used for training.
     """
     tell("progress", phase="tokenizing")
-    rows = read_rows(config.train_file)
+    read = glance.read if glance else read_rows
+    rows = read(config.train_file)
     log(f"data: {len(rows)} rows in {config.train_file} ({shapes_of(rows)})")
-    held_out = _validation_rows(config, rows)
-    train = _examples(rows, config.data, tokenizer, "training")
+    held_out = _validation_rows(config, rows, read)
+    train = _examples(rows, config.data, tokenizer, "training", glance.watch if glance else None)
     _refuse_senseless_share(train, config.data)
     if not held_out or config.evaluation.strategy == "never":
         return train, None
     return train, _examples(held_out, config.data, tokenizer, "validation")
 
 
-def _validation_rows(config: TrainConfig, rows: list[Row]) -> list[Row]:
+def prepare_test(config: TrainConfig, tokenizer: Any, glance: Glance | None = None) -> Examples | None:
+    """The rows that the finished model is scored on, where the config names some.
+
+    Raises:
+        BadRows: they cannot be used.
+    """
+    if not config.data.test_file:
+        return None
+    rows = (glance.read if glance else read_rows)(Path(config.data.test_file))
+    return _examples(rows, config.data, tokenizer, "test")
+
+
+def _validation_rows(config: TrainConfig, rows: list[Row], read: Callable[[Path], list[Row]]) -> list[Row]:
     """Read them, or take them out of ``rows``."""
     if config.data.validation_file:
-        return read_rows(Path(config.data.validation_file))
+        return read(Path(config.data.validation_file))
     share = config.evaluation.holdout_share
     if not share:
         return []
@@ -79,21 +105,27 @@ def _validation_rows(config: TrainConfig, rows: list[Row]) -> list[Row]:
     return held_out
 
 
-def _examples(rows: list[Row], data: Data, tokenizer: Any, label: str) -> Examples:
-    renderer = Renderer(tokenizer, data.train_on)
+def _examples(rows: list[Row], data: Data, tokenizer: Any, label: str, watch: Watch | None = None) -> Examples:
+    renderer = Renderer(tokenizer, data.train_on, watch)
     paced = Paced()
     rendered = renderer.render(
         rows, lambda done: paced.tell("progress", phase="tokenizing", rows=done, total_rows=len(rows))
     )
     _refuse_unended(rendered)
-    kept, cut, dropped = _fit(rendered, data)
+    _refuse_overlong(rendered, data)
+    fitting = [(row, fitted(row, data)) for row in rendered]
+    kept = [row for _, row in fitting if row is not None]
+    cut = sum(after is not None and after is not before for before, after in fitting)
+    dropped = len(rendered) - len(kept)
     examples = Examples(
         rows=kept,
         tokens=sum(len(row.input_ids) for row in kept),
-        trained_tokens=sum(_trained(row) for row in kept),
+        trained_tokens=sum(count_trained(row) for row in kept),
         cut=cut,
         dropped=dropped,
         ended_by=frozenset[int]().union(*(row.ended_by for row in kept)),
+        read=len(rows),
+        split_conversations=renderer.split_rows,
     )
     if renderer.split_rows:
         note(
@@ -113,7 +145,23 @@ def _examples(rows: list[Row], data: Data, tokenizer: Any, label: str) -> Exampl
     return examples
 
 
-def _fit(rendered: list[Rendered], data: Data) -> tuple[list[Rendered], int, int]:
+def fitted(row: Rendered, data: Data) -> Rendered | None:
+    """The row as it will be trained on: itself, cut, or None where it is dropped."""
+    if len(row.input_ids) <= data.max_length:
+        return row
+    if data.overlong == "drop":
+        return None
+    cut = Rendered(row.input_ids[: data.max_length], row.labels[: data.max_length], row.where, row.ended_by)
+    # A cut may leave nothing but the prompt; a row without any trained token teaches nothing.
+    return cut if count_trained(cut) else None
+
+
+def count_trained(row: Rendered) -> int:
+    """How many of its tokens are trained. The first one is never predicted, so it cannot be."""
+    return sum(label != IGNORED for label in row.labels[1:])
+
+
+def _refuse_overlong(rendered: list[Rendered], data: Data) -> None:
     overlong = [row for row in rendered if len(row.input_ids) > data.max_length]
     if data.overlong == "error" and overlong:
         raise BadRows(
@@ -122,23 +170,6 @@ def _fit(rendered: list[Rendered], data: Data) -> tuple[list[Rendered], int, int
             where=overlong[0].where,
             mend="raise data.max_length, or set data.overlong to truncate or drop",
         )
-    if data.overlong == "drop":
-        return [row for row in rendered if len(row.input_ids) <= data.max_length], 0, len(overlong)
-    kept = [_cut(row, data.max_length) for row in rendered]
-    # A cut may leave nothing but the prompt; a row without any trained token teaches nothing either way.
-    useful = [row for row in kept if _trained(row)] if overlong else kept
-    dropped = len(kept) - len(useful)
-    return useful, len(overlong) - dropped, dropped
-
-
-def _cut(row: Rendered, length: int) -> Rendered:
-    if len(row.input_ids) <= length:
-        return row
-    return Rendered(row.input_ids[:length], row.labels[:length], row.where, row.ended_by)
-
-
-def _trained(row: Rendered) -> int:
-    return sum(label != IGNORED for label in row.labels[1:])
 
 
 def _refuse_unended(rendered: list[Rendered]) -> None:

@@ -4,7 +4,10 @@
     ├── BadConfig             the config names something that does not fit
     ├── BadRows               the data cannot be used
     ├── ModelUnavailable      the model is missing, incomplete, or the hub cannot be reached
-    └── Diverged              training produced numbers that are not finite
+    ├── PackageMissing        an extra of the package is not installed
+    ├── Diverged              training produced numbers that are not finite
+    ├── OutOfSpace            the disk is full
+    └── Unexpected            none of these: most likely a bug
 
 No exception of a library reaches a person bare: ``explain`` translates the ones that have a known mend.
 """
@@ -14,8 +17,9 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tunesmith_workers.telling import tell
 
@@ -48,8 +52,26 @@ class ModelUnavailable(WorkerFault):
     """There is no usable model behind the name."""
 
 
+class PackageMissing(WorkerFault):
+    """A Python package that this work needs is not installed."""
+
+
 class Diverged(WorkerFault):
     """The loss or a gradient is not finite."""
+
+
+class OutOfSpace(WorkerFault):
+    """There is no room to write."""
+
+
+class Unexpected(WorkerFault):
+    """Nobody has thought of this."""
+
+
+_CAUSES: Mapping[type[WorkerFault], str] = MappingProxyType(
+    {OutOfSpace: "out_of_space", PackageMissing: "package_missing", Unexpected: "unexpected"}
+)
+"""What the caller of a worker must tell apart from a request that makes no sense."""
 
 
 def reporting(main: Callable[[], None]) -> int:
@@ -83,12 +105,12 @@ def explain(error: BaseException) -> WorkerFault:
                 "training.gradient_checkpointing to true",
             )
         if _is_disk_full(cause):
-            return WorkerFault(
+            return OutOfSpace(
                 f"the disk is full: {_first_line(cause)}",
                 where=_filename(cause),
                 mend="free some space, or lower checkpoint.save_total_limit; complete checkpoints are unharmed",
             )
-    return WorkerFault(
+    return Unexpected(
         f"{type(error).__name__}: {_first_line(error)}",
         where=_last_place(error),
         mend="the traceback stands above this line in the run's log",
@@ -103,7 +125,8 @@ def listed(faults: list[str]) -> str:
 
 
 def _tell(fault: WorkerFault) -> None:
-    tell("message", level="error", text=fault.text, where=fault.where, mend=fault.mend)
+    cause = next((cause for kind, cause in _CAUSES.items() if isinstance(fault, kind)), None)
+    tell("message", level="error", text=fault.text, where=fault.where, mend=fault.mend, cause=cause)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -18,9 +18,9 @@ from huggingface_hub.errors import (
 
 from tunesmith_workers.faults import ModelUnavailable
 
+WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
 WANTED = [
-    "*.safetensors",
-    "*.safetensors.index.json",
+    *WEIGHTS,
     "config.json",
     "generation_config.json",
     "adapter_config.json",
@@ -38,8 +38,10 @@ UNWANTED = ["*/*", "consolidated*"]
 _SECONDS = 10.0
 
 
-def local_folder(base: str) -> Path:
+def local_folder(base: str, *, with_weights: bool = True) -> Path:
     """The folder that holds the model ``base``: itself, or what the hub has under that name, downloaded if need be.
+
+    Without weights, only what describes the model and its tokenizer is downloaded.
 
     Raises:
         ModelUnavailable: the folder or the hub's model does not exist, or the hub cannot be reached.
@@ -53,10 +55,10 @@ def local_folder(base: str) -> Path:
         return folder
     if base.startswith(("/", ".", "~")):
         raise ModelUnavailable("the model folder does not exist", where=base, mend="check model.base")
-    return fetch(base)
+    return fetch(base, with_weights=with_weights)
 
 
-def fetch(name: str, into: Path | None = None) -> Path:
+def fetch(name: str, into: Path | None = None, *, with_weights: bool = True) -> Path:
     """Download ``name``, into the hub's cache unless a folder is given.
 
     Raises:
@@ -67,7 +69,7 @@ def fetch(name: str, into: Path | None = None) -> Path:
         found = snapshot_download(
             name,
             allow_patterns=WANTED,
-            ignore_patterns=UNWANTED,
+            ignore_patterns=UNWANTED if with_weights else [*UNWANTED, *WEIGHTS],
             local_dir=into,
             local_files_only=unreachable is not None and into is None,
         )
@@ -77,7 +79,7 @@ def fetch(name: str, into: Path | None = None) -> Path:
             where=name,
             mend="check the network, or name a folder that holds the model",
         ) from error
-    if not any(Path(found).glob("*.safetensors")):
+    if with_weights and not any(Path(found).glob("*.safetensors")):
         raise ModelUnavailable(
             "has no weights in safetensors", where=name, mend="choose a model that does; other formats can run code"
         )

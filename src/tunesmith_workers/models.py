@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tunesmith_workers.config import Attention, DType
@@ -69,27 +70,29 @@ def attention_for(wanted: Attention, longest: int, precision: Precision) -> str:
     return "eager" if on_cpu_in_bfloat16 and longest < _EAGER_IS_FASTER_BELOW else "sdpa"
 
 
-def load_tokenizer(base: str) -> Any:
-    """Load the tokenizer, able to pad.
+def load_tokenizer(base: str, *, with_weights: bool = True) -> Any:
+    """Load the tokenizer, able to pad. From the hub, the weights come along unless told otherwise.
 
     Raises:
         ModelUnavailable: there is none.
     """
     with _explained(base, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(local_folder(base), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            local_folder(base, with_weights=with_weights), trust_remote_code=False
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_config(base: str) -> Any:
-    """Load the model's config.
+def load_config(base: str, *, with_weights: bool = True) -> Any:
+    """Load the model's config. From the hub, the weights come along unless told otherwise.
 
     Raises:
         ModelUnavailable: there is none.
     """
     with _explained(base, "config"):
-        return AutoConfig.from_pretrained(local_folder(base), trust_remote_code=False)
+        return AutoConfig.from_pretrained(local_folder(base, with_weights=with_weights), trust_remote_code=False)
 
 
 def load_model(base: str, dtype: torch.dtype, attention: str) -> Any:
@@ -164,7 +167,7 @@ def longest_context(config: Any) -> int | None:
 def _explained(base: str, part: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, StrictDataclassError) as error:
         raise _fault(base, part, error) from error
 
 

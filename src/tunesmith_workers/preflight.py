@@ -240,5 +240,5 @@ class TryFirst(TrainerCallback):
             f"{_gib(found.free_memory_bytes)} free memory, a checkpoint {_gib(found.checkpoint_bytes)} of "
             f"{_gib(found.free_disk_bytes)} free disk, a step about {found.seconds_per_step:.2f} s"
         )
-        eta = round(found.seconds_per_step * left, 1)
+        eta = round(found.seconds_per_step * left, 3)
         tell("progress", phase="training", step=state.global_step, total_steps=state.max_steps, eta_seconds=eta)

@@ -23,6 +23,7 @@ IGNORED = -100
 
 _ROWS_AT_ONCE = 512
 Span = tuple[int, int]
+"""From one character to another, the latter excluded."""
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -35,6 +36,13 @@ class Rendered(msgspec.Struct, frozen=True):
     """The tokens that end the trained turns."""
     unended: bool = False
     """Whether a trained turn has no token that ends it."""
+
+
+Watch = Callable[[Rendered, str, Sequence[Span]], None]
+"""Is shown each row as it was rendered, with its text and which characters each token stands for.
+
+Tokens that the tokenizer adds after the text have no characters: there may be more tokens than spans.
+"""
 
 
 class _Passage(msgspec.Struct, frozen=True):
@@ -53,9 +61,10 @@ class _Refused(Exception):
 class Renderer:
     """Renders rows with one tokenizer. The same renderer serves training, validation and previews."""
 
-    def __init__(self, tokenizer: Any, train_on: TrainOn = "assistant") -> None:
+    def __init__(self, tokenizer: Any, train_on: TrainOn = "assistant", watch: Watch | None = None) -> None:
         self._tokenizer = tokenizer
         self._train_on = train_on
+        self._watch = watch
         self._special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
         self._special.update(tokenizer.all_special_ids)
         self.split_rows = 0
@@ -144,6 +153,7 @@ class Renderer:
 
     def _encode(self, passages: list[_Passage]) -> list[Rendered]:
         rendered: list[Rendered | None] = [None] * len(passages)
+        spans: list[Sequence[Span]] = [()] * len(passages)
         for is_chat in (True, False):
             chosen = [i for i, passage in enumerate(passages) if passage.is_chat == is_chat]
             if not chosen:
@@ -159,7 +169,12 @@ class Renderer:
             for i, ids, offsets in zip(chosen, encoded["input_ids"], encoded["offset_mapping"], strict=True):
                 label = self._label_chat if is_chat else self._label_plain
                 rendered[i] = label(passages[i], list(ids), offsets)
-        return [row for row in rendered if row is not None]
+                spans[i] = offsets
+        found = [row for row in rendered if row is not None]
+        if self._watch is not None:
+            for row, passage, offsets in zip(found, passages, spans, strict=True):
+                self._watch(row, passage.text, offsets)
+        return found
 
     def _label_chat(self, passage: _Passage, ids: list[int], offsets: list[Span]) -> Rendered:
         if self._train_on == "all":

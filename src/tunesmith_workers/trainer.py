@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunesmith_workers.batches import Padding, RowDataset, RowSampler
+from tunesmith_workers.batches import Padding, RowDataset, RowSampler, in_batches, sha256_of
 from tunesmith_workers.checkpoints import Origin, complete, is_complete, prune
 from tunesmith_workers.examples import Examples
 from tunesmith_workers.faults import Diverged
@@ -101,6 +101,11 @@ class FineTuner(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002  # Trainer's signature
         return RowSampler(self._rows, self.args.train_batch_size, self.args.seed, group_by_length=self._group_by_length)
 
+    def first_batches_sha256(self) -> str:
+        """What the first epoch begins with, in all processes together: the same as a preview of this data answers."""
+        padding: Any = self.data_collator
+        return sha256_of(in_batches(self._rows, self._get_train_sampler(), self.args.train_batch_size, padding))
+
     # Loss
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
@@ -168,7 +173,8 @@ class FineTuner(Trainer):
             note(f"logits are computed at every position, with the model's own loss: {reason}", level="warning")
 
     def _logs_after_this_step(self) -> bool:
-        return (self.state.global_step + 1) % self.args.logging_steps == 0
+        step = self.state.global_step + 1
+        return step == 1 or step % self.args.logging_steps == 0 or step >= self.state.max_steps
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
         """Stops before the step that would ruin the weights."""
@@ -194,7 +200,22 @@ class FineTuner(Trainer):
         """
         if _anyone(self._stop.asked, self.args):
             return {"eval_loss": float("inf")}
-        loader: DataLoader[Any] = self.get_eval_dataloader()
+        metrics = self._score(self.get_eval_dataloader(), "eval")
+        if metrics is None:
+            return {"eval_loss": float("inf")}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def score_test(self, examples: Examples) -> None:
+        """Loss and token accuracy of the finished model over rows that had no part in training it."""
+        metrics = self._score(self.get_eval_dataloader(RowDataset(examples.rows)), "test")
+        if metrics is not None:
+            self.log(metrics)
+
+    def _score(self, loader: DataLoader[Any], name: str) -> dict[str, float] | None:
+        """None when it was asked to stop in the middle."""
         self._whole_model.eval()
         totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         paced, started = Paced(), time.monotonic()
@@ -205,14 +226,12 @@ class FineTuner(Trainer):
             totals += torch.tensor([float(result.total), float(correct), result.trained], device=totals.device)
             paced.tell("progress", phase="evaluating", batch=number, total_batches=len(loader))
             if self._asked_to_stop() and self.args.world_size == 1:
-                return {"eval_loss": float("inf")}
+                return None
         self._speed.pause(time.monotonic() - started)
         loss, correct, trained = self.accelerator.reduce(totals, "sum").tolist()
-        metrics = {"eval_loss": loss / max(trained, 1)}
+        metrics = {f"{name}_loss": loss / max(trained, 1)}
         if self._token_loss.gathers:
-            metrics["eval_token_accuracy"] = correct / max(trained, 1)
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            metrics[f"{name}_token_accuracy"] = correct / max(trained, 1)
         return metrics
 
     def _asked_to_stop(self) -> bool:
@@ -345,6 +364,8 @@ class _Watch(TrainerCallback):
         self._paced.tell(
             "progress", phase="training", step=state.global_step, total_steps=state.max_steps, epoch=state.epoch
         )
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # a curve ends where training does
         if _anyone(self._stop.asked, args):
             control.should_training_stop = control.should_save = True
             self._stop.asked = True

@@ -17,26 +17,24 @@ import transformers
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
+from tunesmith_workers.batches import FIRST_BATCHES
 from tunesmith_workers.checkpoints import complete, origin_of, refuse_misfit
 from tunesmith_workers.config import Folders, TrainConfig
-from tunesmith_workers.examples import Examples, prepare
-from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.examples import Examples
+from tunesmith_workers.faults import BadConfig, explain
 from tunesmith_workers.lanes import lanes_for
+from tunesmith_workers.material import get_ready
 from tunesmith_workers.models import (
     Precision,
     attention_for,
     device,
-    load_config,
     load_generation_config,
     load_model,
-    load_tokenizer,
-    longest_context,
     precision_for,
 )
 from tunesmith_workers.preflight import TryFirst
 from tunesmith_workers.stopping import StopRequest
 from tunesmith_workers.telling import log, note, tell
-from tunesmith_workers.templates import choose_template
 from tunesmith_workers.trainer import FineTuner
 
 
@@ -61,26 +59,26 @@ def train(method: Method, config: TrainConfig, folders: Folders, stop: StopReque
         SystemExit: it was asked to stop, and has saved what there was.
     """
     quiet()
-    tell("progress", phase="loading_model", part="tokenizer")
-    tokenizer = load_tokenizer(config.base)
-    choose_template(tokenizer, config.data.chat_template)
-    config = _within_context(config)
-    examples, validation = prepare(config, tokenizer)
+    material = get_ready(config)
+    config, examples = material.config, material.train
     precision = precision_for(config.model.dtype, trains_weights=method.trains_weights)
     model = _load(config, method, examples, precision)
     trainer = _trainer(
         config,
         folders,
         model,
-        tokenizer,
+        material.tokenizer,
         examples,
-        validation,
+        material.validation,
         precision,
         stop,
         trains_weights=method.trains_weights,
     )
     if config.training.preflight:
         trainer.add_callback(TryFirst(trainer.try_first))
+    first = trainer.first_batches_sha256()
+    words = f"the first {FIRST_BATCHES} batches have the sha256 {first}; a preview of this data answers the same"
+    tell("message", level="info", text=words, first_batches_sha256=first)
     if folders.resume_from is not None:
         refuse_misfit(folders.resume_from, trainer.origin)
         note(f"going on from {folders.resume_from}")
@@ -89,6 +87,8 @@ def train(method: Method, config: TrainConfig, folders: Folders, stop: StopReque
     if stop.asked:
         stop.leave(f"stopped on request after step {trainer.state.global_step}; its checkpoint is complete")
     stop.leave_at_once()
+    if material.test is not None:
+        _score_test(trainer, material.test)
     _finish(trainer, method, config, folders, examples)
 
 
@@ -102,22 +102,8 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", module=module)
 
 
-def _within_context(config: TrainConfig) -> TrainConfig:
-    longest = longest_context(load_config(config.base))
-    if longest is None or config.data.max_length <= longest:
-        return config
-    note(f"data.max_length is {longest}, the longest text that the model can read", level="warning")
-    return msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, max_length=longest))
-
-
 def _load(config: TrainConfig, method: Method, examples: Examples, precision: Precision) -> Any:
     tell("progress", phase="loading_model", part="weights")
-    if (Path(config.base) / "adapter_config.json").is_file():
-        raise BadConfig(
-            "is an adapter, and training starts from a whole model",
-            where=f"model.base: {config.base}",
-            mend="train it with lora.merge: true, or name the base model",
-        )
     torch.manual_seed(config.training.seed)
     attention = attention_for(config.model.attention, examples.longest, precision)
     model = method.attach(load_model(config.base, precision.weights, attention), config)
@@ -227,6 +213,14 @@ def _arguments(config: TrainConfig, folders: Folders, precision: Precision, *, e
         raise BadConfig(
             str(error), where="training", mend="see the recipe's comments for what a knob accepts"
         ) from error
+
+
+def _score_test(trainer: FineTuner, test: Examples) -> None:
+    try:
+        trainer.score_test(test)
+    except RuntimeError as error:
+        # What was trained is worth more than its score: it is saved all the same.
+        note(f"the test rows could not be scored: {explain(error).text}", level="warning", where="data.test_file")
 
 
 def _finish(trainer: FineTuner, method: Method, config: TrainConfig, folders: Folders, examples: Examples) -> None:

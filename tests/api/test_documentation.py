@@ -12,7 +12,9 @@ from tunesmith.app import create_app, open_house
 from tunesmith.settings import Settings
 
 # Aliases and the documentation itself are not in the document.
-LEFT_OUT = re.compile(r"/health|/openapi\.json|/docs(/.*)?")
+LEFT_OUT = re.compile(
+    r"/health|/projects(/.*)?|/v1/(datasets|uploads|train-config)(/.*)?|(/api/v1/datasets)?/uploads/.*|/v1/deidentify:test|/openapi\.json|/docs(/.*)?"
+)
 ADDRESS = re.compile(rb"""(?:src|href|url|import|from)\s*[=(:]?\s*["'(]?\s*((?:https?:)?//[^\s"')]+)""", re.IGNORECASE)
 
 

@@ -351,6 +351,7 @@ def test_the_status_of_a_run_that_is_over(client, experiment):
         "finished_at": status["finished_at"],
         "error": None,
         "ckpt_path": "/somewhere/checkpoint-5",
+        "warnings": [],
     }
     assert status["started_at"] <= status["finished_at"]
     assert client.get(f"/v1/runs/{run_id}/status").json() == status

@@ -49,11 +49,25 @@ while step < int(sys.argv[1]):
 """
 
 
+# One checkpoint at once; gone on with, it writes none.
+HESITATES = """
+folder="$TUNESMITH_RUN_DIR/checkpoints/checkpoint-5"
+echo "begins after step ${TUNESMITH_RESUME_FROM##*-}"
+if [[ -z "$TUNESMITH_RESUME_FROM" ]]; then
+  mkdir "$folder"
+  echo '{"step": 5, "created_at": "2026-01-01T00:00:00Z"}' >"$folder/manifest.json"
+  echo "{\\"tunesmith\\": \\"checkpoint\\", \\"path\\": \\"$folder\\", \\"step\\": 5}"
+fi
+exec sleep 300
+"""
+
+
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
     write_recipe(folder, "counts", TRAINER, {"training": {"max_steps": 20, "pause": 0.01, "seed": 1}})
     write_recipe(folder, "forgets", "exec sleep 300")
+    write_recipe(folder, "hesitates", HESITATES)
     return folder
 
 
@@ -227,6 +241,30 @@ def test_a_run_that_died_with_the_machine_goes_on_by_itself(client, server, vict
     assert (run["status"], run["attempt"], run["restarts"]) == ("succeeded", 2, 1)
     assert "checkpoint-" in run["resume_from"]
     assert steps_of(client, run_id)[-1] == 30
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+def test_a_run_that_went_on_keeps_its_beginning_until_it_has_a_checkpoint_of_its_own(client, server, how):
+    """Its next attempt starts from the same checkpoint of the other run, not from nothing."""
+    parent = start_run(client, "hesitates")
+    run = wait_for_run(client, parent, lambda run: run["ckpt_path"] is not None)
+    client.post(f"/v1/runs/{parent}/cancel")
+    child = client.post(f"/v1/experiments/{run['experiment_id']}/runs/{parent}/resume", json={}).json()["run_id"]
+    for _ in polled(lambda: None):
+        if log_of(client, child):
+            break
+    wait_for_run(client, child, lambda run: run["status"] == "running")
+    if how == "paused":
+        assert client.post(f"/v1/runs/{child}/pause").json()["ckpt_path"] is None
+        assert client.post(f"/v1/runs/{child}/resume").json()["ckpt_path"] == run["ckpt_path"]
+    else:
+        process = json.loads((server.state_dir / "runs" / child / "attempts" / "1" / "process.json").read_text())
+        os.kill(process["program"]["pid"], signal.SIGKILL)
+    for _ in polled(lambda: None):
+        if len(log_of(client, child)) == 2:
+            break
+    assert log_of(client, child) == ["begins after step 5"] * 2
+    assert client.post(f"/v1/runs/{child}/cancel").json()["status"] == "cancelled"
 
 
 def test_restarts_are_bounded(tmp_path, recipes):

@@ -46,7 +46,7 @@ def test_starting_is_light() -> None:
         "import sys\n"
         "from click.testing import CliRunner\n"
         "from tunesmith.cli import main\n"
-        "for name in ('runs', 'logs', 'watch', 'recipes', 'models', 'keys', 'state', 'demo'):\n"
+        "for name in ('runs', 'projects', 'logs', 'watch', 'recipes', 'models', 'keys', 'state', 'demo'):\n"
         "    main.get_command(None, name)\n"
         f"print([name for name in {HEAVY[:-1]!r} if name in sys.modules])\n"
     )

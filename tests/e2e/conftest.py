@@ -1,4 +1,4 @@
-"""One demo on the real model, for every test in here: it fetches the model, trains it and scores it, over HTTP."""
+"""The real model for every test in here, and one demo that fetches it, trains it and scores it, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,8 +25,29 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    home = tmp_path_factory.mktemp("demo")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo works; state and models are below it."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="session")
+def real_model(home: Path) -> Path:
+    """The model of the demo in the state folder of ``home``, pulled as a user does, whether or not the demo has run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tunesmith", "models", "pull", "HuggingFaceTB/SmolLM2-135M-Instruct", "--json"],
+        cwd=home,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Path(json.loads(done.stdout)["folder"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def demo(home: Path) -> Demo:
     done = subprocess.run(
         [sys.executable, "-m", "tunesmith", "demo", "--json", "--recipes-dir", str(ROOT / "recipes")],
         cwd=home,

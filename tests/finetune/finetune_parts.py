@@ -23,20 +23,25 @@ HERE = Path(__file__).parent
 (HERE / "imported").open("a").write(__name__ + "\\n")
 
 
-def train(train_dataset_path, param_dict, model_path, output_model_path, output_log_path):
+def train(train_dataset_path, param_dict, model_path, output_model_path, output_log_path, resume_from):
     told = param_dict["config_param"]
     print("reading", Path(train_dataset_path).read_text().strip(), flush=True)
     kind = param_dict["measurement"]
     last = told.get("steps", param_dict["total_epoch_number"])
-    xs = []
-    for idx in range(1, last + 1):
-        while told.get("wait_for") and idx > 1 and not (HERE / told["wait_for"]).exists():
+    done = int(Path(resume_from).read_text()) if resume_from else 0
+    print("after", done, flush=True) if resume_from else None
+    xs = list(range(1, done + 1))
+    for idx in range(done + 1, last + 1):
+        while told.get("wait_for") and idx >= told.get("wait_at", 2) and not (HERE / told["wait_for"]).exists():
             time.sleep(0.02)
         if idx == told.get("raise_at"):
             raise RuntimeError("the loss is not a number")
         xs.append(idx)
         (Path(output_model_path) / f"best_model_{kind}.pth").write_bytes(b"weights")
+        saved = Path(output_model_path) / "saved"
+        saved.write_text(str(idx))
         yield told.get("instead") or {
+            **({"checkpoint": saved} if told.get("checkpoints") else {}),
             "is_final": idx == last,
             "idx": idx,
             "fig_param": {

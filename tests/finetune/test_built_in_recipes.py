@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 from finetune_parts import file_server, request_for, wait_for_end
@@ -10,17 +13,24 @@ from support.receiver import receiving
 from support.server import ServerProcess, start_run, wait_for_run, write_recipe
 from tunesmith.curves import draw
 from tunesmith.progress import event_line
+from tunesmith.records import new_id
 
 TRAINER = """
 cat "$1"
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import os
+from pathlib import Path
 from tunesmith.progress import emit
 for step in range(1, 11):
     emit("metrics", step=step, total_steps=10, epoch=step / 2, loss=1 / step, token_accuracy=step / 10)
     if step % 2 == 0:
         emit("metrics", step=step, epoch=step / 2, eval_loss=2 / step)
-emit("result", metrics={}, model=os.environ["TUNESMITH_OUTPUT_DIR"])
+output = Path(os.environ["TUNESMITH_OUTPUT_DIR"])
+(output / "sub").mkdir()
+(output / "sub/model.safetensors").write_bytes(bytes(2_000_000))
+(output / "small.json").write_text("{}")
+emit("metrics", step=10, test_token_accuracy=0.875)
+emit("result", metrics={}, model=str(output))
 '
 """
 
@@ -35,7 +45,7 @@ def server(tmp_path_factory):
             script,
             {
                 "model": {"base": None},
-                "data": {"train_file": None, "validation_file": ""},
+                "data": {"train_file": None, "validation_file": "", "test_file": ""},
                 "training": {
                     "num_train_epochs": 1.0,
                     "per_device_train_batch_size": 1,
@@ -56,7 +66,7 @@ def server(tmp_path_factory):
 def begin(server, receiver, **params) -> str:
     rows = server.state_dir.parent / "rows.jsonl"
     with server.client() as client:
-        answer = client.post("/finetune", json=request_for(receiver, rows, **params))
+        answer = client.post("/finetune", json=request_for(receiver, rows, **{"task_id": new_id("task"), **params}))
         assert answer.status_code == 200, answer.text
         return answer.json()["run_id"]
 
@@ -64,7 +74,7 @@ def begin(server, receiver, **params) -> str:
 def test_lora_by_epochs(server):
     """Frequency 2 of 5 epochs: 2, 4 and 5; curves by epoch; the request's numbers and config_param reach the recipe."""
     with receiving() as receiver, server.client() as client:
-        run_id = begin(server, receiver, finetune_mode="lora", config_param={"lora": {"r": 4}})
+        run_id = begin(server, receiver, task_id="task-1", finetune_mode="lora", config_param={"lora": {"r": 4}})
         events = wait_for_end(receiver)
         run = wait_for_run(client, run_id)
     assert [(event["idx"], event["is_final"]) for event in events] == [(2, False), (4, False), (5, True)]
@@ -74,11 +84,19 @@ def test_lora_by_epochs(server):
     assert last["fig_param"]["losses"] == [1 / step for step in (2, 4, 6, 8, 10)]
     assert last["fig_param"]["valid_losses"] == [2 / step for step in (2, 4, 6, 8, 10)]
     assert last["fig_param"]["valid_accuracies"] == []
-    assert last["output_model_path"] == run["output_path"]
+    assert last["test_accuracy"] == 0.875
+    place = Path(last["output_log_path"]).parent
+    assert re.fullmatch(r"\d{14}_task-1", place.name)
+    assert place.parent == server.state_dir / "finetuned/model"
+    assert last["output_model_path"] == str(place / "model_files")
+    assert (place / "model_files/small.json").read_text() == "{}"
+    assert (place / "model_files/sub/model.safetensors").samefile(Path(run["output_path"]) / "sub/model.safetensors")
+    assert not (place / "model_files/small.json").samefile(Path(run["output_path"]) / "small.json")
+    assert (place / "finetune.log").read_text() == (server.state_dir / "runs" / run_id / "run.log").read_text()
     config = (server.state_dir / "runs" / run_id / "config.yaml").read_text()
     for line in ("r: 4", "num_train_epochs: 5.0", "learning_rate: 0.001", "per_device_train_batch_size: 8"):
         assert line in config
-    assert "validation_file: ''" not in config
+    assert config.count(str(server.state_dir.parent / "rows.jsonl")) == 3, "training, validation and test rows"
 
 
 def test_lora_by_steps(server):
@@ -96,14 +114,14 @@ def test_a_failing_recipe_is_told(server):
     with receiving() as receiver:
         begin(server, receiver, finetune_mode="full")
         (event,) = wait_for_end(receiver)
-    assert (event["task_id"], event["status"]) == ("task-1", "fail")
+    assert event["status"] == "fail"
     assert "out of cheese" in event["error"]
 
 
 def test_addresses_are_fetched_before_the_run_is_made(server):
     """What cannot be fetched is refused at once, with the status of its reason."""
     with receiving() as receiver, file_server(b'{"messages": []}\n') as files, server.client() as client:
-        request = request_for(receiver, f"{files}/rows.csv", finetune_mode="lora")
+        request = request_for(receiver, f"{files}/rows.csv", "fetched", finetune_mode="lora")
         assert client.post("/finetune", json=request).status_code == 200
         assert wait_for_end(receiver)[-1]["is_final"]
         for path, status in {"/none": 400, "/huge": 413, "/metadata": 422}.items():
@@ -115,10 +133,12 @@ def test_addresses_are_fetched_before_the_run_is_made(server):
 def test_an_unknown_knob_is_refused(server):
     """config_param is checked like any other hyperparameters."""
     with server.client() as client:
-        request = request_for("http://127.0.0.1:9/hook", server.state_dir.parent / "rows.jsonl", config_param={"rr": 1})
+        rows = server.state_dir.parent / "rows.jsonl"
+        request = request_for("http://127.0.0.1:9/hook", rows, "unknown", config_param={"rr": 1})
         answer = client.post("/finetune", json=request)
         assert answer.status_code == 422
         assert "rr" in answer.text
+    assert not list((server.state_dir / "finetuned").glob("*/*_unknown")), "nothing is left of it"
 
 
 def test_any_run_may_be_told_of_in_this_shape(server):

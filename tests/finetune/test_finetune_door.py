@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import select
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +289,25 @@ def test_no_other_door_names_the_file_that_is_run(server):
         answer = client.post(f"/v1/experiments/{experiment}/runs", json=body)
         assert answer.status_code == 422, answer.text
         assert len(answer.json()["errors"]) == 2
+
+
+@pytest.mark.parametrize("how", ["announced", "chunked"])
+def test_a_body_of_ten_gigabytes_is_refused_at_once(server, how):
+    """413 before the first byte where the length is announced, and else as soon as it is more than a request may take."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = b"POST /finetune HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    sent = 0
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        if how == "announced":
+            connection.sendall(head + b"Content-Length: 10000000000\r\n\r\n")
+        else:
+            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            while sent < 10**10 and not select.select([connection], [], [], 0)[0]:
+                connection.sendall(chunk)
+                sent += len(chunk)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+    assert sent < 64 * 1024 * 1024, "four megabytes, and what the kernel holds"
 
 
 def refused(server, request: dict[str, Any], status: int) -> list[dict[str, Any]]:

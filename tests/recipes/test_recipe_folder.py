@@ -29,6 +29,7 @@ def test_a_good_folder_becomes_a_recipe(write_recipe) -> None:
     assert recipe.data == ("messages", "prompt_completion")
     assert (recipe.resources.gpus, recipe.resources.cpu) == (1, True)
     assert recipe.about == "Trains nothing; it is here for the tests.\nBy hand: bash run.sh config.yaml"
+    assert recipe.saves_when_stopped, "unless it says otherwise"
     assert recipe.schema["training.learning_rate"].type == "float"
     assert recipe.schema["training.max_steps"].optional
     assert recipe.schema["training.scheduler.warmup"].default == 0.1
@@ -61,6 +62,7 @@ def test_every_recipe_has_the_job_section(write_recipe) -> None:
         ("{gpus: 1, cpu: true}", "{gpus: 0, cpu: false}", "neither a GPU nor a CPU"),
         ("{gpus: 1, cpu: true}", "", "neither a GPU nor a CPU"),
         ("{gpus: 1, cpu: true}", "5", "resources: must be a mapping"),
+        ("summary: a", "saves_when_stopped: no\nsummary: a", "saves_when_stopped: must be true or false"),
         ("{gpus: 1, cpu: true}", "{gpu: 1, gpus: 1, cpu: true}", "resources.gpu: no such key (did you mean gpus?)"),
         ("lr: training.learning_rate", "lr: training.learning_rte", "(did you mean training.learning_rate?)"),
         ("lr: training.learning_rate", "seed: lora.r", "aliases.seed: hides training.seed"),

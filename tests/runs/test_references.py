@@ -16,7 +16,7 @@ from support.house import new_run, reached
 from tunesmith.errors import Forbidden, MissingReference, TunesmithError
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
-from tunesmith.records import Dataset, Run
+from tunesmith.records import DatasetReference, Run
 from tunesmith.runs import References, RunBook, RunSummary
 
 
@@ -74,7 +74,7 @@ def test_no_model_outside_the_roots(references, name):
 def test_no_dataset_outside_the_roots(references, name):
     """However the way out is written."""
     with pytest.raises(Forbidden, match="outside the allowed roots"):
-        references.dataset(Dataset(name=name))
+        references.dataset(DatasetReference(name=name))
     with pytest.raises(Forbidden, match="outside the allowed roots"):
         references.file(name, "train_config")
 
@@ -87,13 +87,13 @@ def test_links_out_of_the_roots_are_followed_and_refused(references, root):
     (root / "mixed/train.jsonl").symlink_to(root.parent / "outside/train.jsonl")
     for name in ("link.jsonl", "linked", "linked/train.jsonl", "mixed"):
         with pytest.raises(Forbidden):
-            references.dataset(Dataset(name=name))
+            references.dataset(DatasetReference(name=name))
 
 
 def test_a_linked_validation_file_outside_the_roots_is_refused(references, root):
     """The file that is taken along without being named obeys the same rule."""
     (root / "data/validation.jsonl").symlink_to(root.parent / "outside/secret.jsonl")
-    dataset = references.dataset(Dataset(name=str(root / "data")))
+    dataset = references.dataset(DatasetReference(name=str(root / "data")))
     with pytest.raises(Forbidden):
         references.validation_beside(dataset)
 
@@ -101,17 +101,19 @@ def test_a_linked_validation_file_outside_the_roots_is_refused(references, root)
 def test_a_link_that_stays_inside_is_fine(references, root):
     """Links within the roots work."""
     (root / "alias.jsonl").symlink_to(root / "one.jsonl")
-    assert references.dataset(Dataset(name="alias.jsonl")).path == str(root / "one.jsonl")
+    assert references.dataset(DatasetReference(name="alias.jsonl")).path == str(root / "one.jsonl")
 
 
 def test_a_folder_stands_for_its_splits(references, root):
     """train.jsonl by default, another split by name, the validation file beside it."""
     (root / "data/validation.json").write_text("[]")
-    dataset = references.dataset(Dataset(name="data"))
+    dataset = references.dataset(DatasetReference(name="data"))
     assert dataset.path == str(root / "data/train.jsonl")
     assert references.validation_beside(dataset) == str(root / "data/validation.json")
-    assert references.dataset(Dataset(name="data", split="validation")).path == str(root / "data/validation.json")
-    assert references.validation_beside(references.dataset(Dataset(name="one.jsonl"))) is None
+    assert references.dataset(DatasetReference(name="data", split="validation")).path == str(
+        root / "data/validation.json"
+    )
+    assert references.validation_beside(references.dataset(DatasetReference(name="one.jsonl"))) is None
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_folder_stands_for_its_splits(references, root):
 def test_a_split_that_is_not_there_is_missing(references, split):
     """A split is a plain name: it cannot lead anywhere else, nor tell what exists elsewhere."""
     with pytest.raises(MissingReference) as missing:
-        references.dataset(Dataset(name="data", split=split))
+        references.dataset(DatasetReference(name="data", split=split))
     assert missing.value.where in ("dataset.split", "dataset.name")
 
 
@@ -132,7 +134,7 @@ def test_unusable_names_are_missing_not_errors_of_ours(references, root, name):
     (root / "loop").symlink_to(root / "loop")
     for resolve in (
         references.model,
-        lambda it: references.dataset(Dataset(name=it)),
+        lambda it: references.dataset(DatasetReference(name=it)),
         lambda it: references.file(it, "f"),
     ):
         with pytest.raises((MissingReference, Forbidden)) as refused:
@@ -145,7 +147,7 @@ def test_unusable_names_are_missing_not_errors_of_ours(references, root, name):
 def test_any_name_is_resolved_inside_or_refused(references, root, name):
     """No text leads outside, and none raises anything but our own errors."""
     for resolve in (
-        lambda it: references.dataset(Dataset(name=it, split=it)).path,
+        lambda it: references.dataset(DatasetReference(name=it, split=it)).path,
         lambda it: references.file(it, "f"),
     ):
         try:
@@ -162,7 +164,7 @@ def test_only_regular_files_are_data(references, root, kind):
     path = root / "special"
     os.mkfifo(path) if kind == "fifo" else path.mkdir()
     with pytest.raises(MissingReference):
-        references.dataset(Dataset(name="special"))
+        references.dataset(DatasetReference(name="special"))
     with pytest.raises(MissingReference):
         references.file("special", "train_config")
 
@@ -170,10 +172,10 @@ def test_only_regular_files_are_data(references, root, kind):
 def test_a_missing_file_is_answered_with_the_nearest(references):
     """A typing error is told from a missing folder."""
     with pytest.raises(MissingReference) as missing:
-        references.dataset(Dataset(name="ome.jsonl"))
+        references.dataset(DatasetReference(name="ome.jsonl"))
     assert missing.value.mend == "did you mean one.jsonl?"
     with pytest.raises(MissingReference) as missing:
-        references.dataset(Dataset(name="nowhere/one.jsonl"))
+        references.dataset(DatasetReference(name="nowhere/one.jsonl"))
     assert "nowhere" in missing.value.mend
 
 

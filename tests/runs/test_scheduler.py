@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from support.house import eventually, new_run, reached
+from support.server import ServerProcess
 from tunesmith.errors import Conflict, InvalidInput
 from tunesmith.records import Exit, Resources, RunState
 from tunesmith.runner import Demand
@@ -93,6 +94,52 @@ async def test_what_this_machine_cannot_give_is_refused_or_said(house):
             await new_run(open_house, "gpu-only")
         with pytest.raises(InvalidInput, match="cannot be negative"):
             await new_run(open_house, resources=Resources(count=-1))
+
+
+async def test_a_type_of_gpu_alone_asks_for_one_of_it(house):
+    """Also where the recipe wants none by default; without any GPU here, the run says that it uses the CPU."""
+    async with house(gpus=("A100", "L4")) as open_house:
+        run = open_house.rooms.runs.book.get(await new_run(open_house, resources=Resources(gpu_type="L4")))
+        assert (run.resources.count, run.resources.gpu_type) == (1, "L4")
+        assert (await reached(open_house, run.id, "running")).gpus == ("GPU-L4",)
+        with pytest.raises(InvalidInput, match="asks for 1 GPUs of type H100"):
+            await new_run(open_house, resources=Resources(gpu_type="H100"))
+        on_cpu = await new_run(open_house, resources=Resources(gpu_type="L4", count=0))
+        assert open_house.rooms.runs.book.get(on_cpu).resources.count == 0
+    async with house() as open_house:
+        run = open_house.rooms.runs.book.get(await new_run(open_house, resources=Resources(gpu_type="L4")))
+        assert "1 x L4 was asked for; this machine has no GPU" in run.warnings[0]
+
+
+async def test_a_run_whose_gpus_were_taken_out_says_so_and_holds_nobody_back(house, executor):
+    """Queued for two GPUs, and the next server finds one: it waits, visibly, while others use that one; it can be cancelled."""
+    async with house(gpus=("a", "b")) as open_house:
+        await reached(open_house, await new_run(open_house, resources=Resources(count=2)), "running")
+        waits = await new_run(open_house, resources=Resources(count=2))
+        assert open_house.rooms.runs.warnings(open_house.rooms.runs.book.get(waits)) == ()
+    executor.end(executor.order[0])
+    async with house(gpus=("a",)) as open_house:
+        runs = open_house.rooms.runs
+        other = await new_run(open_house, "wants-gpus")
+        await reached(open_house, other, "running")
+        (warning,) = runs.warnings(runs.book.get(waits))
+        assert "asks for 2 GPUs, this machine has 1" in warning
+        assert (await runs.cancel(waits)).state is RunState.CANCELLED
+
+
+async def test_why_a_queued_run_cannot_start_is_seen_over_http(house, executor, recipes, tmp_path):
+    """Created where there was such a GPU, then served where there is none: in the run, its status and the lists."""
+    async with house(gpus=("made up",)) as open_house:
+        await reached(open_house, await new_run(open_house, resources=Resources(gpu_type="made up")), "running")
+        waits = await new_run(open_house, resources=Resources(gpu_type="made up"))
+    with ServerProcess.start(tmp_path / "state", recipes) as server, server.client() as client:
+        for view in (client.get(f"/v1/runs/{waits}"), client.get(f"/v1/runs/{waits}/status")):
+            assert view.json()["status"] == "queued"
+            assert "asks for 1 GPUs of type made up, this machine has 0" in view.json()["warnings"][0]
+        listed = client.get("/v1/runs", params={"state": "queued"}).json()["runs"]
+        assert [(run["run_id"], len(run["warnings"])) for run in listed] == [(waits, 1)]
+        assert client.post(f"/v1/runs/{waits}/cancel").json()["status"] == "cancelled"
+        assert client.get(f"/v1/runs/{waits}").json()["warnings"] == []
 
 
 async def test_adopted_runs_keep_their_slots(house, executor):

@@ -320,3 +320,28 @@ def test_a_full_disk_is_said_to_be_full(write_rows, write_config):
     assert process.returncode == 1, told.text
     assert "the disk is full" in told.error["text"]
     assert not any(is_complete(folder) for folder in (config.parent / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_test_rows_are_scored_once_at_the_end(recipe, train_here, write_rows, capfdbinary):
+    """With the finished model, as `evaluate` scores what was saved; they change nothing of the training."""
+    rows = write_rows([chat("the colour of lemons?", "yellow"), chat("the colour of mud?", "brown")], "test.jsonl")
+    plain, _ = train_here(recipe, training={"max_steps": 11, "logging_steps": 4})
+    told, run = train_here(recipe, training={"max_steps": 11, "logging_steps": 4}, data={"test_file": str(rows)})
+    [result] = told.of("result")
+    found = score(run / "output", rows, capfdbinary, metrics=["loss", "accuracy"])
+    assert result["metrics"]["test_token_accuracy"] == pytest.approx(found["accuracy"])
+    assert result["metrics"]["test_loss"] == pytest.approx(found["loss"], rel=0.02)
+    assert manifest_of(run / "output")["metrics"]["test_token_accuracy"] == result["metrics"]["test_token_accuracy"]
+    assert told.losses == plain.losses
+    logged = [fields for fields in told.of("metrics") if "loss" in fields]
+    assert [fields["step"] for fields in logged] == [1, 4, 8, 11], "the first and the last step are always measured"
+    assert all("token_accuracy" in fields for fields in logged)
+
+
+def test_bad_test_rows_stop_a_training_before_it_begins(train_here, write_rows):
+    """Not after hours: the line is named before the model is loaded."""
+    rows = write_rows('{"messages": [{"role": "user"', "test.jsonl")
+    with pytest.raises(WorkerFault) as refused:
+        train_here(data={"test_file": str(rows)})
+    assert "test.jsonl:1" in f"{refused.value.where} {refused.value.text}"

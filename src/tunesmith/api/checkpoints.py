@@ -124,6 +124,7 @@ async def resume_run(
     """A new run that goes on from a checkpoint: optimizer, schedule, random numbers and order of data included."""
     house = rooms(request)
     run_of(house, experiment_id, run_id)
+    house.experiments.for_new_run(experiment_id)
     return shown(house, await house.runs.resume(run_id, data))
 
 

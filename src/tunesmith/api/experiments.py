@@ -16,7 +16,7 @@ from tunesmith.api.runs import Cursor, Limit, RunList, shown
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of
 from tunesmith.errors import NotFound
 from tunesmith.experiments import ExperimentRequest
-from tunesmith.records import Callback, Dataset, Experiment, Resources, Run, RunState
+from tunesmith.records import Callback, DatasetReference, Experiment, Project, Resources, Run, RunState
 from tunesmith.runs import RunRequest
 
 IdempotencyKey = Annotated[
@@ -39,6 +39,8 @@ class ExperimentView(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     param_config: dict[str, Any]
     tags: tuple[str, ...]
+    project: Project | None
+    """The files that its runs start from, if it is a project."""
     created_at: datetime
 
 
@@ -73,7 +75,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     model: str | None = None
     """Any model reference; without it the experiment's base_model."""
-    dataset: Dataset | None = None
+    dataset: DatasetReference | None = None
     hyperparams: Mapping[str, Any] = {}
     """Overrides of the recipe's config: by name, by dotted path, or nested by section."""
     resources: Resources = Resources()
@@ -131,7 +133,7 @@ def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> Exp
 async def create_run(request: HttpRequest, experiment_id: FromPath[str], data: JSONBody[NewRun]) -> RunView:
     """Check everything, queue a run. Every fault of the request is reported at once."""
     house = rooms(request)
-    experiment = house.experiments.get(experiment_id)
+    experiment = house.experiments.for_new_run(experiment_id)
     run = await house.runs.create(
         RunRequest(
             experiment_id=experiment.id,
@@ -172,7 +174,7 @@ def experiment_run_status(request: HttpRequest, experiment_id: FromPath[str], ru
     """How far the run has come, with the time left."""
     house = rooms(request)
     run = run_of(house, experiment_id, run_id)
-    return status_of(run, house.runs.progress(run))
+    return status_of(run, house.runs.progress(run), house.runs.warnings(run))
 
 
 @post(
@@ -220,6 +222,7 @@ def _view(experiment: Experiment) -> ExperimentView:
         owner=experiment.owner,
         param_config=experiment.param_config,
         tags=experiment.tags,
+        project=experiment.project,
         created_at=experiment.created_at,
     )
 

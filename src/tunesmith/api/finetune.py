@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 import msgspec
+import structlog
 from litestar import post
 from litestar.params import JSONBody
 
@@ -18,6 +19,8 @@ from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.errors import Conflict, Fault, Forbidden, InvalidInput, MissingReference, OutOfSpace, TunesmithError
 from tunesmith.files import NO_ROOM
 from tunesmith.finetune import (
+    LOG,
+    MODEL,
     RECIPE,
     CustomizedInput,
     Data,
@@ -25,16 +28,21 @@ from tunesmith.finetune import (
     FunctionDoor,
     Job,
     Model,
+    ParamDict,
     Training,
     is_address,
     read_request,
+    show_log,
     write_job,
 )
 from tunesmith.paths import StatePaths
-from tunesmith.records import Callback, CallbackEvent, Dataset, Run, RunState, new_id, utc_now
+from tunesmith.recipes import Recipe
+from tunesmith.records import Callback, CallbackEvent, DatasetReference, Run, RunState, new_id, utc_now
 from tunesmith.runs import RunRequest
 
+_log = structlog.get_logger()
 _BUILT_IN = {"full": "sft", "lora": "lora"}
+_FILES = {"validation_file": "valid_dataset_path", "test_file": "test_dataset_path"}
 _TOLD = (CallbackEvent.METRICS, CallbackEvent.FINAL)
 
 
@@ -133,8 +141,8 @@ def _refuse(shape_faults: list[Fault], found: list[TunesmithError]) -> None:
 
 
 async def _own(house: Rooms, door: FunctionDoor, wanted: FinetuneRequest, datasets: dict[str, str]) -> FinetuneAnswer:
-    place = await anyio.to_thread.run_sync(_make_place, _finetuned(house) / door.model_name, wanted.task_id, utc_now())
-    output, log = str(place / "model_files"), str(place / "finetune.log")
+    place = await _place(house, door.model_name, wanted.task_id)
+    output, log = str(place / MODEL), str(place / LOG)
     params = wanted.param_dict
     job = Job(
         model=Model(path=door.model_path, output_path=output, log_path=log),
@@ -170,14 +178,15 @@ async def _own(house: Rooms, door: FunctionDoor, wanted: FinetuneRequest, datase
     return _answer(wanted, run, output, log)
 
 
-def _finetuned(house: Rooms) -> Path:
-    return (house.settings.finetuned_dir or StatePaths(house.settings.state_dir).finetuned).resolve()
+async def _place(house: Rooms, model_name: str, task_id: str) -> Path:
+    finetuned = (house.settings.finetuned_dir or StatePaths(house.settings.state_dir).finetuned).resolve()
+    return await anyio.to_thread.run_sync(_make_place, finetuned / model_name, task_id, utc_now())
 
 
 def _make_place(folder: Path, task_id: str, now: datetime) -> Path:
     place = folder / f"{now:%Y%m%d%H%M%S}_{task_id}"
     try:
-        (place / "model_files").mkdir(parents=True)
+        (place / MODEL).mkdir(parents=True)
     except FileExistsError as error:
         raise Conflict(
             f"task {task_id} was begun in this very second", where="task_id", mend="wait for it, or name another"
@@ -191,39 +200,74 @@ def _make_place(folder: Path, task_id: str, now: datetime) -> Path:
 
 async def _built_in(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) -> FinetuneAnswer:
     params = wanted.param_dict
-    folder = StatePaths(house.settings.state_dir).downloads / new_id("dl")
-    local = await _fetched(house, datasets, folder)
-    knobs = {name: value for name, value in params.config_param.items() if name != "model"}
-    by_epoch = params.measurement == "epoch"
     model = params.config_param.get("model") or house.settings.default_model
     if not isinstance(model, str):
         raise InvalidInput("must be text", where="param_dict.config_param.model", mend="name a model reference")
-    run = await house.runs.create(
-        RunRequest(
-            recipe=_BUILT_IN[params.finetune_mode],
-            model=model or None,
-            dataset=Dataset(name=local["train_dataset_path"]),
-            hyperparams={
-                "training.num_train_epochs": float(params.total_epoch_number),
-                "training.per_device_train_batch_size": params.batch_size,
-                "training.learning_rate": params.lr,
-                "training.logging_steps": 1 if by_epoch else min(5, params.show_frequecy),
-                **knobs,
-            },
-            notes=f"finetune task {wanted.task_id}",
-            filled={"data.validation_file": local["valid_dataset_path"]},
-            callback=Callback(
-                url=wanted.call_back_api,
-                events=_TOLD,
-                every_epochs=params.show_frequecy if by_epoch else None,
-                every_steps=None if by_epoch else params.show_frequecy,
-                shape="finetune",
-                task_id=wanted.task_id,
-            ),
+    recipe = await anyio.to_thread.run_sync(house.recipes.get, _BUILT_IN[params.finetune_mode])
+    local = await _fetched(house, datasets, StatePaths(house.settings.state_dir).downloads / new_id("dl"))
+    by_epoch = params.measurement == "epoch"
+    place = await _place(house, _name_of(model) or recipe.name, wanted.task_id)
+    try:
+        run = await house.runs.create(
+            RunRequest(
+                recipe=recipe.name,
+                model=model or None,
+                dataset=DatasetReference(name=local["train_dataset_path"]),
+                hyperparams={
+                    "training.num_train_epochs": float(params.total_epoch_number),
+                    "training.per_device_train_batch_size": params.batch_size,
+                    "training.learning_rate": params.lr,
+                    **{name: value for name, value in params.config_param.items() if name != "model"},
+                },
+                train_config=_how_often(params, recipe),
+                notes=f"finetune task {wanted.task_id}",
+                filled={
+                    f"data.{knob}": local[dataset]
+                    for knob, dataset in _FILES.items()
+                    if knob in recipe.config.get("data", {})
+                },
+                callback=Callback(
+                    url=wanted.call_back_api,
+                    events=_TOLD,
+                    every_epochs=params.show_frequecy if by_epoch else None,
+                    every_steps=None if by_epoch else params.show_frequecy,
+                    shape="finetune",
+                    task_id=wanted.task_id,
+                ),
+                finetuned_place=str(place),
+            )
         )
-    )
-    run_folder = house.runs.folder(run.id).resolve()
-    return _answer(wanted, run, str(run_folder / "output"), str(run_folder / "run.log"))
+    except TunesmithError:
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+        raise
+    try:
+        await anyio.to_thread.run_sync(show_log, (house.runs.folder(run.id) / "run.log").resolve(), place)
+    except OSError as error:
+        # The run is on its way; the log is put there once more at its end.
+        _log.warning("log_not_shown", run_id=run.id, place=str(place), reason=str(error))
+    return _answer(wanted, run, str(place / MODEL), str(place / LOG))
+
+
+def _how_often(params: ParamDict, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """So that there is something to tell at each step or epoch. A train config: ``config_param`` comes above it, and wins."""
+    every = params.show_frequecy
+    by_epoch = params.measurement == "epoch"
+    wanted = {
+        # A divisor, so that there is a loss at each step that is told of.
+        "training": {"logging_steps": 1 if by_epoch else max(step for step in range(1, 6) if every % step == 0)},
+        "evaluation": {"strategy": "epoch"} if by_epoch else {"strategy": "steps", "steps": every},
+    }
+    return {
+        section: {name: value for name, value in knobs.items() if f"{section}.{name}" in recipe.schema}
+        for section, knobs in wanted.items()
+        if section in recipe.config
+    }
+
+
+def _name_of(model: str) -> str:
+    """What a model is called below the finetuned folder: the last part of its reference."""
+    last = model.rstrip("/").rpartition("/")[2]
+    return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in last).lstrip(".-")[:100]
 
 
 async def _fetched(house: Rooms, datasets: dict[str, str], folder: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ from tunesmith.errors import (
     TunesmithError,
     Unauthenticated,
     Unavailable,
+    WorkerFailed,
 )
 
 _log = structlog.get_logger()
@@ -31,6 +32,8 @@ _SEE_DOCS = "/docs lists every call with its fields"
 _SENT_AS = {
     "data": "body",
     "run_state": "state",
+    "project_state": "status",
+    "one_tag": "tag",
     "idempotency_key": "Idempotency-Key",
     "last_event_id": "Last-Event-ID",
 }
@@ -45,6 +48,7 @@ STATUS: dict[type[TunesmithError], int] = {
     TooLarge: 413,
     OutOfSpace: 507,
     Unavailable: 503,
+    WorkerFailed: 500,
 }
 
 

@@ -11,12 +11,15 @@ from litestar.datastructures import State
 from tunesmith.access import KeyRing
 from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook
-from tunesmith.experiments import ExperimentService
+from tunesmith.datasets import DatasetService, TrainConfigs, UploadService
+from tunesmith.deid import DeidService
+from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor
 from tunesmith.guarded import GuardedClient
+from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
-from tunesmith.runner import Slots
-from tunesmith.runs import RunService, Scheduler
+from tunesmith.runner import Slots, WorkerCalls
+from tunesmith.runs import ArtifactBook, RunService, Scheduler
 from tunesmith.settings import Settings
 
 HttpRequest = Request[Any, Any, State]
@@ -30,12 +33,21 @@ class Rooms:
     keys: KeyRing
     recipes: RecipeBook
     experiments: ExperimentService
+    projects: ProjectBook
+    project_resources: ProjectResources
     runs: RunService
+    artifacts: ArtifactBook
     scheduler: Scheduler
     slots: Slots
     checkpoints: CheckpointBook
+    datasets: DatasetService
+    uploads: UploadService
+    train_configs: TrainConfigs
     callbacks: CallbackService
     client: GuardedClient
+    calls: WorkerCalls
+    previews: PreviewService
+    deid: DeidService
     function: FunctionDoor | None = None
     """What the finetune door calls; without it, built-in recipes."""
 

@@ -14,7 +14,7 @@ from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of, view_of
 from tunesmith.records import Run, RunState
-from tunesmith.runs import LogPage, MetricsPage, read_log, read_metrics
+from tunesmith.runs import LogFilter, LogLevel, LogPage, MetricsPage, read_log, read_metrics
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items.")]
 Cursor = Annotated[
@@ -22,6 +22,12 @@ Cursor = Annotated[
 ]
 Offset = Annotated[int, QueryParameter(ge=0, description="Byte offset to start at: `next_offset` of the page before.")]
 AfterLine = Annotated[int | None, QueryParameter(ge=0, description="Start after this line number instead.")]
+AtLeast = Annotated[
+    LogLevel | None, QueryParameter(name="level", description="Only lines of this level or a worse one.")
+]
+Contains = Annotated[
+    str | None, QueryParameter(name="q", max_length=500, description="Only lines with this text, in capitals or not.")
+]
 State = Annotated[RunState | None, QueryParameter(name="state", description="Only runs in this state.")]
 LastEventId = Annotated[
     str | None, HeaderParameter(name="Last-Event-ID", max_length=60, description="Go on after this event.")
@@ -36,7 +42,7 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown(house: Rooms, run: Run) -> RunView:
-    return view_of(run, house.runs.progress(run), str(house.runs.folder(run.id).resolve()))
+    return view_of(run, house.runs.progress(run), str(house.runs.folder(run.id).resolve()), house.runs.warnings(run))
 
 
 @get("/v1/runs", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
@@ -66,7 +72,7 @@ def run_status(request: HttpRequest, run_id: FromPath[str]) -> RunStatus:
     """How far it has come, with the time left."""
     house = rooms(request)
     run = house.runs.book.get(run_id)
-    return status_of(run, house.runs.progress(run))
+    return status_of(run, house.runs.progress(run), house.runs.warnings(run))
 
 
 @post("/v1/runs/{run_id:str}/cancel", opt=NEEDS_WRITE, tags=["Runs"], status_code=200)
@@ -78,14 +84,30 @@ async def cancel_run(request: HttpRequest, run_id: FromPath[str]) -> CancelledRu
 
 @get("/v1/runs/{run_id:str}/logs", opt=NEEDS_READ, tags=["Runs"])
 async def run_logs(
-    request: HttpRequest, run_id: FromPath[str], offset: Offset = 0, after_line: AfterLine = None, limit: Limit = 200
+    request: HttpRequest,
+    run_id: FromPath[str],
+    offset: Offset = 0,
+    after_line: AfterLine = None,
+    limit: Limit = 200,
+    level: AtLeast = None,
+    q: Contains = None,
 ) -> LogPage:
-    """Log lines by byte offset or by line number."""
+    """Log lines by byte offset or by line number, all of them or those of a level and with a text.
+
+    A filtered page may be short or empty while `next_offset` goes on: one request looks at 4 MiB of log at most.
+    """
     house = rooms(request)
     run = house.runs.book.get(run_id)
-    path = house.runs.folder(run_id) / "run.log"
+    return await log_page(house, run, offset=offset, after_line=after_line, limit=limit, level=level, text=q)
+
+
+async def log_page(
+    house: Rooms, run: Run, *, offset: int, after_line: int | None, limit: int, level: LogLevel | None, text: str | None
+) -> LogPage:
+    path = house.runs.folder(run.id) / "run.log"
+    wanted = LogFilter(level=level, text=text)
     return await anyio.to_thread.run_sync(
-        lambda: read_log(path, offset=offset, after_line=after_line, limit=limit, ended=run.state.final)
+        lambda: read_log(path, offset=offset, after_line=after_line, limit=limit, ended=run.state.final, wanted=wanted)
     )
 
 

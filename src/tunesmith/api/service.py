@@ -46,6 +46,8 @@ class RecipeView(msgspec.Struct, frozen=True, kw_only=True):
     """The comment at the top of recipe.yaml."""
     data: tuple[str, ...] = ()
     resources: dict[str, Any] = {}
+    saves_when_stopped: bool = True
+    """Whether it writes a checkpoint when it is asked to stop."""
     aliases: dict[str, str] = {}
     config: dict[str, Any] = {}
     """The defaults."""
@@ -112,6 +114,7 @@ def _view(recipe: Recipe | BrokenRecipe) -> RecipeView:
         about=recipe.about,
         data=recipe.data,
         resources=msgspec.to_builtins(recipe.resources),
+        saves_when_stopped=recipe.saves_when_stopped,
         aliases=recipe.aliases,
         config=recipe.config,
         folder=str(recipe.folder),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import Fault
-from tunesmith.records import Callback, Dataset, Exit, Progress, Resources, Run, RunKind, RunState
+from tunesmith.records import Callback, DatasetReference, Exit, Progress, Resources, Run, RunKind, RunState
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str
     status: RunState
     model: str | None
-    dataset: Dataset | None
+    dataset: DatasetReference | None
     hyperparams: dict[str, Any]
     train_config: str | None
     resources: Resources
@@ -70,6 +70,8 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
     error: Fault | None
     ckpt_path: str | None
+    warnings: tuple[str, ...]
+    """Among them why a queued run cannot start on this machine."""
 
 
 class CancelledRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,7 @@ class CancelledRun(msgspec.Struct, frozen=True, kw_only=True):
     """The newest complete checkpoint; null when the run had none."""
 
 
-def view_of(run: Run, progress: Progress, run_dir: str) -> RunView:
+def view_of(run: Run, progress: Progress, run_dir: str, warnings: tuple[str, ...]) -> RunView:
     return RunView(
         run_id=run.id,
         experiment_id=run.experiment_id,
@@ -97,7 +99,7 @@ def view_of(run: Run, progress: Progress, run_dir: str) -> RunView:
         priority=run.priority,
         seed=run.seed,
         start_command=shlex.join(run.command),
-        warnings=run.warnings,
+        warnings=warnings,
         callback=run.callback,
         parent_run_id=run.parent_run_id,
         resume_from=run.resume_from,
@@ -118,7 +120,7 @@ def view_of(run: Run, progress: Progress, run_dir: str) -> RunView:
     )
 
 
-def status_of(run: Run, progress: Progress) -> RunStatus:
+def status_of(run: Run, progress: Progress, warnings: tuple[str, ...]) -> RunStatus:
     return RunStatus(
         run_id=run.id,
         status=run.state,
@@ -133,6 +135,7 @@ def status_of(run: Run, progress: Progress) -> RunStatus:
         finished_at=run.finished_at,
         error=run.error,
         ckpt_path=progress.ckpt_path,
+        warnings=warnings,
     )
 
 

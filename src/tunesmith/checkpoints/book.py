@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.checkpoints.fit import differences
 from tunesmith.checkpoints.manifest import KEEP, NAME, Manifest, read_manifest
-from tunesmith.errors import InvalidInput, MissingReference, NotFound
+from tunesmith.errors import Fault, InvalidInput, MissingReference, NotFound
+from tunesmith.files import place_of
 from tunesmith.journal import Entry, Journal
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Clock, Mark, new_id
@@ -94,6 +96,13 @@ class CheckpointBook:
     def newest_of(self, run_id: str) -> Checkpoint | None:
         """The newest complete one."""
         return next(reversed(self.present_of(run_id)), None)
+
+    def misfits(self, checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Fault, ...]:
+        """Why a run with this resolved config cannot go on from it. Reads files: call it in a thread."""
+        manifest = read_manifest(Path(checkpoint.path))
+        if manifest is None:
+            return (Fault(message=f"{checkpoint.path} is not complete any more", where="ckpt_path"),)
+        return differences(manifest.origin, config)
 
     def referenced(self, name: str) -> Checkpoint | None:
         """What a checkpoint id or a release tag stands for."""
@@ -184,7 +193,7 @@ class CheckpointBook:
         return marked, mark
 
     def _at(self, request: MarkRequest, experiment_id: str) -> Checkpoint:
-        wanted = Path(request.ckpt_path).resolve()
+        wanted = place_of(request.ckpt_path)
         present = self.present_of(request.run_id)
         for checkpoint in present:
             if Path(checkpoint.path) == wanted and checkpoint.experiment_id == experiment_id:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,8 @@ class ManifestOrigin(msgspec.Struct, frozen=True):
     base_model: str | None = None
     template_sha256: str | None = None
     data_sha256: str | None = None
+    config: dict[str, Any] = {}
+    """The resolved config."""
 
 
 class Manifest(msgspec.Struct, frozen=True):

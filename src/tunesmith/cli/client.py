@@ -33,6 +33,8 @@ from tunesmith.state_lock import holder
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_VARIABLE = "TUNESMITH_API_KEY"
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# The answer comes when the disk has all of it.
+_UPLOAD_TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 # An idle event stream says something every 15 s; one that is silent for much longer is dead.
 _STREAM_TIMEOUT = httpx.Timeout(45.0, connect=5.0)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -80,6 +82,10 @@ class Service:
 
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
+
+    def upload(self, path: str, name: str, content: Any) -> Any:
+        """Put one file, read from ``content`` as it goes out."""
+        return self._ask("PUT", path, files={"file": (name, content)}, timeout=_UPLOAD_TIMEOUT)
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:

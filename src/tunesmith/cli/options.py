@@ -22,6 +22,23 @@ url_option = click.option(
     help="Address of the service (default: the server that holds ./state, else http://127.0.0.1:8000).",
 )
 
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a knob; may be given more than once."
+)
+
+
+def hyperparams_from(settings: tuple[str, ...]) -> dict[str, Any]:
+    """What ``--set`` was given, as YAML reads it: ``lr=1e-4`` is a number, ``targets=[q, v]`` a list."""
+    from tunesmith.safe_yaml import load
+
+    wanted = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"--set {setting!r} is not KEY=VALUE")
+        wanted[key] = load(value, source=f"--set {key}")
+    return wanted
+
 
 def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds ``--url`` and hands the command an open ``service``."""

@@ -1,4 +1,4 @@
-"""``tunesmith runs``: list, show and cancel runs."""
+"""``tunesmith runs``: list, show and cancel runs. Their files are in ``artifacts``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunesmith.cli.artifacts import artifacts
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.render import (
     fault_text,
@@ -29,6 +30,9 @@ _CANCEL_PATIENCE_SECONDS = 600.0
 @click.group()
 def runs() -> None:
     """List, show and cancel runs."""
+
+
+runs.add_command(artifacts)
 
 
 @runs.command("list")

@@ -1,5 +1,7 @@
-"""The room of experiments: what groups runs for comparison. Knows nothing of HTTP and nothing of processes."""
+"""The room of experiments: what groups runs for comparison, and projects. Knows nothing of HTTP and nothing of processes."""
 
+from tunesmith.experiments.projects import ProjectBook, ProjectChange, ProjectPage, ProjectRequest
+from tunesmith.experiments.resources import ProjectResources, StartingPoint
 from tunesmith.experiments.service import (
     ExperimentPage,
     ExperimentRequest,
@@ -7,4 +9,15 @@ from tunesmith.experiments.service import (
     ExperimentSummary,
 )
 
-__all__ = ["ExperimentPage", "ExperimentRequest", "ExperimentService", "ExperimentSummary"]
+__all__ = [
+    "ExperimentPage",
+    "ExperimentRequest",
+    "ExperimentService",
+    "ExperimentSummary",
+    "ProjectBook",
+    "ProjectChange",
+    "ProjectPage",
+    "ProjectRequest",
+    "ProjectResources",
+    "StartingPoint",
+]

@@ -8,25 +8,31 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tunesmith.errors import Conflict, InvalidInput, NotFound, TooLarge
+from tunesmith.errors import Conflict, InvalidInput, NotFound
 from tunesmith.journal import Entry, Journal
-from tunesmith.recipes.knobs import plain_faults
-from tunesmith.records import Clock, Experiment, new_id
+from tunesmith.recipes.notes import check_notes
+from tunesmith.records import Clock, Experiment, ProjectStatus, new_id
 
 _LONGEST_KEY = 255
-_MOST_FAULTS = 100
-_MOST_NOTES_BYTES = 64 * 1024
 
 Name = Annotated[str, msgspec.Meta(max_length=500)]
 Text = Annotated[str, msgspec.Meta(max_length=20_000)]
 
 
+class ProjectSummary(msgspec.Struct, frozen=True):
+    """What is kept in memory of an experiment's being a project."""
+
+    status: ProjectStatus = ProjectStatus.ACTIVE
+
+
 class ExperimentSummary(msgspec.Struct, frozen=True):
     """What is kept in memory of every experiment."""
 
+    name: str
     owner: str = ""
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    project: ProjectSummary | None = None
 
 
 class ExperimentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,6 +140,22 @@ class ExperimentService:
             raise NotFound(f"there is no experiment {experiment_id!r}", mend="GET /v1/experiments lists them")
         return experiment
 
+    def for_new_run(self, experiment_id: str) -> Experiment:
+        """One that takes runs.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: it is a project that was archived.
+        """
+        experiment = self.get(experiment_id)
+        if experiment.project is not None and experiment.project.status is ProjectStatus.ARCHIVED:
+            raise Conflict(
+                f"project {experiment.name!r} is archived and takes no new runs",
+                where="status",
+                mend=f'PATCH /api/projects/{experiment_id} with {{"status": "active"}} takes it up again',
+            )
+        return experiment
+
     def __contains__(self, experiment_id: str) -> bool:
         return experiment_id in self._journal
 
@@ -160,21 +182,4 @@ def _check(request: ExperimentRequest) -> None:
         if not getattr(request, field).strip():
             raise InvalidInput("must not be empty", where=field, mend="give it some text")
     if request.param_config:
-        _check_notes(request.param_config)
-
-
-def _check_notes(param_config: dict[str, Any]) -> None:
-    """What is stored must be readable by everybody later: with any JSON reader, from any depth of the stack, in a list."""
-    try:
-        size = len(msgspec.json.encode(param_config))
-    except RecursionError:
-        raise InvalidInput("is nested too deeply", where="param_config", mend="flatten it") from None
-    if size > _MOST_NOTES_BYTES:
-        raise TooLarge(
-            f"takes {size} bytes, and may take {_MOST_NOTES_BYTES}",
-            where="param_config",
-            mend="keep large notes in a file and name the file",
-        )
-    faults = plain_faults(param_config, "param_config")
-    if faults:
-        raise InvalidInput("param_config cannot be kept as it is", faults=tuple(faults[:_MOST_FAULTS]))
+        check_notes(request.param_config, "param_config", instead="keep large notes in a file and name the file")

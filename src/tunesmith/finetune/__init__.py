@@ -7,9 +7,12 @@ in the log, and the reporter tells whoever asked.
 from tunesmith.finetune.datasets import is_address
 from tunesmith.finetune.function import FunctionReference, refer_to
 from tunesmith.finetune.job import RECIPE, RECIPES_FOLDER, Data, FunctionDoor, Job, Model, Training, write_job
-from tunesmith.finetune.request import CustomizedInput, FinetuneRequest, name_faults, read_request
+from tunesmith.finetune.publish import LOG, MODEL, publish, show_log
+from tunesmith.finetune.request import CustomizedInput, FinetuneRequest, ParamDict, name_faults, read_request
 
 __all__ = [
+    "LOG",
+    "MODEL",
     "RECIPE",
     "RECIPES_FOLDER",
     "CustomizedInput",
@@ -19,10 +22,13 @@ __all__ = [
     "FunctionReference",
     "Job",
     "Model",
+    "ParamDict",
     "Training",
     "is_address",
     "name_faults",
+    "publish",
     "read_request",
     "refer_to",
+    "show_log",
     "write_job",
 ]

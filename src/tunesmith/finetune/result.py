@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -35,7 +36,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     output_log_path: str = ""
 
 
-def read_result(given: object, *, measurement: Measurement, output_model_path: str, output_log_path: str) -> Result:
+class ReportedResult(Result, frozen=True, kw_only=True):
+    """A result as a function gives it: with what is for us and not for the receiver."""
+
+    checkpoint: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """A file or folder that training can go on from. It is copied, so it may be written over afterwards."""
+
+    @property
+    def told(self) -> Result:
+        return Result(**{name: getattr(self, name) for name in Result.__struct_fields__})
+
+
+def read_result(
+    given: object, *, measurement: Measurement, output_model_path: str, output_log_path: str
+) -> ReportedResult:
     """The result that a function gave, with its paths filled in.
 
     Raises:
@@ -48,7 +62,7 @@ def read_result(given: object, *, measurement: Measurement, output_model_path: s
         )
     paths = {"output_model_path": output_model_path, "output_log_path": output_log_path}
     try:
-        result = msgspec.convert({**paths, **plain}, Result)
+        result = msgspec.convert({**paths, **plain}, ReportedResult)
     except msgspec.ValidationError as error:
         raise InvalidInput(
             f"a result does not have the right shape: {error}", where="result", mend="see docs/finetune.md"
@@ -76,6 +90,8 @@ def _plain(value: Any) -> Any:
     """Numbers and lists out of what numpy and torch call so, without importing either."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, PathLike):
+        return fspath(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -10,8 +10,9 @@ import msgspec
 
 from tunesmith.errors import InvalidInput
 from tunesmith.files import write_atomically
+from tunesmith.finetune.checkpoint import keep
 from tunesmith.finetune.job import Job
-from tunesmith.finetune.result import Result, read_result
+from tunesmith.finetune.result import ReportedResult, Result, read_result
 from tunesmith.progress import Kind
 
 MOST_RESULT_BYTES = 1024 * 1024
@@ -30,11 +31,15 @@ class Results:
     def __init__(self, job: Job, run_folder: Path, emit: Emit) -> None:
         self._job = job
         self._folder = run_folder / FOLDER
+        self._checkpoints = run_folder / "checkpoints"
         self._emit = emit
         self._lock = threading.Lock()
-        self._latest: Result | None = None
+        self._latest: ReportedResult | None = None
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._written = len(list(self._folder.iterdir()))
+        told = sorted(self._folder.glob("*.json"))
+        self._written = len(told)
+        # An attempt that goes on from a checkpoint comes by some results once more; those were told.
+        self._told_upto = msgspec.json.decode(told[-1].read_bytes(), type=Result).idx if told else 0
 
     def take(self, given: object) -> None:
         """Check a result, and tell it if it is due.
@@ -55,7 +60,9 @@ class Results:
             self._measure(result)
             # The final one waits until the function has returned: what ends in an exception has not succeeded.
             if not result.is_final and self._due(before, result):
-                self._tell(result)
+                self._tell(result.told)
+            if result.checkpoint is not None:
+                self._keep(result.checkpoint, result)
 
     def finish(self) -> None:
         """The function has returned: its last result is the final one.
@@ -67,28 +74,26 @@ class Results:
             raise InvalidInput(
                 "it returned without a result", where=self._job.training.function, mend="yield one, or call report"
             )
-        self._tell(msgspec.structs.replace(self._latest, is_final=True))
+        self._tell(msgspec.structs.replace(self._latest.told, is_final=True))
 
     def _due(self, before: Result | None, result: Result) -> bool:
         every = self._job.training.show_frequency
-        return result.idx // every > (before.idx if before is not None else 0) // every
+        upto = max(self._told_upto, before.idx if before is not None else 0)
+        return result.idx // every > upto // every
+
+    def _keep(self, reported: str, result: Result) -> None:
+        by_epoch = self._job.training.measurement == "epoch"
+        facts = {"metrics": _newest(result), "epoch": result.idx if by_epoch else None}
+        path = keep(reported, self._checkpoints, idx=result.idx, facts=facts)
+        self._emit("checkpoint", path=str(path), step=result.idx, metrics=facts["metrics"])
 
     def _measure(self, result: Result) -> None:
         """The newest point of each curve, for those who watch the run."""
-        figure, training = result.fig_param, self._job.training
-        curves = {
-            "loss": figure.losses,
-            "accuracy": figure.accuracies,
-            "eval_loss": figure.valid_losses,
-            "eval_accuracy": figure.valid_accuracies,
-        }
-        newest = {name: curve[-1] for name, curve in curves.items() if curve}
-        if result.test_accuracy is not None:
-            newest["test_accuracy"] = result.test_accuracy
+        training = self._job.training
         counted = (
             {"epoch": result.idx, "total_steps": training.total_epoch_number} if training.measurement == "epoch" else {}
         )
-        self._emit("metrics", step=result.idx, **counted, **newest)
+        self._emit("metrics", step=result.idx, **counted, **_newest(result))
 
     def _tell(self, result: Result) -> None:
         content = msgspec.json.encode(result)
@@ -103,6 +108,18 @@ class Results:
         name = f"{self._written:06d}.json"
         write_atomically(self._folder / name, content)
         self._emit("result", finetune=f"{FOLDER}/{name}", is_final=result.is_final, model=result.output_model_path)
+
+
+def _newest(result: Result) -> dict[str, float | None]:
+    figure = result.fig_param
+    curves = {
+        "loss": figure.losses,
+        "accuracy": figure.accuracies,
+        "eval_loss": figure.valid_losses,
+        "eval_accuracy": figure.valid_accuracies,
+    }
+    newest = {name: curve[-1] for name, curve in curves.items() if curve}
+    return newest if result.test_accuracy is None else {**newest, "test_accuracy": result.test_accuracy}
 
 
 def _check_order(before: Result | None, result: Result) -> None:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from tunesmith.errors import Fault, TunesmithError
+from tunesmith.finetune.checkpoint import reported_in
 from tunesmith.finetune.datasets import local_datasets
 from tunesmith.finetune.function import call, load
 from tunesmith.finetune.job import Job, read_job
@@ -66,6 +67,7 @@ def _offered(job: Job, datasets: Mapping[str, str], results: Results) -> dict[st
         "output_model_path": job.model.output_path,
         "output_log_path": job.model.log_path,
         "report": results.take,
+        "resume_from": reported_in(os.environ.get("TUNESMITH_RESUME_FROM")),
     }
 
 

@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 256 * 1024
 MOST_GPUS = 1024
 
 VALID_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_KEYS = ("name", "kind", "summary", "data", "resources", "aliases", "config", "schema")
+_KEYS = ("name", "kind", "summary", "data", "resources", "saves_when_stopped", "aliases", "config", "schema")
 _REQUIRED = ("name", "kind", "summary", "data", "resources", "config")
 
 
@@ -81,6 +81,7 @@ def _recipe(folder: Path, faults: Faults) -> Recipe | None:
         folder=folder,
         run_sh=folder / SCRIPT_FILE,
         about=about,
+        saves_when_stopped=_saves_when_stopped(content, faults),
     )
 
 
@@ -203,6 +204,16 @@ def _resources(content: dict[str, Any], faults: Faults) -> RecipeResources:
     else:
         return RecipeResources(gpus=gpus, cpu=cpu)
     return RecipeResources(gpus=0, cpu=True)
+
+
+def _saves_when_stopped(content: dict[str, Any], faults: Faults) -> bool:
+    saves = content.get("saves_when_stopped", True)
+    if type(saves) is not bool:
+        faults.add(
+            "must be true or false", at("saves_when_stopped"), "whether it writes a checkpoint when asked to stop"
+        )
+        return True
+    return saves
 
 
 def _aliases(content: dict[str, Any], config: dict[str, Any], knobs: dict[str, Knob], faults: Faults) -> dict[str, str]:

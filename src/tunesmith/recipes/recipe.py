@@ -49,6 +49,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     run_sh: Path
     about: str
     """The opening comment of recipe.yaml."""
+    saves_when_stopped: bool = True
+    """Whether it writes a checkpoint when it is asked to stop; else what it wrote before is all there is."""
 
 
 class BrokenRecipe(msgspec.Struct, frozen=True, kw_only=True):

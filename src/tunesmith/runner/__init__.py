@@ -3,6 +3,7 @@
 Knows processes and files, not runs: what an end means for a run is decided in ``runs/``.
 """
 
+from tunesmith.runner.calls import WorkerCalls
 from tunesmith.runner.executor import Executor, Launch, Started
 from tunesmith.runner.local import LocalExecutor
 from tunesmith.runner.slots import Demand, Gpu, GpuProbe, Slots, find_gpus
@@ -20,5 +21,6 @@ __all__ = [
     "LogReader",
     "Slots",
     "Started",
+    "WorkerCalls",
     "find_gpus",
 ]

@@ -46,6 +46,10 @@ class Slots:
     def leased_gpus(self) -> frozenset[str]:
         return frozenset(gpu for gpus in self._leases.values() for gpu in gpus)
 
+    def possible(self, demand: Demand) -> bool:
+        """Whether this machine could ever grant it, whatever is leased now."""
+        return demand.gpus <= len(self._fitting(demand))
+
     def check(self, demand: Demand) -> None:
         """Refuse what this machine can never grant.
 
@@ -53,7 +57,7 @@ class Slots:
             InvalidInput: there are not that many GPUs of that type, leased or not.
         """
         fitting = self._fitting(demand)
-        if demand.gpus > len(fitting):
+        if not self.possible(demand):
             kind = f" of type {demand.gpu_type}" if demand.gpu_type else ""
             have = ", ".join(gpu.name for gpu in self.gpus) or "none"
             raise InvalidInput(

@@ -3,22 +3,31 @@
 Knows nothing of HTTP, and of experiments only that they have ids.
 """
 
+from tunesmith.runs.artifacts import Artifact, ArtifactBook, ArtifactPage, ArtifactSummary
 from tunesmith.runs.book import RunBook, RunPage, RunSummary
 from tunesmith.runs.follow import Follower
+from tunesmith.runs.levels import LogLevel
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.logs import LogLine, LogPage, MetricsPage, read_log, read_metrics
+from tunesmith.runs.logs import LogFilter, LogLine, LogPage, MetricsPage, latest_lines, read_log, read_metrics
 from tunesmith.runs.references import References
 from tunesmith.runs.scheduler import Scheduler
-from tunesmith.runs.service import ResumeRequest, RunRequest, RunService
+from tunesmith.runs.service import Resolved, ResumeRequest, RunRequest, RunService
 from tunesmith.runs.supervise import Supervisor
 
 __all__ = [
+    "Artifact",
+    "ArtifactBook",
+    "ArtifactPage",
+    "ArtifactSummary",
     "Follower",
     "LiveRuns",
+    "LogFilter",
+    "LogLevel",
     "LogLine",
     "LogPage",
     "MetricsPage",
     "References",
+    "Resolved",
     "ResumeRequest",
     "RunBook",
     "RunPage",
@@ -27,6 +36,7 @@ __all__ = [
     "RunSummary",
     "Scheduler",
     "Supervisor",
+    "latest_lines",
     "read_log",
     "read_metrics",
 ]

@@ -1,20 +1,28 @@
-"""Reading a run's log and metrics in pages: by byte offset or by line number, with bounded memory. Never writes."""
+"""Reading a run's log and metrics in pages: by byte offset or by line number, with bounded memory. Never writes.
+
+A page may be filtered by level and text. It then ends where a page would end without the filter at the latest, however
+few lines it holds by then, and says where to go on: no request reads on and on for a line that never comes.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tunesmith.runner import LogReader
+from tunesmith.runner import Line, LogReader
+from tunesmith.runs.levels import LogLevel, level_of
 
 _CHUNK = 1024 * 1024
+_LATEST_BYTES = 16 * 1024
 _decode_metric = msgspec.json.Decoder(dict[str, Any]).decode
 _PAGE_BYTES = 4 * 1024 * 1024
 """A page ends here even when it has fewer lines than were asked for: lines may be long."""
+_PAGE_LINES = 100_000
+"""And a filtered page ends after having looked at so many: they may be short."""
 
 
 class LogLine(msgspec.Struct, frozen=True):
@@ -25,14 +33,35 @@ class LogLine(msgspec.Struct, frozen=True):
     offset: int
     """Byte offset of its start."""
     text: str
+    level: LogLevel
+    """What it says of itself, or what it looks like."""
+
+
+class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines are wanted. Without a field, whatever it is."""
+
+    level: LogLevel | None = None
+    """Of this level or more serious."""
+    text: str | None = None
+    """Contains this, whether in capitals or not."""
+
+    def taken(self, lines: Iterable[Line]) -> Iterator[tuple[Line, LogLevel | None]]:
+        """Every line, with its level if it is wanted."""
+        text = (self.text or "").casefold()
+        for line in lines:
+            if text and text not in line.text.casefold():
+                yield line, None
+                continue
+            level = level_of(line)
+            yield line, level if self.level is None or level.reaches(self.level) else None
 
 
 class LogPage(msgspec.Struct, frozen=True):
-    """Consecutive lines."""
+    """Lines in order; without a filter, consecutive ones. With one there may be none in this page and some in the next."""
 
     lines: list[LogLine]
     next_offset: int
-    """Ask with this offset to go on, also later when the log has grown."""
+    """Ask with this offset to go on, also later when the log has grown. Everything before it has been looked at."""
     size: int
     """Length of the log in bytes."""
     complete: bool
@@ -46,8 +75,16 @@ class MetricsPage(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
-def read_log(path: Path, *, offset: int, after_line: int | None, limit: int, ended: bool) -> LogPage:
-    """Up to ``limit`` lines, and about 4 MiB, from ``offset`` on or after line number ``after_line``."""
+def read_log(
+    path: Path,
+    *,
+    offset: int,
+    after_line: int | None,
+    limit: int,
+    ended: bool,
+    wanted: LogFilter = LogFilter(),  # noqa: B008  # it is frozen
+) -> LogPage:
+    """Up to ``limit`` lines out of about 4 MiB, from ``offset`` on or after line number ``after_line``."""
     size = path.stat().st_size if path.is_file() else 0
     if after_line is not None:
         offset, number = _offset_after(path, after_line) if size else (0, 0)
@@ -56,12 +93,28 @@ def read_log(path: Path, *, offset: int, after_line: int | None, limit: int, end
         number = _newlines_before(path, offset) if offset else 0
     reader, last_start = LogReader(path, offset), offset + _PAGE_BYTES
     lines: list[LogLine] = []
-    while len(lines) < limit and offset < last_start and (read := reader.read(at_end=ended)):
-        for line in read[: limit - len(lines)]:
-            lines.append(LogLine(number + 1, line.start, line.text))
+    seen = 0
+    while len(lines) < limit and offset < last_start and seen < _PAGE_LINES and (read := reader.read(at_end=ended)):
+        for line, level in wanted.taken(read):
+            if level is not None:
+                lines.append(LogLine(number + 1, line.start, line.text, level))
             number += line.whole
             offset = line.end
+            if len(lines) == limit:
+                break
+        seen += len(read)
     return LogPage(lines, offset, size, complete=ended and offset >= size)
+
+
+def latest_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log as text, at most ``count`` of them and about 16 KiB; one that is still being written, too."""
+    try:
+        start = max(0, path.stat().st_size - _LATEST_BYTES)
+        lines = LogReader(path, start).read(at_end=True)
+    except OSError:
+        return []
+    # The first one is most likely cut.
+    return [line.text for line in lines if not start or line.start > start][-count:]
 
 
 def read_metrics(path: Path, *, cursor: str | None, limit: int) -> MetricsPage:

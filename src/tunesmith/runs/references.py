@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from tunesmith.errors import Fault, Forbidden, MissingReference
+from tunesmith.errors import Fault, Forbidden, InvalidInput, MissingReference
 from tunesmith.paths import StatePaths
 from tunesmith.recipes.suggest import nearest
-from tunesmith.records import Checkpoint, Dataset, RunState
+from tunesmith.records import Checkpoint, DatasetReference, RunState
 from tunesmith.runs.book import RunBook
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SUFFIXES = (".jsonl", ".json")
 _LONGEST_SHOWN = 300
+_MOST_LISTED = 20
 _VALIDATION_SPLITS = ("validation", "valid", "val")
 
 
@@ -33,12 +34,15 @@ class References:
         paths: StatePaths,
         book: RunBook,
         checkpoint: Callable[[str], Checkpoint | None],
+        uploaded: Callable[[str], Sequence[tuple[str, Path]] | None] = lambda _: None,
     ) -> None:
+        """``uploaded`` answers names and paths of the files of an uploaded dataset, by its id or name; asked from threads."""
         self._roots = tuple(roots)
         self._aliases = aliases
         self._paths = paths
         self._book = book
         self._checkpoint = checkpoint
+        self._uploaded = uploaded
 
     def model(self, reference: str) -> str:
         """A folder's path, or a hub id that the worker will try to fetch.
@@ -99,15 +103,26 @@ class References:
             return []
         return sorted(folder.name for folder in self._paths.models.iterdir() if (folder / "config.json").is_file())
 
-    def dataset(self, dataset: Dataset) -> Dataset:
+    def dataset(self, dataset: DatasetReference) -> DatasetReference:
         """The dataset with its file's path.
 
-        A folder stands for its files by split: ``train.jsonl``, ``validation.jsonl``, ...
+        It is an uploaded dataset's id or name, or else a path. A folder stands for its files by split: ``train.jsonl``,
+        ``validation.jsonl``, ...; so does an uploaded dataset, and one with a single file stands for that one.
 
         Raises:
             MissingReference: no such file.
             Forbidden: a path outside the allowed roots.
         """
+        files = self._uploaded(dataset.name)
+        if files is not None:
+            path = _uploaded_file(dataset, files)
+            if path.is_symlink() or not path.is_file():
+                raise MissingReference(
+                    f"the file of dataset {_shown(dataset.name)!r} is not at {path} any more",
+                    where="dataset.name",
+                    mend="delete it from the dataset and upload it again",
+                )
+            return DatasetReference(name=dataset.name, split=dataset.split, path=str(path))
         path = self._existing(dataset.name, "dataset.name")
         if path.is_dir():
             path = self._split_file(path, dataset.split) or path
@@ -117,17 +132,22 @@ class References:
                 where="dataset.split",
                 mend=f"put {_shown(dataset.split)}.jsonl into the folder, or name the file itself",
             )
-        return Dataset(name=dataset.name, split=dataset.split, path=str(path))
+        return DatasetReference(name=dataset.name, split=dataset.split, path=str(path))
 
-    def validation_beside(self, dataset: Dataset) -> str | None:
-        """The validation file of a dataset that is a folder.
+    def validation_beside(self, dataset: DatasetReference) -> str | None:
+        """The validation file of a dataset that is a folder, or was uploaded.
 
         Raises:
             Forbidden: it is a link to outside the allowed roots.
         """
+        files = self._uploaded(dataset.name)
+        if files is not None:
+            by_split = [path for split in _VALIDATION_SPLITS for name, path in files if _stem(name) == split]
+            return next((str(path) for path in by_split if str(path) != dataset.path), None)
         folder = self._existing(dataset.name, "dataset.name")
         found = (self._split_file(folder, split) for split in _VALIDATION_SPLITS)
-        return next((str(path) for path in found if path is not None), None)
+        # An empty one is what a split without validation rows leaves.
+        return next((str(path) for path in found if path is not None and path.stat().st_size), None)
 
     def _split_file(self, folder: Path, split: str) -> Path | None:
         if not _plain(split):
@@ -140,6 +160,20 @@ class References:
                     return path
         return None
 
+    def refuse_if_gone(self, dataset: DatasetReference) -> None:
+        """Look once more whether an uploaded dataset that was resolved is still there. Touches no disk.
+
+        Raises:
+            MissingReference: it was deleted in the meantime.
+        """
+        used = {path for path in (dataset.path, dataset.validation_path) if path is not None}
+        of_uploads = {path for path in used if Path(path).is_relative_to(self._paths.uploads_folder.absolute())}
+        there = {str(path) for _, path in self._uploaded(dataset.name) or ()}
+        if any(Path(path).parent.name not in dataset.name for path in of_uploads - there):
+            raise MissingReference(
+                f"the dataset {_shown(dataset.name)!r} was just deleted", where="dataset.name", mend="name another"
+            )
+
     def file(self, name: str, where: str) -> Path:
         """Any other file that a request names."""
         path = self._existing(name, where)
@@ -147,7 +181,26 @@ class References:
             raise MissingReference(f"{_shown(name)!r} is not a file", where=where, mend="name a regular file")
         return path
 
+    def output_folder(self, name: str, where: str) -> Path:
+        """A folder that a request wants something written to; it need not exist yet. Links in it are followed.
+
+        Raises:
+            InvalidInput: there is something else than a folder, or a file is on the way to it.
+            Forbidden: it lies outside the allowed roots.
+        """
+        path = self._allowed(name, where)
+        nearest_there = next(one for one in (path, *path.parents) if one.exists())
+        if not nearest_there.is_dir():
+            raise InvalidInput(f"{_shown(str(nearest_there))!r} is not a folder", where=where, mend="name a folder")
+        return path
+
     def _existing(self, name: str, where: str) -> Path:
+        path = self._allowed(name, where)
+        if not path.exists():
+            raise MissingReference(f"{name!r} does not exist", where=where, mend=_nearest_sibling(path))
+        return path
+
+    def _allowed(self, name: str, where: str) -> Path:
         path = _resolved(name, where)
         if not any(path.is_relative_to(root) for root in self._roots):
             raise Forbidden(
@@ -155,9 +208,28 @@ class References:
                 where=where,
                 mend=f"move it below one of {', '.join(map(str, self._roots))}, or add its folder to allowed_roots",
             )
-        if not path.exists():
-            raise MissingReference(f"{name!r} does not exist", where=where, mend=_nearest_sibling(path))
         return path
+
+
+def _uploaded_file(dataset: DatasetReference, files: Sequence[tuple[str, Path]]) -> Path:
+    shown = f"dataset {_shown(dataset.name)!r}"
+    if not files:
+        raise MissingReference(f"{shown} has no files yet", where="dataset.name", mend="upload one: PUT .../files")
+    fitting = files if len(files) == 1 else [file for file in files if _stem(file[0]) == dataset.split]
+    if len(fitting) == 1:
+        return fitting[0][1]
+    split = _shown(dataset.split)
+    names = ", ".join(_shown(name) for name, _ in files[:_MOST_LISTED]) + (", ..." if len(files) > _MOST_LISTED else "")
+    raise MissingReference(
+        f"{shown} has {len(fitting) or 'no'} files for the split {split!r}; it has {names}",
+        where="dataset.split",
+        mend=f"name one of its files {split}.jsonl" if not fitting else "delete all of them but one",
+    )
+
+
+def _stem(name: str) -> str:
+    """The name of an uploaded file without folders, which some clients send, and without its suffix."""
+    return PurePosixPath(name.replace("\\", "/")).stem
 
 
 def _resolved(name: str, where: str) -> Path:

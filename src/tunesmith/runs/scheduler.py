@@ -107,6 +107,8 @@ class Scheduler:
             demand = self._demand_of(run)
             if run.id in self._carried or bool(demand.gpus) in held:
                 continue
+            if not self._slots.possible(demand):
+                continue  # its GPUs were taken out since it was created: it waits, and holds nobody back
             gpus = self._slots.take(run.id, demand)
             if gpus is None:
                 held.add(bool(demand.gpus))

@@ -138,7 +138,8 @@ class Supervisor:
     async def _end(self, run_id: str, exit_: Exit | None, live: LiveRun) -> None:
         run = self._book.get(run_id)
         state, fault = _meaning(run, exit_)
-        checkpoint = await self._newest_checkpoint(run)
+        # One that went on from another run's checkpoint, and has none of its own yet, still has that one.
+        checkpoint = await self._newest_checkpoint(run) or run.resume_from
         if _died_with_the_machine(run, state, exit_) and checkpoint is not None and run.restarts < self._max_restarts:
             await self._queue_again(run, checkpoint, exit_, live)
             return

@@ -1,0 +1,80 @@
+"""Artifacts at the doors: the files that a run wrote, their tags, and their bytes."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+import anyio.to_thread
+import msgspec
+from litestar import Response, delete, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.ranges import file_response
+from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.api.runs import Limit
+from tunesmith.runs import Artifact, ArtifactPage
+
+ArtifactCursor = Annotated[
+    str | None,
+    QueryParameter(max_length=10_000, pattern=r"^[A-Za-z0-9_-]+$", description="`cursor` of the page before."),
+]
+OneTag = Annotated[str, QueryParameter(name="tag", max_length=500, description="The tag to take away.")]
+
+
+class NewTags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tags to add to those that an artifact has."""
+
+    tags: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)]
+
+
+@get("/v1/runs/{run_id:str}/artifacts", opt=NEEDS_READ, tags=["Runs"])
+async def list_run_artifacts(
+    request: HttpRequest, run_id: FromPath[str], limit: Limit = 200, cursor: ArtifactCursor = None
+) -> ArtifactPage:
+    """The files that the run wrote, by path: its output, its complete checkpoints, and what it told of."""
+    house = rooms(request)
+    house.runs.book.get(run_id)
+    return await page_of(house, run_id, limit, cursor)
+
+
+@get("/v1/runs/{run_id:str}/artifacts/{artifact_id:str}/content", opt=NEEDS_READ, tags=["Runs"])
+async def download_run_artifact(
+    request: HttpRequest, run_id: FromPath[str], artifact_id: FromPath[str]
+) -> Response[Any]:
+    """The bytes of one; `Range` asks for a part."""
+    rooms(request).runs.book.get(run_id)
+    return await content_of(request, run_id, artifact_id)
+
+
+@post("/v1/runs/{run_id:str}/artifacts/{artifact_id:str}/tags", opt=NEEDS_WRITE, tags=["Runs"], status_code=200)
+async def tag_run_artifact(
+    request: HttpRequest, run_id: FromPath[str], artifact_id: FromPath[str], data: JSONBody[NewTags]
+) -> Artifact:
+    """Add tags to one."""
+    house = rooms(request)
+    house.runs.book.get(run_id)
+    return await house.artifacts.tag(run_id, artifact_id, data.tags)
+
+
+@delete("/v1/runs/{run_id:str}/artifacts/{artifact_id:str}/tags", opt=NEEDS_WRITE, tags=["Runs"], status_code=200)
+async def untag_run_artifact(
+    request: HttpRequest, run_id: FromPath[str], artifact_id: FromPath[str], one_tag: OneTag
+) -> Artifact:
+    """Take one tag away."""
+    house = rooms(request)
+    house.runs.book.get(run_id)
+    return await house.artifacts.untag(run_id, artifact_id, one_tag)
+
+
+async def page_of(house: Rooms, run_id: str, limit: int, cursor: str | None) -> ArtifactPage:
+    return await anyio.to_thread.run_sync(lambda: house.artifacts.page(run_id, limit=limit, cursor=cursor))
+
+
+async def content_of(request: HttpRequest, run_id: str, artifact_id: str) -> Response[Any]:
+    found = await rooms(request).artifacts.find(run_id, artifact_id)
+    return file_response(request, found.location, PurePosixPath(found.artifact.path).name, found.version)
+
+
+HANDLERS = [list_run_artifacts, download_run_artifact, tag_run_artifact, untag_run_artifact]

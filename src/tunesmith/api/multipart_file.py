@@ -1,0 +1,195 @@
+"""The one file of a multipart request, read as it comes in: nothing is spooled, and no more is held than came last.
+
+Where the bytes go is for the caller to say. Everything that is wrong with the request is told in words, as 4xx.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from litestar.exceptions import HTTPException, InternalServerException
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from tunesmith.api.rooms import HttpRequest
+from tunesmith.errors import InvalidInput, TooLarge
+
+FIELD = "file"
+# What a request may hold beside the file: boundaries, and the headers of one part.
+_AROUND = 64 * 1024
+_LONGEST_BOUNDARY = 200
+_LONGEST_HEADER = 4096 + 128
+_EXTENDED_NAME = re.compile(r"""filename\*\s*=\s*"?([\w.-]+)'[^']*'([^;"\s]+)""", re.IGNORECASE)
+_MEND = 'send one file as multipart/form-data in a part named "file", such as curl -F file=@train.jsonl'
+
+
+@dataclass
+class MultipartFile(Operation):
+    """How a call that takes such a file looks in the OpenAPI document."""
+
+    def __post_init__(self) -> None:
+        body = Schema(
+            type=OpenAPIType.OBJECT,
+            properties={FIELD: Schema(type=OpenAPIType.STRING, content_media_type="application/octet-stream")},
+            required=[FIELD],
+        )
+        self.request_body = RequestBody(content={"multipart/form-data": OpenAPIMediaType(schema=body)}, required=True)
+
+
+class IncomingFile:
+    """A file on its way in: its name is known, its bytes are still to come."""
+
+    def __init__(self, name: str, rest: AsyncIterator[Any], limit: int, setting: str) -> None:
+        self.name = name
+        """As the client sent it."""
+        self._rest = rest
+        self._limit = limit
+        self._setting = setting
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes, up to the end of the request.
+
+        Raises:
+            TooLarge: more came than the limit.
+            InvalidInput: the file is empty, or the request is no sound multipart, holds another part, or ends early.
+        """
+        received = 0
+        async for event in self._rest:
+            if isinstance(event, MultipartSegment):
+                raise _wrong(f"there is a second part, named {_shown(event.name)}; only one file can be sent at a time")
+            if event is not None:
+                received += len(event)
+                if received > self._limit:
+                    raise _too_large(self._limit, self._setting)
+                yield event
+        if not received:
+            raise _wrong("the file is empty")
+
+    async def read(self) -> bytes:
+        """All of it at once, for a file whose limit is small. Raises as ``chunks`` does."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+async def incoming_file(request: HttpRequest, *, limit: int, setting: str) -> IncomingFile:
+    """Read the request up to the first byte of its file.
+
+    Args:
+        request: whose body nobody has read.
+        limit: how many bytes the file may have.
+        setting: what the limit is called in the settings.
+
+    Raises:
+        TooLarge: the request announces more than the limit; its body was not read.
+        HTTPException: with 415, it is no multipart.
+        InvalidInput: it is no sound multipart, or has no file where it should.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit + _AROUND:
+        raise _too_large(limit, setting)
+    events = _events(request, _parser(request), limit, setting)
+    first = await anext(events, None)
+    if first is None:
+        raise _wrong("there is no part in it")
+    return IncomingFile(_name_of(first), events, limit, setting)
+
+
+def _parser(request: HttpRequest) -> PushMultipartParser:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != "multipart/form-data":
+        raise HTTPException(status_code=415, detail=f"the body is {_shown(kind)}, not multipart/form-data; {_MEND}")
+    boundary = options.get("boundary", "")
+    if not 0 < len(boundary) <= _LONGEST_BOUNDARY or not boundary.isascii():
+        raise _wrong("Content-Type names no usable boundary", where="Content-Type")
+    return PushMultipartParser(boundary, max_header_size=_LONGEST_HEADER, max_segment_count=8)
+
+
+async def _events(request: HttpRequest, parser: PushMultipartParser, limit: int, setting: str) -> AsyncIterator[Any]:
+    """What the parser makes of the body: a segment, its chunks, None at its end, and so on."""
+    received, begun = 0, False
+    async for chunk in _body(request):
+        received += len(chunk)
+        if received > limit + _AROUND:
+            raise _too_large(limit, setting)
+        try:
+            for event in parser.parse(chunk):
+                begun = True
+                yield event
+        except MultipartError as error:
+            raise _wrong(f"it cannot be read: {_reason(error)}") from error
+        if not begun and received > _AROUND:
+            raise _no_boundary()
+    if not received:
+        raise _wrong("the body is empty")
+    try:
+        parser.close()
+    except MultipartError as error:
+        raise (_wrong("it ends before its last boundary") if begun else _no_boundary()) from error
+
+
+async def _body(request: HttpRequest) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            if chunk:
+                yield chunk
+    except InternalServerException as error:  # how Litestar says that nobody is there any more to be answered
+        raise _wrong("the connection was closed in the middle of the file") from error
+
+
+def _name_of(part: MultipartSegment) -> str:
+    if part.name != FIELD:
+        raise _wrong(f"the first part is named {_shown(part.name)}, not {FIELD!r}")
+    if part.charset is not None and not _is_charset(part.charset):
+        raise _wrong(f"the part names an unknown charset, {_shown(part.charset)}")
+    name: str | None = part.filename
+    extended = _EXTENDED_NAME.search(part.header("Content-Disposition", ""))
+    if extended is not None:
+        try:
+            name = unquote(extended[2], encoding=extended[1], errors="strict")
+        except (LookupError, UnicodeError) as error:
+            raise _wrong("the file's name is not in the encoding that it claims") from error
+    if name is None:
+        raise _wrong(f"the part {FIELD!r} is a text and no file: it has no file name")
+    if not name.strip():
+        raise _wrong("the file's name is empty")
+    return name.encode(errors="replace").decode()
+
+
+def _is_charset(name: str) -> bool:
+    try:
+        codecs.lookup(name)
+    except (LookupError, ValueError):  # ValueError: it holds a NUL
+        return False
+    return True
+
+
+def _reason(error: MultipartError) -> str:
+    """The parser's words; where it could not decode a header it says little."""
+    text = str(error.args[0]) if error.args else "it is broken"
+    if "failed to decode" in text:
+        return "the file's name is not UTF-8"
+    if "header length exceeded" in text:
+        return f"the headers of the part, with the file's name, are longer than {_LONGEST_HEADER} bytes"
+    return text[:1].lower() + text[1:]
+
+
+def _too_large(limit: int, setting: str) -> TooLarge:
+    return TooLarge(
+        f"the file has more than {limit} bytes", where=FIELD, mend=f"send smaller files, or raise the setting {setting}"
+    )
+
+
+def _no_boundary() -> InvalidInput:
+    return _wrong("no part begins in it; Content-Type names a boundary that is not there, or the body was cut off")
+
+
+def _wrong(message: str, *, where: str = FIELD) -> InvalidInput:
+    return InvalidInput(f"the upload cannot be used: {message}", where=where, mend=_MEND)
+
+
+def _shown(text: str | None) -> str:
+    return repr((text or "")[:100])

@@ -1,0 +1,23 @@
+"""The room of datasets: what was uploaded, what each dataset adds up to, and the train configs that go with them.
+
+What rows mean is decided in the workers; bytes come in through a door, and here they are only kept.
+"""
+
+from tunesmith.datasets.configs import ChosenConfig, TrainConfigs, TrainConfigSummary
+from tunesmith.datasets.lookup import Lookup
+from tunesmith.datasets.service import DatasetPage, DatasetRequest, DatasetService, DatasetSummary
+from tunesmith.datasets.uploads import InFlight, UploadService, UploadSummary
+
+__all__ = [
+    "ChosenConfig",
+    "DatasetPage",
+    "DatasetRequest",
+    "DatasetService",
+    "DatasetSummary",
+    "InFlight",
+    "Lookup",
+    "TrainConfigSummary",
+    "TrainConfigs",
+    "UploadService",
+    "UploadSummary",
+]

@@ -1,0 +1,39 @@
+"""What projects find by name among the uploads: a dataset's file, and the train config that goes with it.
+
+Asked from threads: only what is in memory is looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunesmith.datasets.configs import TrainConfigs
+from tunesmith.datasets.service import DatasetService
+from tunesmith.datasets.uploads import UploadService
+
+
+class Lookup:
+    """Uploads, datasets and train configs by the names that people gave them."""
+
+    def __init__(self, datasets: DatasetService, uploads: UploadService, configs: TrainConfigs) -> None:
+        self._datasets = datasets
+        self._uploads = uploads
+        self._configs = configs
+
+    def files_of(self, reference: str) -> list[tuple[str, Path]] | None:
+        """Names and paths of the files of a dataset by its id or name, or of one upload by its id; None: there is none."""
+        if reference in self._uploads:
+            return [(reference, self._uploads.path(reference))]
+        return self._datasets.files_of(reference)
+
+    def data(self, name: str) -> str | None:
+        """The id of the newest upload of this name in any dataset; else of the dataset or upload with this id or name."""
+        newest = next(iter(self._uploads.named(name)), None)
+        if newest is not None:
+            return newest
+        return name if name in self._uploads else self._datasets.id_of(name)
+
+    def config(self, filename: str, data: str | None) -> Path | None:
+        """The train config of this name: of the dataset that ``data`` is or lies in; for None, the newest of any dataset."""
+        dataset_id = self._uploads.dataset_of(data) if data is not None and data in self._uploads else data
+        return self._configs.named(filename, dataset_id)

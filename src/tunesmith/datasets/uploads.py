@@ -1,0 +1,333 @@
+"""Uploads: bytes come in and are on disk with their hash before they are on record; until then nobody sees them.
+
+What client programs call their files is data only: folders and files get names made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import defaultdict
+from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+from tunesmith.datasets.sink import Sink
+from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, TooLarge, TunesmithError, Unavailable
+from tunesmith.files import NO_ROOM
+from tunesmith.journal import Entry, Journal
+from tunesmith.paths import StatePaths
+from tunesmith.records import Clock, Upload, new_id
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+_PREFIX = "upl"
+_STORED_NAMES = {".jsonl": "data.jsonl", ".ndjson": "data.jsonl", ".json": "data.json"}
+_OTHERWISE = "data.bin"
+# Large enough that going to a thread costs little beside the write, small enough that 20 uploads hold next to nothing.
+_BLOCK = 256 * 1024
+_THREADS = 4
+
+
+class UploadSummary(msgspec.Struct, frozen=True):
+    """What is kept in memory of every upload."""
+
+    dataset_id: str
+    name: str
+    stored_name: str
+    bytes: int
+    deleted_at: datetime | None = None
+
+
+class InFlight(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload that is coming in."""
+
+    upload_id: str
+    name: str
+    bytes: int
+    """So far."""
+
+
+class _Flight:
+    """An upload that is coming in, and how to stop it."""
+
+    def __init__(self, dataset_id: str, name: str) -> None:
+        self.id = new_id(_PREFIX)
+        self.dataset_id = dataset_id
+        self.name = name
+        self.bytes = 0
+        self.scope = anyio.CancelScope()
+        self.over = asyncio.Event()
+
+
+class UploadService:
+    """All uploads: those on record, and those that are coming in."""
+
+    def __init__(self, journal: Journal[Upload, UploadSummary], paths: StatePaths, clock: Clock) -> None:
+        self._journal = journal
+        self._paths = paths
+        self._clock = clock
+        self._live: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        """The ids of each dataset's uploads, oldest first."""
+        self._flights: dict[str, _Flight] = {}
+        self._closed = False
+        self._leaving: set[str] = set()
+        """Uploads that are about to be removed: already gone for whoever asks."""
+        # Few and their own: each thread keeps some memory, and a slow disk must not take the threads of everybody else.
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        for upload_id, summary in journal.summaries.items():
+            self._index(upload_id, summary)
+        journal.on_commit(self._committed)
+
+    def _index(self, upload_id: str, summary: UploadSummary) -> None:
+        if summary.deleted_at is None:
+            self._live[summary.dataset_id][upload_id] = None
+        elif summary.dataset_id in self._live:
+            self._live[summary.dataset_id].pop(upload_id, None)
+
+    def _committed(self, _entry: Entry, upload: Upload, _previous: UploadSummary | None) -> None:
+        self._index(upload.id, self._journal.summaries[upload.id])
+
+    def __contains__(self, upload_id: str) -> bool:
+        summary = self._journal.summary(upload_id)
+        return summary is not None and summary.deleted_at is None and upload_id not in self._leaving
+
+    def get(self, upload_id: str) -> Upload:
+        """Raises NotFound, also for one that was removed."""
+        upload = self._journal.get(upload_id) if upload_id in self else None
+        if upload is None:
+            raise NotFound(
+                f"there is no upload {upload_id!r}", mend="GET /api/v1/datasets/{id} lists a dataset's files"
+            )
+        return upload
+
+    def get_in(self, dataset_id: str, upload_id: str) -> Upload:
+        """Raises NotFound, also for one that is in another dataset."""
+        upload = self.get(upload_id)
+        if upload.dataset_id != dataset_id:
+            raise NotFound(f"dataset {dataset_id} has no upload {upload_id!r}")
+        return upload
+
+    def ids_of(self, dataset_id: str) -> list[str]:
+        """The dataset's uploads, oldest first."""
+        return [upload_id for upload_id in list(self._live.get(dataset_id, ())) if upload_id not in self._leaving]
+
+    def of(self, dataset_id: str) -> list[Upload]:
+        return [self.get(upload_id) for upload_id in self.ids_of(dataset_id)]
+
+    def summaries_of(self, dataset_id: str) -> list[tuple[str, UploadSummary]]:
+        """Ids and summaries, oldest first; also to be asked from threads."""
+        return [(upload_id, self._journal.summaries[upload_id]) for upload_id in self.ids_of(dataset_id)]
+
+    def named(self, name: str) -> list[str]:
+        """The uploads that clients gave this name, in any dataset, newest first."""
+        found = [upload_id for live in list(self._live.values()) for upload_id in list(live)]
+        return sorted((one for one in found if one in self and self._journal.summaries[one].name == name), reverse=True)
+
+    def dataset_of(self, upload_id: str) -> str:
+        return self._journal.summaries[upload_id].dataset_id
+
+    def path(self, upload_id: str) -> Path:
+        """Where its bytes are; absolute."""
+        return (self._folder(upload_id) / self._journal.summaries[upload_id].stored_name).absolute()
+
+    def folder(self, upload_id: str) -> Path:
+        """What only this upload's bytes lie below; absolute."""
+        return self._folder(upload_id).absolute()
+
+    def _folder(self, upload_id: str) -> Path:
+        return self._paths.uploads_folder / upload_id
+
+    def in_flight(self, dataset_id: str) -> list[InFlight]:
+        """What is coming in for a dataset, in the order it began."""
+        return [
+            InFlight(upload_id=flight.id, name=flight.name, bytes=flight.bytes)
+            for flight in self._flights.values()
+            if flight.dataset_id == dataset_id
+        ]
+
+    async def receive(self, dataset_id: str, name: str, chunks: AsyncIterable[bytes]) -> Upload:
+        """Take in one file. Whatever goes wrong, nothing of it stays.
+
+        Raises:
+            InvalidInput: the name is empty.
+            Conflict: it was stopped on the way, by ``stop``.
+            Unavailable: it was stopped on the way, by ``close``.
+            OutOfSpace: the disk is full.
+            Exception: whatever ``chunks`` raises.
+        """
+        if not name.strip():
+            raise InvalidInput("has an empty name", where="file", mend="send the file with its name")
+        if self._closed:
+            raise _shutting_down()
+        flight = _Flight(dataset_id, name)
+        self._flights[flight.id] = flight
+        upload: Upload | None = None
+        try:
+            with flight.scope:
+                upload = await self._take_in(flight, chunks)
+        finally:
+            del self._flights[flight.id]
+            flight.over.set()
+        if upload is None and self._closed:
+            raise _shutting_down()
+        if upload is None:
+            raise Conflict(f"upload {flight.id} was stopped on the way; nothing of it was kept", where="file")
+        return upload
+
+    async def _take_in(self, flight: _Flight, chunks: AsyncIterable[bytes]) -> Upload:
+        stored_name = _STORED_NAMES.get(PurePosixPath(flight.name).suffix.lower(), _OTHERWISE)
+        sink = Sink(self._folder(flight.id), stored_name)
+        try:
+            with _room_for_it():
+                await self._in_thread(sink.open)
+                await self._pour(flight, sink, chunks)
+                await self._in_thread(sink.settle)
+        except BaseException:
+            await self._discard(sink)
+            raise
+        return await self._record(flight, sink, stored_name)
+
+    async def _pour(self, flight: _Flight, sink: Sink, chunks: AsyncIterable[bytes]) -> None:
+        block = bytearray()
+        async for chunk in chunks:
+            flight.bytes += len(chunk)
+            block += chunk
+            if len(block) >= _BLOCK:
+                await self._in_thread(partial(sink.write, block))
+                block = bytearray()
+        if block:
+            await self._in_thread(partial(sink.write, block))
+
+    async def _record(self, flight: _Flight, sink: Sink, stored_name: str) -> Upload:
+        upload = Upload(
+            id=flight.id,
+            dataset_id=flight.dataset_id,
+            name=flight.name,
+            stored_name=stored_name,
+            bytes=sink.bytes,
+            sha256=sink.sha256,
+            uploaded_at=self._clock(),
+        )
+        try:
+            # It is whole: it goes on record even when somebody has just asked to stop it.
+            with anyio.CancelScope(shield=True):
+                await self._journal.append("uploaded", upload)
+        except (OutOfSpace, InvalidInput, TooLarge):
+            # Surely not on record. (After anything else it may be, and then the next server needs the folder.)
+            await self._discard(sink)
+            raise
+        _log.info("upload_received", upload_id=upload.id, dataset_id=upload.dataset_id, bytes=upload.bytes)
+        return upload
+
+    async def _discard(self, sink: Sink) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._in_thread(sink.discard)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def stop(self, upload_id: str) -> bool:
+        """Stop one that is coming in and wait until nothing of it is left; whether there was one.
+
+        One that became whole in the meantime is on record afterwards.
+        """
+        flight = self._flights.get(upload_id)
+        if flight is None:
+            return False
+        flight.scope.cancel()
+        await flight.over.wait()
+        return True
+
+    def close(self) -> None:
+        """Stop whatever is coming in, because the server is; its clients are told to send it again."""
+        self._closed = True
+        for flight in list(self._flights.values()):
+            flight.scope.cancel()
+
+    @contextmanager
+    def leaving(self, upload_ids: list[str]) -> Iterator[None]:
+        """While this is entered, they are gone for whoever asks, though still on record."""
+        self._leaving.update(upload_ids)
+        try:
+            yield
+        finally:
+            self._leaving.difference_update(upload_ids)
+
+    async def remove(self, upload_id: str) -> None:
+        """Remove one that is on record. The record says so first: a removal that is cut short is finished by ``settle``.
+
+        Raises:
+            OutOfSpace: it could not be written down; nothing was removed.
+        """
+        await self._record_removal(upload_id)
+        await self._delete_folder(upload_id)
+
+    async def remove_all_of(self, dataset_id: str) -> None:
+        """Remove whatever belongs to a dataset whose deletion is on record, and stop what is coming in for it.
+
+        That a single removal cannot be written down keeps no byte on the disk; the next start writes it down.
+        """
+        await asyncio.gather(*(self.stop(one.upload_id) for one in self.in_flight(dataset_id)))
+        await asyncio.gather(*(self._remove_orphan(upload_id) for upload_id in self.ids_of(dataset_id)))
+
+    async def _remove_orphan(self, upload_id: str) -> None:
+        await self._delete_folder(upload_id)
+        try:
+            await self._record_removal(upload_id)
+        except TunesmithError as error:
+            _log.warning("upload_removal_not_recorded", upload_id=upload_id, reason=str(error))
+
+    async def _record_removal(self, upload_id: str) -> None:
+        upload = self._journal.get(upload_id)
+        assert upload is not None
+        await self._journal.append("deleted", msgspec.structs.replace(upload, deleted_at=self._clock()))
+
+    async def _delete_folder(self, upload_id: str) -> None:
+        await self._in_thread(partial(shutil.rmtree, self._folder(upload_id), ignore_errors=True))
+
+    async def settle(self, was_deleted: Callable[[str], bool]) -> None:
+        """After a start: remove what belonged to datasets that were deleted, and every folder without a record."""
+        for dataset_id in [dataset_id for dataset_id in list(self._live) if was_deleted(dataset_id)]:
+            await self.remove_all_of(dataset_id)
+        await self._in_thread(self._sweep)
+
+    def _sweep(self) -> None:
+        journal = self._paths.uploads
+        repaired = any(journal.parent.glob(f"{journal.name}.damaged-*"))
+        for entry in self._paths.uploads_folder.iterdir():
+            if not entry.name.startswith(f"{_PREFIX}_") or entry.name in self or entry.is_symlink():
+                continue
+            if repaired and entry.name not in self._journal and not any(entry.glob(".*.part")):
+                # Its record may have been in the part of the journal that could not be mended.
+                _log.warning("upload_without_record_kept", folder=str(entry))
+                continue
+            _log.info("unfinished_upload_removed", upload_id=entry.name)
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("the service is going down; nothing of the file was kept", mend="send it again in a moment")
+
+
+@contextmanager
+def _room_for_it() -> Iterator[None]:
+    """Say of a full disk what it means here."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OutOfSpace(
+            "the state disk is full; nothing of the file was kept",
+            where="file",
+            mend="free some space on the disk of the state folder, or delete datasets, then send it again",
+        ) from error

@@ -1,0 +1,94 @@
+"""What a training function can go on from: a copy of what it reported, complete and listed like every other checkpoint.
+
+A copy, because the function may write over its file in the next epoch. What is in it is the function's own affair.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunesmith.errors import InvalidInput
+from tunesmith.files import sync_folder, write_atomically
+
+_MANIFEST = "manifest.json"
+_KEEP = "KEEP"
+_PREFIX = "checkpoint-"
+_KEPT = 2
+
+
+class _Reported(msgspec.Struct, frozen=True):
+    reported: str
+    """The name of what the function reported, within the checkpoint."""
+
+
+def keep(reported: str, folder: Path, *, idx: int, facts: Mapping[str, Any]) -> Path:
+    """Copy a file or folder into a checkpoint of its own; the manifest comes last, with ``facts``. Older ones go.
+
+    Raises:
+        InvalidInput: there is nothing at that path.
+        OSError: there is no room; what was complete before stays.
+    """
+    source = Path(reported)
+    into = folder / f"{_PREFIX}{idx}"
+    _remove(into)
+    into.mkdir(parents=True)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, into / source.name)
+        else:
+            shutil.copyfile(source, into / source.name)
+    except FileNotFoundError as error:
+        raise InvalidInput(
+            f"{reported!r} is not there", where="result.checkpoint", mend="write it, close it, then report it"
+        ) from error
+    files = sorted(path for path in into.rglob("*") if path.is_file())
+    for path in files:
+        _sync(path)
+    manifest = {
+        "kind": "checkpoint",
+        "step": idx,
+        "created_at": datetime.now(UTC),
+        "reported": source.name,
+        **facts,
+        "files": [{"path": str(path.relative_to(into)), "bytes": path.stat().st_size} for path in files],
+    }
+    write_atomically(into / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    sync_folder(folder)
+    _prune(folder)
+    return into
+
+
+def reported_in(checkpoint: str | None) -> str | None:
+    """The path to go on from, in a checkpoint's folder; None without one."""
+    if not checkpoint:
+        return None
+    manifest = msgspec.json.decode((Path(checkpoint) / _MANIFEST).read_bytes(), type=_Reported)
+    return str(Path(checkpoint) / manifest.reported)
+
+
+def _prune(folder: Path) -> None:
+    complete = [path for path in folder.glob(f"{_PREFIX}*") if (path / _MANIFEST).exists()]
+    for path in sorted(complete, key=lambda path: int(path.name.removeprefix(_PREFIX)))[:-_KEPT]:
+        if not (path / _KEEP).exists():
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    # Its manifest first, so that what is left of a removal that was cut short never looks complete.
+    (folder / _MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,172 @@
+"""The files that a run wrote, as they lie in its folder, and what each is for.
+
+They are all files below ``output/`` and below complete checkpoints in ``checkpoints/``, and whatever else in the folder
+the run told of by an ``artifact``, ``checkpoint`` or ``result`` event. Symbolic links are never followed, and names that
+begin with a dot are somebody's unfinished work.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from tunesmith.paths import RunPaths
+from tunesmith.progress import read_line
+
+Place: TypeAlias = tuple[str, ...]
+"""A path below the run's folder, by its parts. Bytes that are no UTF-8 are in it as surrogates."""
+
+_MANIFEST = "manifest.json"
+_DEEPEST = 32
+_TOLD_BYTES = 4 * 1024 * 1024
+"""So much of a log's end is searched for what the run told: results are told last."""
+_LONGEST_KIND = 40
+_TELLING = re.compile(rb'"tunesmith"\s*:\s*"(?:artifact|checkpoint|result)"')
+
+# The first that fits names the kind. Weights come after the files that stand beside them under similar names.
+_KINDS = (
+    ("adapter", re.compile(r"adapter_(model|config)\.\w+")),
+    ("tokenizer", re.compile(r"(tokenizer|vocab|merges|special_tokens_map|added_tokens|chat_template)[\w-]*\.\w+")),
+    ("predictions", re.compile(r"predictions.*\.jsonl?")),
+    ("report", re.compile(r"report.*\.(json|html|md|txt)")),
+    ("metrics", re.compile(r".*metrics.*\.(jsonl?|csv)|(all|train|eval)_results\.json")),
+    ("config", re.compile(r".*config\.json|.*\.ya?ml")),
+    ("log", re.compile(r".*\.log")),
+    ("model", re.compile(r".*\.(safetensors|safetensors\.index\.json|bin|pth?|onnx|onnx\.data|gguf)")),
+)
+
+
+class WrittenFile(NamedTuple):
+    """A file as it is now."""
+
+    place: Place
+    kind: str
+    bytes: int
+    modified_ns: int
+
+
+def written_files(run: RunPaths, after: Place = ()) -> Iterator[WrittenFile]:
+    """Every file whose place comes after ``after``, in order of place. Looks no further than it is iterated."""
+    told = _told(run)
+    roots = {("checkpoints",), ("output",), *(place for place in told if place[0] not in ("checkpoints", "output"))}
+    found = heapq.merge(*(_files(run.folder, root, after) for root in sorted(roots)))
+    previous: Place = ()
+    for place, status in found:
+        if place > after and place != previous:
+            yield WrittenFile(place, _kind_of(place, told), status.st_size, status.st_mtime_ns)
+        previous = place
+
+
+def _told(run: RunPaths) -> dict[Place, str]:
+    """What the run said that it wrote inside its folder: files, or folders that hold one kind of thing."""
+    folder = run.folder.resolve()
+    found: dict[Place, str] = {}
+    for line in _telling_lines(_end_of(run.log)):
+        event = read_line(line)
+        for path, kind in _named_by(*event) if event is not None else ():
+            place = _place_in(folder, path)
+            if place:
+                found[place] = kind
+    return found
+
+
+def _end_of(log: Path) -> bytes:
+    """The last bytes of a log; none of what is no regular file."""
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not wait for its writer
+    except OSError:
+        return b""
+    try:
+        status = os.fstat(descriptor)
+        start = max(0, status.st_size - _TOLD_BYTES)
+        return os.pread(descriptor, _TOLD_BYTES, start) if stat.S_ISREG(status.st_mode) else b""
+    finally:
+        os.close(descriptor)
+
+
+def _telling_lines(content: bytes) -> Iterator[bytes]:
+    # Finding the few that matter is much faster than looking at every line.
+    for telling in _TELLING.finditer(content):
+        start = content.rfind(b"\n", 0, telling.start()) + 1
+        end = content.find(b"\n", telling.end())
+        yield content[start : end if end >= 0 else len(content)]
+
+
+def _named_by(kind: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if kind == "artifact":
+        said = fields.get("kind")
+        named = [("path", said if isinstance(said, str) and 0 < len(said) <= _LONGEST_KIND else "file")]
+    elif kind == "checkpoint":
+        named = [("path", "checkpoint")]
+    else:
+        named = [("model", "model"), ("report", "report")] if kind == "result" else []
+    for field, what in named:
+        path = fields.get(field)
+        if isinstance(path, str) and path and "\0" not in path:
+            yield path, what
+
+
+def _place_in(folder: Path, path: str) -> Place:
+    """Where a path lies in the folder; empty when it does not, or is the folder itself."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100  # links must not be followed here; those there are get refused
+    return absolute.relative_to(folder).parts if absolute.is_relative_to(folder) else ()
+
+
+def _files(folder: Path, root: Place, after: Place) -> Iterator[tuple[Place, os.stat_result]]:
+    """The files at and below one place, in order; nothing where a link is on the way."""
+    path, status = folder, None
+    for part in root:
+        path /= part
+        try:
+            status = path.lstat()
+        except OSError:
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            break
+    if status is None:
+        return
+    if stat.S_ISREG(status.st_mode) and path == folder.joinpath(*root):
+        yield root, status
+    elif stat.S_ISDIR(status.st_mode):
+        yield from _walk(path, root, after)
+
+
+def _walk(folder: Path, place: Place, after: Place) -> Iterator[tuple[Place, os.stat_result]]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in found:
+        below = (*place, entry.name)
+        if entry.name.startswith(".") or below < after[: len(below)]:
+            continue
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue  # it has just gone
+        if stat.S_ISREG(status.st_mode):
+            yield below, status
+        elif stat.S_ISDIR(status.st_mode) and len(below) < _DEEPEST and _offered(folder / entry.name, below):
+            yield from _walk(folder / entry.name, below, after)
+
+
+def _offered(folder: Path, place: Place) -> bool:
+    """A checkpoint without its manifest, which is written last, is not complete."""
+    return place[:-1] != ("checkpoints",) or (folder / _MANIFEST).is_file()
+
+
+def _kind_of(place: Place, told: Mapping[Place, str]) -> str:
+    if place in told:
+        return told[place]
+    around = next((told[place[:length]] for length in range(len(place) - 1, 0, -1) if place[:length] in told), None)
+    if place[0] == "checkpoints":
+        return "checkpoint"
+    if around not in (None, "model"):  # beside a model's weights lie its tokenizer and configs
+        return around
+    return next((kind for kind, named in _KINDS if named.fullmatch(place[-1])), around or "file")

@@ -1,0 +1,105 @@
+"""Checks a data file: how many rows can be used, what is wrong with the others and on which line, and what is in it.
+
+Run as ``python -m tunesmith_workers.data.validate`` with the request on standard input. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunesmith_workers.data.duplicates import Duplicates
+from tunesmith_workers.data.explain import decoded
+from tunesmith_workers.data.fast import Sorted, sort_out, teaches
+from tunesmith_workers.data.reader import LONGEST_ROW, Batch, DataFile, NotData, open_regular
+from tunesmith_workers.data.shapes import Reading, RowFault, read
+from tunesmith_workers.data.tally import Tally
+from tunesmith_workers.data.worker import serve
+from tunesmith_workers.telling import Paced
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked."""
+
+    file: str
+    max_errors: int = 100
+    longest_row: int = LONGEST_ROW
+    scratch: str | None = None
+    """A folder on a disk with some room; the system's folder for temporary files without it."""
+
+
+def validate(request: Request) -> dict[str, Any]:
+    """The verdict on a file.
+
+    Raises:
+        BadRows: there is no such file.
+    """
+    duplicates = Duplicates(Path(request.scratch) if request.scratch else None)
+    tally = Tally(duplicates, most_errors=request.max_errors)
+    with open_regular(Path(request.file)) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            data = DataFile(file, longest_row=request.longest_row)
+            format_name = data.format
+            _look_at_all(data, tally)
+        except NotData as refusal:
+            format_name = "unknown"
+            tally.fault(1, RowFault(f"the file {refusal.message}; {refusal.mend}", kind="not_data"))
+    if not tally.valid and not tally.error_count:
+        tally.fault(1, RowFault("the file holds no rows", kind="no_rows"))
+    stats = {"bytes": size, **tally.stats()}
+    duplicates.close()
+    file_faults = stats["faults"].get("not_data", 0) + stats["faults"].get("no_rows", 0)
+    return {
+        "valid": tally.error_count == 0,
+        "format": format_name,
+        "total": tally.valid + tally.error_count - file_faults,
+        "valid_count": tally.valid,
+        "error_count": tally.error_count,
+        "errors": msgspec.to_builtins(tally.errors),
+        "stats": stats,
+    }
+
+
+def _look_at_all(data: DataFile, tally: Tally) -> None:
+    paced = Paced()
+    done = 0
+
+    def heard(block: bytes) -> None:
+        nonlocal done
+        done += len(block)
+
+    for part in data.parts(heard):
+        if isinstance(part, Batch):
+            _look_at(part, tally)
+            paced.tell("progress", phase="validating", bytes=done, total_bytes=data.size)
+        else:
+            tally.fault(part.line, RowFault(part.message, kind=part.kind))
+
+
+def _look_at(batch: Batch, tally: Tally) -> None:
+    found = sort_out(batch.rows, teaches) if batch.is_utf8 else Sorted({}, list(range(len(batch.rows))))
+    for roles, contents in found.good.items():
+        tally.conversations("messages", roles, contents)
+    readings = (_look_closely(batch, place, tally) for place in found.doubtful)
+    tally.readings([reading for reading in readings if reading is not None])
+    tally.keep_bounded()
+
+
+def _look_closely(batch: Batch, place: int, tally: Tally) -> Reading | None:
+    row = batch.rows[place]
+    if batch.may_be_blank and not row.strip():
+        tally.blank_lines += 1
+        return None
+    try:
+        return read(decoded(row))
+    except RowFault as fault:
+        tally.fault(batch.lines[place], fault)
+        return None
+
+
+if __name__ == "__main__":
+    serve(Request, validate)
