@@ -12,7 +12,7 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "e2e"]
 nox.options.error_on_external_run = False
 
 _BIN = Path(sys.executable).parent
@@ -36,9 +36,15 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default suite, with coverage of the control plane."""
-    session.run(str(_BIN / "coverage"), "run", "-m", "pytest", *session.posargs)
+    session.run(str(_BIN / "coverage"), "run", "-m", "pytest", "--durations", "15", *session.posargs)
     session.run(str(_BIN / "coverage"), "combine", "-q")
     session.run(str(_BIN / "coverage"), "report")
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Whole stories on the real model, over HTTP."""
+    session.run(str(_BIN / "pytest"), "-m", "e2e", "--durations", "0", *session.posargs)
 
 
 @nox.session

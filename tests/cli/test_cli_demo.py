@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,32 @@ def test_the_demo_says_what_it_misses(cli: Cli) -> None:
     assert missing.returncode == 1
     assert "--recipes-dir" in missing.stderr
     assert not (cli.folder / "state").exists()
+
+
+LOSES_THE_FIRST = """
+import os, signal
+from tunesmith.demo import interrupts
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)  # what is raised in here is lost
+
+interrupts.listen()
+try:
+    Finalized()
+    print("lost", flush=True)
+    signal.pause()
+except KeyboardInterrupt:
+    interrupts.heard()
+    print("heard", flush=True)
+signal.sigtimedwait([], 2)
+print("not again", flush=True)
+"""
+
+
+def test_an_interrupt_that_is_lost_is_raised_again_until_it_is_heard() -> None:
+    """Python drops what is raised in a finalizer; Ctrl-C in such a moment still ends the demo, and only once."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LOSES_THE_FIRST], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert ended.stdout.split("\n") == ["lost", "heard", "not again", ""]

@@ -11,7 +11,7 @@ from e2e_parts import ROOT, write_orders
 
 from support.server import FINAL_STATES, ServerProcess, polled
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(600)]
 STEPS = 4
 CONFIG = f"""
 job: {{type: lora}}

@@ -15,7 +15,7 @@ from e2e_parts import ROOT, write_orders
 
 from support.server import ServerProcess, wait_for_run
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(600)]
 STEPS = 14
 KNOBS = {
     "max_steps": STEPS,

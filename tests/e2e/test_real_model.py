@@ -12,7 +12,7 @@ import pytest
 from support.server import FINAL_STATES, ServerProcess, wait_for_run
 from tunesmith.runner.identity import identify
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 MODEL = "SmolLM2-135M-Instruct"
 

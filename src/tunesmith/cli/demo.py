@@ -45,15 +45,15 @@ def demo(
     It fetches the model, starts the service if none holds the state folder, and then does over HTTP what any client
     could: score the model on orders it has never seen, fine-tune it with LoRA, score it again. Ctrl-C stops the run.
     """
+    from tunesmith.demo import interrupts
     from tunesmith.settings import load
 
     settings, _ = load(flags={"state_dir": state_dir, "recipes_dir": recipes_dir})
-    # Whoever ends the demo, or closes its terminal, gets the same clean end as with Ctrl-C.
-    for asked in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(asked, signal.default_int_handler)
+    interrupts.listen()
     try:
         _play(settings, model, steps, keep_serving=keep_serving, as_json=as_json)
     except KeyboardInterrupt:
+        interrupts.heard()
         click.echo("\nstopped; what is done so far is kept", err=True)
         sys.exit(_INTERRUPTED)
 

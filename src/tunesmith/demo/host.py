@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from tunesmith.cli.client import Service, address_of, locator
+from tunesmith.demo import interrupts
 from tunesmith.errors import Unavailable
 from tunesmith.paths import StatePaths
 from tunesmith.settings import Settings
@@ -51,6 +52,9 @@ def hosting(settings: Settings, log: Path) -> Iterator[Host]:
         )
     try:
         yield Host(url=_address_when_ready(server, settings.state_dir, log), is_ours=True)
+    except KeyboardInterrupt:
+        interrupts.heard()  # once more would end the waiting below
+        raise
     finally:
         _stop(server)
 

@@ -16,7 +16,7 @@ from tunesmith.cli.client import Service, run_path
 from tunesmith.cli.display import Display
 from tunesmith.cli.render import took_text
 from tunesmith.cli.watch import follow_run
-from tunesmith.demo import orders
+from tunesmith.demo import interrupts, orders
 from tunesmith.errors import Conflict, Fault, TunesmithError
 from tunesmith.files import write_atomically
 from tunesmith.paths import StatePaths
@@ -139,6 +139,7 @@ def _run(service: Service, experiment_id: str, request: dict[str, Any], shown: D
     try:
         ended = follow_run(service, run_id, shown)
     except KeyboardInterrupt:
+        interrupts.heard()
         shown.note(f"stopping run {run_id}")
         with suppress(Conflict):  # it ended by itself in this moment
             service.post(run_path(run_id, "cancel"), patience_seconds=_CANCEL_PATIENCE_SECONDS)
