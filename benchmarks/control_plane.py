@@ -236,7 +236,7 @@ def start(folder: Path) -> None:
 def write_runs(state: Path) -> None:
     """A runs journal as the server itself writes it: four changes for each run."""
     from tunesmith.app import open_house
-    from tunesmith.records import Dataset, Exit, Progress, Run, RunKind, RunState, new_id, utc_now
+    from tunesmith.records import DatasetReference, Exit, Progress, Run, RunKind, RunState, new_id, utc_now
     from tunesmith.settings import Settings
 
     house = open_house(Settings(state_dir=state))
@@ -253,7 +253,7 @@ def write_runs(state: Path) -> None:
             created_at=utc_now(),
             experiment_id=f"exp_{number % 1000:026d}",
             model="SmolLM2-135M-Instruct",
-            dataset=Dataset(name="data/train.jsonl", path=str(state / "data" / "train.jsonl")),
+            dataset=DatasetReference(name="data/train.jsonl", path=str(state / "data" / "train.jsonl")),
             hyperparams={"learning_rate": 0.001, "num_train_epochs": 3},
             command=("bash", "recipes/lora/run.sh", f"state/runs/{number}/config.yaml"),
         )
