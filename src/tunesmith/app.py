@@ -67,6 +67,7 @@ from tunesmith.runs import (
     ArtifactSummary,
     LiveRuns,
     References,
+    RequestResolver,
     RunBook,
     RunService,
     RunSummary,
@@ -201,26 +202,31 @@ def open_house(
         clock=clock,
     )
     lookup = Lookup(datasets, uploads, train_configs)
+    references = References(
+        roots=settings.roots,
+        aliases=settings.aliases,
+        paths=paths,
+        book=book,
+        checkpoint=checkpoints.referenced,
+        uploaded=lookup.files_of,
+    )
     run_service = RunService(
         book=book,
         live=live,
         scheduler=scheduler,
         recipes=recipes,
-        references=References(
-            roots=settings.roots,
-            aliases=settings.aliases,
-            paths=paths,
-            book=book,
-            checkpoint=checkpoints.referenced,
-            uploaded=lookup.files_of,
+        references=references,
+        resolver=RequestResolver(
+            recipes=recipes,
+            references=references,
+            max_train_config_bytes=settings.max_train_config_bytes,
+            config_for=datasets.config_for,
         ),
         checkpoints=checkpoints,
         vet_url=client.vet,
         slots=slots,
         paths=paths,
         clock=clock,
-        max_train_config_bytes=settings.max_train_config_bytes,
-        config_for=datasets.config_for,
     )
     for listener in (live.committed, scheduler.committed, reporter.committed):
         journals.runs.on_commit(listener)

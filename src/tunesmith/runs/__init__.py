@@ -10,8 +10,9 @@ from tunesmith.runs.levels import LogLevel
 from tunesmith.runs.live import LiveRuns
 from tunesmith.runs.logs import LogFilter, LogLine, LogPage, MetricsPage, latest_lines, read_log, read_metrics
 from tunesmith.runs.references import References
+from tunesmith.runs.request import RequestResolver, Resolved, RunRequest
 from tunesmith.runs.scheduler import Scheduler
-from tunesmith.runs.service import Resolved, ResumeRequest, RunRequest, RunService
+from tunesmith.runs.service import ResumeRequest, RunService
 from tunesmith.runs.supervise import Supervisor
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LogPage",
     "MetricsPage",
     "References",
+    "RequestResolver",
     "Resolved",
     "ResumeRequest",
     "RunBook",

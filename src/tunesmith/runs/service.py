@@ -17,53 +17,19 @@ import structlog
 from tunesmith.errors import Conflict, Fault, InvalidInput, MissingReference, OutOfSpace, TooLarge
 from tunesmith.files import NO_ROOM, place_of, sync_folder, write_atomically
 from tunesmith.paths import StatePaths
-from tunesmith.recipes import (
-    Recipe,
-    RecipeBook,
-    ResolvedConfig,
-    recipe_name_from,
-    resolve,
-    start_command,
-    to_yaml,
-)
+from tunesmith.recipes import Recipe, RecipeBook, start_command, to_yaml
 from tunesmith.records import Callback, Checkpoint, Clock, DatasetReference, Progress, Resources, Run, RunState, new_id
 from tunesmith.runner import Demand, Launch, Slots
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.follow import Follower, Position
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.references import References, gather
+from tunesmith.runs.references import References
+from tunesmith.runs.request import RequestResolver, Resolved, RunRequest
 from tunesmith.runs.scheduler import Scheduler
 from tunesmith.runs.supervise import PAUSE
 from tunesmith.safe_yaml import load as load_yaml
 
 _log = structlog.get_logger()
-_ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
-_FILE_KNOBS = ("data.validation_file", "data.test_file", "data.chat_template")
-_LARGEST_SEED = 2**32 - 1
-_MOST_HYPERPARAM_BYTES = 64 * 1024
-
-
-class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as a door asks for it."""
-
-    experiment_id: str | None = None
-    task_type: str | None = None
-    recipe: str | None = None
-    model: str | None = None
-    dataset: DatasetReference | None = None
-    hyperparams: Mapping[str, Any] = {}
-    train_config: str | Path | Mapping[str, Any] | None = None
-    """A path as a caller wrote it, a file that the door itself found, or the content."""
-    resources: Resources = Resources()
-    notes: str = ""
-    priority: int = 0
-    seed: int | None = None
-    callback: Callback | None = None
-    filled: Mapping[str, Any] = {}
-    """What the door itself sets in the config, by dotted path. Never what a caller wrote: it is not checked."""
-    parent_run_id: str | None = None
-    resume_from: Checkpoint | None = None
-    finetuned_place: str | None = None
 
 
 class ResumeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,17 +39,6 @@ class ResumeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     checkpoint_id: str | None = None
     override_hyperparams: Mapping[str, Any] = {}
     notes: str = ""
-
-
-class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request comes to: everything that a run would start with."""
-
-    recipe: Recipe
-    config: ResolvedConfig
-    dataset: DatasetReference | None
-    train_config: str | None
-    """The path of the train config, if it is a file."""
-    warnings: tuple[str, ...]
 
 
 class Checkpoints(Protocol):
@@ -107,29 +62,24 @@ class RunService:
         scheduler: Scheduler,
         recipes: RecipeBook,
         references: References,
+        resolver: RequestResolver,
         slots: Slots,
         paths: StatePaths,
         clock: Clock,
-        max_train_config_bytes: int,
         checkpoints: Checkpoints,
         vet_url: Callable[[str], Awaitable[None]],
-        config_for: Callable[[str | None, str], tuple[Path, str] | None] = lambda *_: None,
     ) -> None:
-        """``config_for`` answers, for a run's dataset and recipe, the train config it gets without naming one, and whose
-        that is; asked from threads.
-        """
         self.book = book
         self._live = live
         self._scheduler = scheduler
         self._recipes = recipes
         self._references = references
+        self._resolver = resolver
         self._slots = slots
         self._paths = paths
         self._clock = clock
-        self._max_train_config_bytes = max_train_config_bytes
         self._checkpoints = checkpoints
         self._vet_url = vet_url
-        self._config_for = config_for
         self._creating: dict[str, Run] = {}
         """Runs on their way to the disk."""
 
@@ -170,37 +120,10 @@ class RunService:
         Raises:
             InvalidInput, MissingReference, Forbidden: as ``create``.
         """
-        return await anyio.to_thread.run_sync(self._resolved, request)
-
-    def _resolved(self, request: RunRequest) -> Resolved:
-        _check_size(request.hyperparams)
-        train_config = self._train_config(request.train_config)
-        recipe = self._recipe(request, train_config)
-        named, place = request.train_config, "train_config"
-        chosen = self._chosen_config(request, recipe)
-        if chosen is not None:
-            train_config, named, place = chosen
-        model, dataset = self._resolve_references(request, recipe)
-        filled = self._filled(request, model, dataset)
-        config = resolve(
-            recipe,
-            train_config=train_config,
-            request=request.hyperparams,
-            filled=filled,
-            places=(place, "hyperparams"),
-        )
-        self._check_files(recipe, config, filled, request)
-        unasked = f"no train_config was named, so the {place} is used; train_config {{}} uses none"
-        return Resolved(
-            recipe=recipe,
-            config=config,
-            dataset=dataset,
-            train_config=str(named) if isinstance(named, str | Path) else None,
-            warnings=(unasked,) if chosen is not None else (),
-        )
+        return await anyio.to_thread.run_sync(self._resolver.resolve, request)
 
     def _prepare(self, request: RunRequest) -> tuple[Run, bytes]:
-        resolved = self._resolved(request)
+        resolved = self._resolver.resolve(request)
         recipe, config = resolved.recipe, resolved.config
         if request.resume_from is not None:
             self._refuse_misfit(InvalidInput, request.resume_from, config)
@@ -254,101 +177,6 @@ class RunService:
             raise
         _log.info("run_created", run_id=run.id, recipe=run.recipe)
         return run
-
-    def _train_config(self, given: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        if isinstance(given, Path):
-            return self._read_config(given, given.name)
-        if not isinstance(given, str):
-            return given
-        return self._read_config(self._references.file(given, "train_config"), given)
-
-    def _chosen_config(self, request: RunRequest, recipe: Recipe) -> tuple[Mapping[str, Any], str, str] | None:
-        """Content, path and description of the train config that a run gets without naming one."""
-        if request.train_config is not None:
-            return None
-        found = self._config_for(request.dataset.name if request.dataset is not None else None, recipe.name)
-        if found is None:
-            return None
-        path, owner = found
-        return self._read_config(path, str(path)), str(path), f"train config of {owner}"
-
-    def _read_config(self, path: Path, source: str) -> Mapping[str, Any]:
-        try:
-            with path.open("rb") as file:
-                text = file.read(self._max_train_config_bytes + 1)
-        except OSError as error:
-            raise MissingReference(
-                f"{source!r} cannot be read: {error.strerror}", where="train_config", mend="check its permissions"
-            ) from error
-        content = load_yaml(text, source=source, max_bytes=self._max_train_config_bytes)
-        if not isinstance(content, dict):
-            raise InvalidInput(
-                "a train config is a mapping of sections", where=source, mend="`tunesmith recipes show NAME` shows one"
-            )
-        return content
-
-    def _recipe(self, request: RunRequest, train_config: Mapping[str, Any] | None) -> Recipe:
-        named = request.recipe or (recipe_name_from(train_config) if train_config else None)
-        if named:
-            return self._recipes.get(named)
-        if request.task_type:
-            return self._recipes.get(_ALIGNMENT.get(request.task_type, request.task_type))
-        raise InvalidInput("no recipe is named", where="recipe", mend="set recipe; GET /v1/recipes lists them")
-
-    def _resolve_references(self, request: RunRequest, recipe: Recipe) -> tuple[str | None, DatasetReference | None]:
-        if not recipe.data:
-            return None, None
-        missing: list[MissingReference | None] = []
-        model, dataset = None, None
-        try:
-            model = self._model(request)
-        except MissingReference as error:
-            missing.append(error)
-        try:
-            dataset = self._dataset(request, recipe)
-        except MissingReference as error:
-            missing.append(error)
-        gather(*missing)
-        return model, dataset
-
-    def _model(self, request: RunRequest) -> str:
-        if not request.model:
-            raise MissingReference("no model is named", where="model", mend="set model, or the experiment's base_model")
-        return self._references.model(request.model)
-
-    def _dataset(self, request: RunRequest, recipe: Recipe) -> DatasetReference:
-        if request.dataset is None:
-            raise MissingReference("no dataset is named", where="dataset", mend='set dataset: {"name": "path.jsonl"}')
-        dataset = self._references.dataset(request.dataset)
-        if "validation_file" not in recipe.config.get("data", {}):
-            return dataset
-        return msgspec.structs.replace(dataset, validation_path=self._references.validation_beside(dataset))
-
-    def _filled(self, request: RunRequest, model: str | None, dataset: DatasetReference | None) -> dict[str, Any]:
-        filled: dict[str, Any] = {}
-        if model is not None:
-            filled["model.base"] = model
-        if dataset is not None:
-            filled["data.train_file"] = dataset.path
-            if dataset.validation_path is not None:
-                filled["data.validation_file"] = dataset.validation_path
-        if request.seed is not None:
-            if not 0 <= request.seed <= _LARGEST_SEED:
-                raise InvalidInput(f"must lie between 0 and {_LARGEST_SEED}", where="seed", mend="choose another")
-            filled["training.seed"] = request.seed
-        return {**filled, **request.filled}
-
-    def _check_files(
-        self, recipe: Recipe, config: ResolvedConfig, filled: Mapping[str, Any], request: RunRequest
-    ) -> None:
-        """Files that the config names beside the dataset must lie under the allowed roots as well."""
-        for path in _FILE_KNOBS:
-            named = _value(config, path)
-            # What a recipe's author, a door or an earlier request has set was vetted then.
-            before = request.train_config if request.resume_from is not None else None
-            trusted = path in filled or named in (_value(recipe.config, path), _value(before, path))
-            if isinstance(named, str) and not trusted and ("/" in named or Path(named).exists()):
-                self._references.file(named, path)
 
     def _demand(self, recipe: Recipe, wanted: Resources) -> tuple[Demand, tuple[str, ...]]:
         if wanted.count is not None and wanted.count < 0:
@@ -556,26 +384,6 @@ class RunService:
                 "CUDA_VISIBLE_DEVICES": ",".join(gpus),
                 "PYTHONUNBUFFERED": "1",
             },
-        )
-
-
-def _value(config: object, path: str) -> Any:
-    section, _, knob = path.partition(".")
-    found = config.get(section) if isinstance(config, Mapping) else None
-    return found.get(knob) if isinstance(found, Mapping) else None
-
-
-def _check_size(hyperparams: Mapping[str, Any]) -> None:
-    # They are part of the run's record, which is shown in lists and written down at every change.
-    try:
-        size = len(msgspec.json.encode(hyperparams))
-    except RecursionError:
-        raise InvalidInput("are nested too deeply", where="hyperparams", mend="flatten them") from None
-    if size > _MOST_HYPERPARAM_BYTES:
-        raise TooLarge(
-            f"take {size} bytes, and may take {_MOST_HYPERPARAM_BYTES}",
-            where="hyperparams",
-            mend="put a long value into a train config",
         )
 
 

@@ -1,0 +1,226 @@
+"""What a request for a run comes to: its recipe, the files it names, and the config that it would start with.
+
+Shared by whoever creates runs and whoever only wants to know. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunesmith.errors import InvalidInput, MissingReference, TooLarge
+from tunesmith.recipes import Recipe, RecipeBook, ResolvedConfig, recipe_name_from, resolve
+from tunesmith.records import Callback, Checkpoint, DatasetReference, Resources
+from tunesmith.runs.references import References, gather
+from tunesmith.safe_yaml import load as load_yaml
+
+_ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
+_FILE_KNOBS = ("data.validation_file", "data.test_file", "data.chat_template")
+_LARGEST_SEED = 2**32 - 1
+_MOST_HYPERPARAM_BYTES = 64 * 1024
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as a door asks for it."""
+
+    experiment_id: str | None = None
+    task_type: str | None = None
+    recipe: str | None = None
+    model: str | None = None
+    dataset: DatasetReference | None = None
+    hyperparams: Mapping[str, Any] = {}
+    train_config: str | Path | Mapping[str, Any] | None = None
+    """A path as a caller wrote it, a file that the door itself found, or the content."""
+    resources: Resources = Resources()
+    notes: str = ""
+    priority: int = 0
+    seed: int | None = None
+    callback: Callback | None = None
+    filled: Mapping[str, Any] = {}
+    """What the door itself sets in the config, by dotted path. Never what a caller wrote: it is not checked."""
+    parent_run_id: str | None = None
+    resume_from: Checkpoint | None = None
+    finetuned_place: str | None = None
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request comes to: everything that a run would start with."""
+
+    recipe: Recipe
+    config: ResolvedConfig
+    dataset: DatasetReference | None
+    train_config: str | None
+    """The path of the train config, if it is a file."""
+    warnings: tuple[str, ...]
+
+
+class RequestResolver:
+    """Resolves requests for runs."""
+
+    def __init__(
+        self,
+        *,
+        recipes: RecipeBook,
+        references: References,
+        max_train_config_bytes: int,
+        config_for: Callable[[str | None, str], tuple[Path, str] | None] = lambda *_: None,
+    ) -> None:
+        """``config_for`` answers, for a run's dataset and recipe, the train config it gets without naming one, and whose
+        that is; asked from threads.
+        """
+        self._recipes = recipes
+        self._references = references
+        self._max_train_config_bytes = max_train_config_bytes
+        self._config_for = config_for
+
+    def resolve(self, request: RunRequest) -> Resolved:
+        """What a run of this request would start with; nothing is created. Blocks on the disk.
+
+        Raises:
+            InvalidInput: with every fault of the config at once.
+            MissingReference: with every missing file and model at once.
+            Forbidden: a path outside the allowed roots.
+        """
+        _check_size(request.hyperparams)
+        train_config = self._train_config(request.train_config)
+        recipe = self._recipe(request, train_config)
+        named, place = request.train_config, "train_config"
+        chosen = self._chosen_config(request, recipe)
+        if chosen is not None:
+            train_config, named, place = chosen
+        model, dataset = self._resolve_references(request, recipe)
+        filled = self._filled(request, model, dataset)
+        config = resolve(
+            recipe,
+            train_config=train_config,
+            request=request.hyperparams,
+            filled=filled,
+            places=(place, "hyperparams"),
+        )
+        self._check_files(recipe, config, filled, request)
+        unasked = f"no train_config was named, so the {place} is used; train_config {{}} uses none"
+        return Resolved(
+            recipe=recipe,
+            config=config,
+            dataset=dataset,
+            train_config=str(named) if isinstance(named, str | Path) else None,
+            warnings=(unasked,) if chosen is not None else (),
+        )
+
+    def _train_config(self, given: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if isinstance(given, Path):
+            return self._read_config(given, given.name)
+        if not isinstance(given, str):
+            return given
+        return self._read_config(self._references.file(given, "train_config"), given)
+
+    def _chosen_config(self, request: RunRequest, recipe: Recipe) -> tuple[Mapping[str, Any], str, str] | None:
+        """Content, path and description of the train config that a run gets without naming one."""
+        if request.train_config is not None:
+            return None
+        found = self._config_for(request.dataset.name if request.dataset is not None else None, recipe.name)
+        if found is None:
+            return None
+        path, owner = found
+        return self._read_config(path, str(path)), str(path), f"train config of {owner}"
+
+    def _read_config(self, path: Path, source: str) -> Mapping[str, Any]:
+        try:
+            with path.open("rb") as file:
+                text = file.read(self._max_train_config_bytes + 1)
+        except OSError as error:
+            raise MissingReference(
+                f"{source!r} cannot be read: {error.strerror}", where="train_config", mend="check its permissions"
+            ) from error
+        content = load_yaml(text, source=source, max_bytes=self._max_train_config_bytes)
+        if not isinstance(content, dict):
+            raise InvalidInput(
+                "a train config is a mapping of sections", where=source, mend="`tunesmith recipes show NAME` shows one"
+            )
+        return content
+
+    def _recipe(self, request: RunRequest, train_config: Mapping[str, Any] | None) -> Recipe:
+        named = request.recipe or (recipe_name_from(train_config) if train_config else None)
+        if named:
+            return self._recipes.get(named)
+        if request.task_type:
+            return self._recipes.get(_ALIGNMENT.get(request.task_type, request.task_type))
+        raise InvalidInput("no recipe is named", where="recipe", mend="set recipe; GET /v1/recipes lists them")
+
+    def _resolve_references(self, request: RunRequest, recipe: Recipe) -> tuple[str | None, DatasetReference | None]:
+        if not recipe.data:
+            return None, None
+        missing: list[MissingReference | None] = []
+        model, dataset = None, None
+        try:
+            model = self._model(request)
+        except MissingReference as error:
+            missing.append(error)
+        try:
+            dataset = self._dataset(request, recipe)
+        except MissingReference as error:
+            missing.append(error)
+        gather(*missing)
+        return model, dataset
+
+    def _model(self, request: RunRequest) -> str:
+        if not request.model:
+            raise MissingReference("no model is named", where="model", mend="set model, or the experiment's base_model")
+        return self._references.model(request.model)
+
+    def _dataset(self, request: RunRequest, recipe: Recipe) -> DatasetReference:
+        if request.dataset is None:
+            raise MissingReference("no dataset is named", where="dataset", mend='set dataset: {"name": "path.jsonl"}')
+        dataset = self._references.dataset(request.dataset)
+        if "validation_file" not in recipe.config.get("data", {}):
+            return dataset
+        return msgspec.structs.replace(dataset, validation_path=self._references.validation_beside(dataset))
+
+    def _filled(self, request: RunRequest, model: str | None, dataset: DatasetReference | None) -> dict[str, Any]:
+        filled: dict[str, Any] = {}
+        if model is not None:
+            filled["model.base"] = model
+        if dataset is not None:
+            filled["data.train_file"] = dataset.path
+            if dataset.validation_path is not None:
+                filled["data.validation_file"] = dataset.validation_path
+        if request.seed is not None:
+            if not 0 <= request.seed <= _LARGEST_SEED:
+                raise InvalidInput(f"must lie between 0 and {_LARGEST_SEED}", where="seed", mend="choose another")
+            filled["training.seed"] = request.seed
+        return {**filled, **request.filled}
+
+    def _check_files(
+        self, recipe: Recipe, config: ResolvedConfig, filled: Mapping[str, Any], request: RunRequest
+    ) -> None:
+        """Files that the config names beside the dataset must lie under the allowed roots as well."""
+        for path in _FILE_KNOBS:
+            named = _value(config, path)
+            # What a recipe's author, a door or an earlier request has set was vetted then.
+            before = request.train_config if request.resume_from is not None else None
+            trusted = path in filled or named in (_value(recipe.config, path), _value(before, path))
+            if isinstance(named, str) and not trusted and ("/" in named or Path(named).exists()):
+                self._references.file(named, path)
+
+
+def _value(config: object, path: str) -> Any:
+    section, _, knob = path.partition(".")
+    found = config.get(section) if isinstance(config, Mapping) else None
+    return found.get(knob) if isinstance(found, Mapping) else None
+
+
+def _check_size(hyperparams: Mapping[str, Any]) -> None:
+    # They are part of the run's record, which is shown in lists and written down at every change.
+    try:
+        size = len(msgspec.json.encode(hyperparams))
+    except RecursionError:
+        raise InvalidInput("are nested too deeply", where="hyperparams", mend="flatten them") from None
+    if size > _MOST_HYPERPARAM_BYTES:
+        raise TooLarge(
+            f"take {size} bytes, and may take {_MOST_HYPERPARAM_BYTES}",
+            where="hyperparams",
+            mend="put a long value into a train config",
+        )
