@@ -53,7 +53,7 @@ class FinetuneShape:
     ) -> AsyncIterator[Message]:
         """Those that follow from what a run's process printed; ``before`` is its progress before that."""
         measurement = _measurement(callback)
-        newest = place({"step": before.step, "epoch": before.epoch}, measurement)
+        newest = place({"step": before.measured_step, "epoch": before.measured_epoch}, measurement)
         read, due = before.log_offset, self._due.get(run.id)
         for event in events:
             file = event.fields.get("finetune") if event.kind == "result" else None

@@ -186,6 +186,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     epoch: float | None = None
     metrics: dict[str, float] = {}
     """The latest value of each metric."""
+    measured_step: int | None = None
+    """Where metrics were last taken: a process may say that it has come to a step before it has measured there."""
+    measured_epoch: float | None = None
     eta_seconds: float | None = None
     ckpt_path: str | None = None
     ckpt_step: int | None = None

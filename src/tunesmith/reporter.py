@@ -86,7 +86,7 @@ class Reporter:
             async for message in self._finetune.results(run, run.callback, events, before):
                 await self._send(run, run.callback, message.kind, message.key, message.body)
             return
-        step, epoch = before.step, before.epoch
+        step, epoch = before.measured_step, before.measured_epoch
         for event in events:
             if event.kind == "checkpoint":
                 key = f"checkpoint@{event.fields.get('path')}"

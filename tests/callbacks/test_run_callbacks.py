@@ -26,9 +26,22 @@ emit("result", metrics={"exact_match": 1.0}, model=str(run / "output"))
 """
 
 
+ANNOUNCES = """
+exec "${TUNESMITH_PYTHON:-python}" -u -c '
+import time
+from tunesmith.progress import emit
+for step in range(1, 7):
+    emit("progress", step=step, total_steps=6, epoch=step / 2)
+    time.sleep(0.1)  # so that it is read before the measurement comes
+    emit("metrics", step=step, total_steps=6, epoch=step / 2, loss=1 / step)
+'
+"""
+
+
 @pytest.fixture
 def recipes(tmp_path: Path) -> Path:
     write_recipe(tmp_path / "recipes", "counts", TRAINER)
+    write_recipe(tmp_path / "recipes", "announces", ANNOUNCES)
     return tmp_path / "recipes"
 
 
@@ -101,3 +114,17 @@ def test_a_bad_callback_is_refused_at_once(server, url):
         assert answer.status_code == 422
         assert answer.json()["where"] == "callback.url"
         assert client.get("/v1/runs").json()["runs"] == []
+
+
+def test_a_step_that_was_announced_is_told_of_once_it_is_measured(server):
+    """A trainer says where it is before it says what it measured there: in both shapes nothing is taken for told by that."""
+    with receiving() as receiver, server.client() as client:
+        start_run(client, "announces", callback={"url": receiver.url, "events": ["metrics", "final"], "every_steps": 2})
+        told = [event["data"]["step"] for event in wait_for_final(receiver) if event["type"] == "run.metrics"]
+        assert told == [2, 4, 6]
+    with receiving() as receiver, server.client() as client:
+        callback = {"url": receiver.url, "shape": "finetune", "events": ["metrics", "final"], "every_epochs": 1}
+        run_id = start_run(client, "announces", callback=callback)
+        wait_for_run(client, run_id)
+        told = next(events for events in polled(lambda: receiver.events) if any(one["is_final"] for one in events))
+        assert [event["idx"] for event in told] == [1, 2, 3]

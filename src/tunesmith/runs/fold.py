@@ -46,8 +46,11 @@ class Fold:
     def take(self, event: Event, now: float) -> None:
         """Advance by one event that was read at unix time ``now``."""
         match event.kind:
-            case "metrics" | "progress":
+            case "progress":
                 self._advance(event.fields, now)
+            case "metrics":
+                self._advance(event.fields, now)
+                self._update(measured_step=self.progress.step, measured_epoch=self.progress.epoch)
             case "checkpoint":
                 self._update(ckpt_path=_text(event.fields.get("path")), ckpt_step=_whole(event.fields.get("step")))
             case "result":
