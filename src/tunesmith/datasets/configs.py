@@ -20,9 +20,8 @@ from tunesmith.errors import InvalidInput, MissingReference, NotFound, OutOfSpac
 from tunesmith.files import NO_ROOM, write_atomically
 from tunesmith.journal import Entry, Journal
 from tunesmith.paths import StatePaths
-from tunesmith.recipes import RecipeBook, recipe_name_from, resolve
+from tunesmith.recipes import RecipeBook, parse_train_config, recipe_name_from, resolve
 from tunesmith.records import Clock, TrainConfigFile, new_id
-from tunesmith.safe_yaml import load as load_yaml
 
 _log = structlog.get_logger()
 _PREFIX = "tc"
@@ -152,11 +151,7 @@ class TrainConfigs:
             raise InvalidInput(
                 f"{shown!r} is not named like a train config", where="file", mend="its name ends with .yaml or .yml"
             )
-        parsed = load_yaml(content, source=shown, max_bytes=self._max_bytes)
-        if not isinstance(parsed, dict):
-            raise InvalidInput(
-                "a train config is a mapping of sections", where=shown, mend="`tunesmith recipes show NAME` shows one"
-            )
+        parsed = parse_train_config(content, source=shown, max_bytes=self._max_bytes)
         name = recipe_name_from(parsed)
         if name is None:
             raise InvalidInput(

@@ -14,10 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from tunesmith.errors import Fault, InvalidInput, MissingReference
-from tunesmith.recipes import RecipeBook, recipe_name_from
+from tunesmith.recipes import RecipeBook, read_train_config, recipe_name_from
 from tunesmith.recipes.suggest import nearest, shortened
 from tunesmith.records import Project
-from tunesmith.safe_yaml import load as load_yaml
 
 _MOST_SIBLINGS = 1000
 
@@ -121,23 +120,12 @@ class ProjectResources:
 
     def _read(self, path: Path, name: str, missing: list[Fault]) -> dict[str, Any]:
         try:
-            with path.open("rb") as file:
-                text = file.read(self._max_train_config_bytes + 1)
-        except OSError as error:
-            missing.append(
-                Fault(
-                    message=f"cannot be read: {error.strerror}",
-                    where="training_yaml_name",
-                    mend="check its permissions",
-                )
+            return read_train_config(
+                path, source=name, where="training_yaml_name", max_bytes=self._max_train_config_bytes
             )
+        except MissingReference as error:
+            missing.append(Fault(message=error.message, where=error.where, mend=error.mend))
             return {}
-        content = load_yaml(text, source=name, max_bytes=self._max_train_config_bytes)
-        if not isinstance(content, dict):
-            raise InvalidInput(
-                "a train config is a mapping of sections", where=name, mend="`tunesmith recipes show NAME` shows one"
-            )
-        return content
 
     def _recipe(self, content: dict[str, Any], name: str) -> str:
         recipe = recipe_name_from(content)

@@ -8,6 +8,7 @@ from tunesmith.recipes.config import ResolvedConfig, recipe_name_from, resolve
 from tunesmith.recipes.folder import read_recipe
 from tunesmith.recipes.knobs import Knob
 from tunesmith.recipes.recipe import BrokenRecipe, Recipe, RecipeResources, start_command
+from tunesmith.recipes.train_config import parse_train_config, read_train_config
 from tunesmith.safe_yaml import dump as to_yaml
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "RecipeBook",
     "RecipeResources",
     "ResolvedConfig",
+    "parse_train_config",
     "read_recipe",
+    "read_train_config",
     "recipe_name_from",
     "resolve",
     "start_command",

@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import InvalidInput, MissingReference, TooLarge
-from tunesmith.recipes import Recipe, RecipeBook, ResolvedConfig, recipe_name_from, resolve
+from tunesmith.recipes import Recipe, RecipeBook, ResolvedConfig, read_train_config, recipe_name_from, resolve
 from tunesmith.records import Callback, Checkpoint, DatasetReference, Resources
 from tunesmith.runs.references import References, gather
-from tunesmith.safe_yaml import load as load_yaml
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
 _FILE_KNOBS = ("data.validation_file", "data.test_file", "data.chat_template")
@@ -128,19 +127,7 @@ class RequestResolver:
         return self._read_config(path, str(path)), str(path), f"train config of {owner}"
 
     def _read_config(self, path: Path, source: str) -> Mapping[str, Any]:
-        try:
-            with path.open("rb") as file:
-                text = file.read(self._max_train_config_bytes + 1)
-        except OSError as error:
-            raise MissingReference(
-                f"{source!r} cannot be read: {error.strerror}", where="train_config", mend="check its permissions"
-            ) from error
-        content = load_yaml(text, source=source, max_bytes=self._max_train_config_bytes)
-        if not isinstance(content, dict):
-            raise InvalidInput(
-                "a train config is a mapping of sections", where=source, mend="`tunesmith recipes show NAME` shows one"
-            )
-        return content
+        return read_train_config(path, source=source, where="train_config", max_bytes=self._max_train_config_bytes)
 
     def _recipe(self, request: RunRequest, train_config: Mapping[str, Any] | None) -> Recipe:
         named = request.recipe or (recipe_name_from(train_config) if train_config else None)

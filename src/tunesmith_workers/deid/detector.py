@@ -27,7 +27,7 @@ class Detector:
     def load(cls) -> Detector:
         """
         Raises:
-            MissingPackage: the extra ``deid`` is not installed.
+            PackageMissing: the extra ``deid`` is not installed.
         """
         from tunesmith_workers.deid.analyzer import Analyzer  # noqa: PLC0415  # seconds, which reading policies needs not
 

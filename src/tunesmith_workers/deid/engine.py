@@ -53,7 +53,7 @@ class Engine:
 
         Raises:
             UnknownPolicy, BadPolicy: with the nearest name, or all that is wrong.
-            MissingPackage: the extra ``deid`` is not installed.
+            PackageMissing: the extra ``deid`` is not installed.
         """
         if locale not in (None, "zh-CN", "en-US"):
             raise BadConfig(f"there is no locale {locale!r}", where="locale", mend="it is zh-CN or en-US")

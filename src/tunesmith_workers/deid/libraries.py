@@ -16,20 +16,16 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from tunesmith_workers.faults import WorkerFault
+from tunesmith_workers.faults import PackageMissing
 
 _HIDDEN = ("torch", "transformers", "tensorflow", "mxnet", "cupy")
-
-
-class MissingPackage(WorkerFault):
-    """A package of the extra ``deid`` is not installed."""
 
 
 def load(name: str) -> Any:
     """A module of the extra.
 
     Raises:
-        MissingPackage: with the command that installs it.
+        PackageMissing: with the command that installs it.
     """
     try:
         with _without_heavy_libraries(), warnings.catch_warnings():
@@ -37,7 +33,7 @@ def load(name: str) -> Any:
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except ImportError as error:
-        raise MissingPackage(
+        raise PackageMissing(
             f"de-identification needs the package {name.partition('.')[0]}: {error}",
             where="deid",
             mend="pip install 'tunesmith[deid]'",

@@ -21,14 +21,13 @@ import msgspec
 
 from tunesmith_workers.deid.detector import Detector
 from tunesmith_workers.deid.engine import Engine
-from tunesmith_workers.deid.libraries import MissingPackage
 from tunesmith_workers.deid.policy import SHIPPED, BadPolicy, UnknownPolicy, policy_files, read_policy
-from tunesmith_workers.faults import STOPPED, WorkerFault
+from tunesmith_workers.faults import STOPPED, PackageMissing, WorkerFault
 
 Edition = tuple[Path, int, int, int] | None
 """What tells one content of a policy file from another."""
 
-_KINDS_OF_REFUSAL = {UnknownPolicy: "unknown_policy", BadPolicy: "bad_policy", MissingPackage: "missing_package"}
+_KINDS_OF_REFUSAL = {UnknownPolicy: "unknown_policy", BadPolicy: "bad_policy", PackageMissing: "missing_package"}
 
 
 def main() -> None:
