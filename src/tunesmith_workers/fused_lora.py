@@ -4,6 +4,8 @@ PEFT adds ``scale * B(A(x))`` to the layer's output in four separate steps, in f
 of which reads and writes activations as large as the layer's. Here the update goes into the output within the matrix
 product, forward and backward, in the dtype of the base weights, while A and B and their gradients stay float32. The
 numbers are those of autocast. Only plain LoRA without dropout takes this path; everything else is left to PEFT.
+
+Where there is memory for it, the base weights are kept once more in the order that products read them in (``frozen``).
 """
 
 from __future__ import annotations
@@ -14,6 +16,12 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from tunesmith_workers.frozen import OrderedWeight, can_order
+
+_SHARE_OF_FREE_MEMORY = 0.1
+"""What ordered copies of weights may take."""
 
 
 def use_fused_layers(config: LoraConfig) -> LoraConfig:
@@ -22,8 +30,31 @@ def use_fused_layers(config: LoraConfig) -> LoraConfig:
     return config
 
 
+def order_weights(model: nn.Module, free_memory: int) -> bool:
+    """Keep ordered copies of the base weights where this machine is faster with them, and ``free_memory`` bytes allow it."""
+    layers = [module for module in model.modules() if isinstance(module, FusedLoraLinear)]
+    bases: list[Any] = [layer.get_base_layer() for layer in layers]
+    weights: list[Tensor] = [base.weight for base in bases]
+    wanted = 2 * sum(weight.numel() * weight.element_size() for weight in weights)
+    if not weights or wanted > _SHARE_OF_FREE_MEMORY * free_memory:
+        return False
+    one_of_each = {(weight.shape, weight.dtype, weight.device, weight.requires_grad): weight for weight in weights}
+    if not all(map(can_order, one_of_each.values())):
+        return False
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.ordered = OrderedWeight(weight)
+    return True
+
+
 class FusedLoraLinear(Linear):
     """``lora.Linear`` with the update fused into the matrix product."""
+
+    ordered: OrderedWeight | None = None
+    """The base weight once more, where ``order_weights`` found that worth its memory."""
+
+    def merge(self, *args: Any, **kwargs: Any) -> None:
+        self.ordered = None  # it would stand for a weight that has changed
+        super().merge(*args, **kwargs)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         name = self._fusible(args, kwargs)
@@ -32,7 +63,13 @@ class FusedLoraLinear(Linear):
             return unfused
         base = self.get_base_layer()
         output: Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]  # torch's Function is untyped
-            x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+            x,
+            base.weight,
+            base.bias,
+            self.ordered,
+            self.lora_A[name].weight,
+            self.lora_B[name].weight,
+            self.scaling[name],
         )
         return output
 
@@ -58,24 +95,34 @@ class _LoraProduct(torch.autograd.Function):
     """``x W' + b + scale * (x A') B'`` and its gradients for x, A and B; W and b are frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        ordered: OrderedWeight | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+    ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        hidden = flat @ low_a.t()
-        output = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
-        output.addmm_(hidden, low_b.t(), alpha=scale)
+        hidden = (flat @ low_a.t()).mul_(scale)
+        output = ordered.forward(flat, bias) if ordered else linear(flat, weight, bias)
+        output.addmm_(hidden, low_b.t())
         ctx.save_for_backward(flat, hidden, weight, low_a, low_b)
-        ctx.scale, ctx.shape, ctx.adapter_dtype = scale, x.shape, a.dtype
+        ctx.ordered, ctx.scale, ctx.shape, ctx.adapter_dtype = ordered, scale, x.shape, a.dtype
         return output.view(*x.shape[:-1], output.shape[-1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None, Tensor, Tensor, None]:
         flat, hidden, weight, a, b = ctx.saved_tensors
         flat_gradient = gradient.reshape(-1, gradient.shape[-1])
-        through_b = flat_gradient @ b
+        through_b = (flat_gradient @ b).mul_(ctx.scale)
         for_x = None
         if ctx.needs_input_grad[0]:
-            for_x = (flat_gradient @ weight).addmm_(through_b, a, alpha=ctx.scale).view(ctx.shape)
-        for_a = (through_b.t() @ flat).to(ctx.adapter_dtype).mul_(ctx.scale)
-        for_b = (flat_gradient.t() @ hidden).to(ctx.adapter_dtype).mul_(ctx.scale)
-        return for_x, None, None, for_a, for_b, None
+            base = ctx.ordered.backward(flat_gradient) if ctx.ordered else flat_gradient @ weight
+            for_x = base.addmm_(through_b, a).view(ctx.shape)
+        for_a = (through_b.t() @ flat).to(ctx.adapter_dtype)
+        for_b = (flat_gradient.t() @ hidden).to(ctx.adapter_dtype)
+        return for_x, None, None, None, for_a, for_b, None

@@ -8,6 +8,7 @@ from typing import Any
 from tunesmith_workers.config import Lora, TrainConfig, read_arguments
 from tunesmith_workers.faults import BadConfig, run_and_exit
 from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.telling import log
 
 ALL_LINEAR = "all-linear"
 
@@ -20,7 +21,10 @@ class LowRankTraining:
     def attach(self, model: Any, config: TrainConfig) -> Any:
         from peft import LoraConfig, get_peft_model  # noqa: PLC0415  # slow to import, as is all it brings
 
-        from tunesmith_workers.fused_lora import use_fused_layers  # noqa: PLC0415  # likewise
+        from tunesmith_workers.frozen import quicken_norms  # noqa: PLC0415  # likewise
+        from tunesmith_workers.fused_lora import order_weights, use_fused_layers  # noqa: PLC0415  # likewise
+        from tunesmith_workers.models import device  # noqa: PLC0415  # likewise
+        from tunesmith_workers.preflight import free_memory_now  # noqa: PLC0415  # likewise
 
         lora = _required(config)
         wanted = LoraConfig(
@@ -38,6 +42,9 @@ class LowRankTraining:
             ) from error
         if config.training.gradient_checkpointing:
             adapted.enable_input_require_grads()
+        if device() == "cpu":
+            norms, ordered = quicken_norms(adapted), order_weights(adapted, free_memory_now())
+            log(f"frozen weights: {norms} norms in fewer steps, {'in' if ordered else 'not in'} the order of products")
         return adapted
 
     def save(self, model: Any, folder: Path, config: TrainConfig) -> str:

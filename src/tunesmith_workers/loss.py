@@ -3,7 +3,8 @@
 Most of a chat row is prompt. Its logits cost as much as all others and are then thrown away, so the hidden states of the
 trained positions are picked before the output layer runs, by a hook on that layer. The model's own ``forward`` still
 runs around it, so whatever it does to logits (scaling, soft caps) is done. A model whose loss is more than this cross
-entropy is found by comparing once, and is then trained by its own loss.
+entropy is found by comparing once, and is then trained by its own loss. In the same way it is found out whether the rows
+of a batch can be laid side by side (``padding_free``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
+from tunesmith_workers.cross_entropy import summed_cross_entropy
+from tunesmith_workers.padding_free import SideBySide, choose, layers_of, obstacle
 from tunesmith_workers.rendering import IGNORED
 
 AGREES_WITHIN = 0.02
@@ -43,6 +46,8 @@ class TrainedTokenLoss:
         head = model.get_output_embeddings()  # type: ignore[operator]  # every causal model of transformers has it
         self.gathers = isinstance(head, nn.Module)
         """Whether logits are computed at trained positions only, or the model's own loss is used."""
+        self.side_by_side = False
+        """Whether the rows of a batch are laid side by side instead of padded."""
         self._hook = head.register_forward_pre_hook(self._pick) if self.gathers else None
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor], *, count_correct: bool = False) -> BatchLoss:
@@ -55,7 +60,7 @@ class TrainedTokenLoss:
             return BatchLoss(total=mean.float() * trained, trained=trained, correct=None)
         wanted = targets[positions]
         logits = self._logits(model, inputs, positions)
-        total = cross_entropy(logits.float(), wanted, reduction="sum")
+        total = summed_cross_entropy(logits, wanted)
         correct = (logits.detach().argmax(-1) == wanted).sum() if count_correct else None
         return BatchLoss(total=total, trained=trained, correct=correct)
 
@@ -78,23 +83,50 @@ class TrainedTokenLoss:
             self.gathers = False
         return reason
 
-    def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
-        self._running.positions = positions
+    @torch.no_grad()
+    def settle_side_by_side(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> str | None:
+        """Lay rows side by side from now on if that gives the same on one batch; the reason is returned if it does not."""
+        reason = obstacle(model) if self.gathers else "the model is trained by its own loss"
+        if reason is not None:
+            return reason
+        training = model.training
+        model.eval()
+        padded = float(self(model, inputs).total)
+        before = choose(model)
+        self.side_by_side = True
         try:
-            outputs = model(**{name: value for name, value in inputs.items() if name != "labels"}, use_cache=False)
+            ours = float(self(model, inputs).total)
+            if not abs(ours - padded) <= AGREES_WITHIN * max(abs(padded), 1.0):
+                reason = f"{ours:.4f} against {padded:.4f}"
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        model.train(training)
+        if reason is not None:
+            self.side_by_side = False
+            choose(model, before)
+        return reason
+
+    def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
+        rows = SideBySide(inputs, positions) if self.side_by_side else None
+        self._running.picked = (positions,) if rows is None else (0, rows.places[positions])
+        given = rows.arguments() if rows else {name: value for name, value in inputs.items() if name != "labels"}
+        try:
+            outputs = model(**given, use_cache=False)
         finally:
-            self._running.positions = None
+            self._running.picked = None
         logits: Tensor = outputs.logits
         if logits.shape[:-1] != (1, int(positions.sum())):
             raise ValueError(f"expected logits of {int(positions.sum())} tokens, got the shape {tuple(logits.shape)}")
-        return logits[0]
+        if rows and rows.layout.attended != layers_of(model):
+            raise ValueError(f"{rows.layout.attended} of {layers_of(model)} layers attended within rows")
+        return logits.squeeze(0)  # an index would have its gradient filled with zeros first
 
     def _pick(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        positions: Tensor | None = getattr(self._running, "positions", None)
-        if positions is None:
+        picked: tuple[Any, ...] | None = getattr(self._running, "picked", None)
+        if picked is None:
             return None
         hidden, *rest = arguments
-        return (hidden[positions][None], *rest)
+        return (hidden[picked][None], *rest)
 
 
 def _targets(labels: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ctypes
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 _LARGEST = 1 << 30
 _LARGEST_OF_OLD = 1 << 25
 """Bytes. What older versions of glibc accept at most as the size from which memory is mapped on its own."""
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep what is freed. Call it before the threads start that do the work: each gets its arena then."""
+    """Have malloc keep what is freed. Processes forked later do the same."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -26,5 +26,3 @@ def keep_freed_memory() -> None:
         return
     mallopt(_TRIM_THRESHOLD, -1)
     mallopt(_TOP_PAD, 1 << 26)
-    # A thread's own arena is made of pieces of 64 MB that are unmapped one by one; the main one only grows.
-    mallopt(_ARENA_MAX, 1)

@@ -6,6 +6,7 @@ does fit. Nothing that is tried leaves a trace: gradients, random numbers and fi
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
 import time
@@ -92,7 +93,7 @@ def preflight(
     Raises:
         BadConfig: it cannot fit into memory or onto the disk; names the nearest setting that does.
     """
-    free = (free_memory or _free_memory)()
+    free = (free_memory or free_memory_now)()
     moments = plan.trained_parameters * _ADAM_BYTES
     try:
         start = _memory_in_use()
@@ -178,11 +179,11 @@ def _size_of_save(trial: Trial, plan: Plan) -> int:
 
 
 # All peaks are compared with what was in use at the very beginning: an allocator keeps what it got, so a second try
-# seems to need less than it does.
+# seems to need less than it does. Processes that compute parts of a batch keep what they got, too (``lanes``).
 
 
 def _memory_in_use() -> int:
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() else _status("VmRSS")
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else _status("VmRSS") + _of_children()
 
 
 def _begin_peak() -> None:
@@ -193,10 +194,17 @@ def _begin_peak() -> None:
 
 
 def _peak() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM")
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM") + _of_children()
 
 
-def _free_memory() -> int:
+def _of_children() -> int:
+    """What processes started by this one hold for themselves alone."""
+    sizes = [Path(f"/proc/{child.pid}/smaps_rollup") for child in multiprocessing.active_children()]
+    lines = [line for path in sizes for line in path.read_text(encoding="ascii").splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
+
+
+def free_memory_now() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

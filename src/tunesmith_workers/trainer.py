@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class FineTuner(Trainer):
         tokenizer: Any,
         origin: Origin,
         stop: StopRequest,
-        lanes: Lanes | None,
+        lanes: int | None,
+        side_by_side: bool,
         group_by_length: bool,
         save_total_limit: int | None,
         callbacks: list[TrainerCallback],
@@ -53,7 +54,9 @@ class FineTuner(Trainer):
         self._whole_model = model
         self._stop = stop
         self.origin = origin
-        self._lanes = lanes
+        self._lane_count = lanes
+        self._lanes: Lanes | None = None
+        self._side_by_side = side_by_side
         self._keep = save_total_limit
         self._group_by_length = group_by_length
         self._token_loss = TrainedTokenLoss(model)
@@ -128,20 +131,36 @@ class FineTuner(Trainer):
     ) -> Tensor:
         # A group of processes sums its gradients in hooks that only a plain backward pass runs.
         alone = self.args.world_size == 1
-        if self._lanes is None or not alone or num_items_in_batch is None or not self._token_loss.gathers:
+        if self._lane_count is None or not alone or num_items_in_batch is None or not self._token_loss.gathers:
             return super().training_step(model, inputs, num_items_in_batch)
-        model.train()
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        trained, counts = int(num_items_in_batch), self._logs_after_this_step()
+        self._speed.trained_in_step = trained
+        parts = split(self._prepare_inputs(inputs), self._lane_count)
+        results = self._lanes_of(model).add_gradients([(part, trained, counts) for part in parts])
+        self._correct += [torch.tensor(correct) for _, correct in results if correct is not None]
+        return torch.tensor(sum(loss for loss, _ in results))
 
-        def of_part(part: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            loss = self.compute_loss(model, part, num_items_in_batch=num_items_in_batch)
-            return loss.detach(), torch.autograd.grad(loss, parameters)
+    def _lanes_of(self, model: nn.Module) -> Lanes:
+        """Started when they are first needed: they see what there is at that moment."""
+        if self._lanes is None:
+            model.train()
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-        results = self._lanes.map(of_part, split(self._prepare_inputs(inputs), self._lanes.count))
-        for _, gradients in results:  # in their order, whichever was ready first: sums of floats depend on it
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        return torch.stack([loss for loss, _ in results]).sum()
+            def work(request: tuple[Mapping[str, Tensor], int, bool]) -> tuple[Any, Sequence[Tensor]]:
+                part, trained, counts = request
+                batch = self._token_loss(model, part, count_correct=counts)
+                loss = batch.total / trained
+                correct = None if batch.correct is None else int(batch.correct)
+                return (float(loss.detach()), correct), torch.autograd.grad(loss, parameters)
+
+            self._lanes = Lanes(self._lane_count or 1, work, parameters)
+        return self._lanes
+
+    def end_lanes(self) -> None:
+        """Training is over: what they hold in memory is needed elsewhere."""
+        if self._lanes is not None:
+            self._lanes.close()
+            self._lanes = None
 
     def compute_loss(
         self,
@@ -171,6 +190,11 @@ class FineTuner(Trainer):
             self._token_loss.gathers = False
             reason = reason or "another process found a difference"
             note(f"logits are computed at every position, with the model's own loss: {reason}", level="warning")
+        if self._side_by_side:
+            with self.accelerator.autocast():
+                reason = self._token_loss.settle_side_by_side(self._whole_model, few)
+            found = "rows lie side by side, and what all of a batch begin with stands once"
+            note(found if reason is None else f"rows are padded to one length: {reason}")
 
     def _logs_after_this_step(self) -> bool:
         step = self.state.global_step + 1

@@ -84,6 +84,7 @@ def train(method: Method, config: TrainConfig, folders: Folders, stop: StopReque
         note(f"going on from {folders.resume_from}")
     stop.wait_for_checkpoint()
     trainer.train(resume_from_checkpoint=str(folders.resume_from) if folders.resume_from else None)
+    trainer.end_lanes()
     if stop.asked:
         stop.leave(f"stopped on request after step {trainer.state.global_step}; its checkpoint is complete")
     stop.leave_at_once()
@@ -150,6 +151,8 @@ def _trainer(
         stop=stop,
         # Lanes hold gradients of their own, which is little for an adapter and much for a whole model.
         lanes=None if trains_weights or config.training.gradient_checkpointing else lanes_for(model),
+        # What attends in rows is made for a CPU; an accelerator has attentions of its own, which padding costs less.
+        side_by_side=device() == "cpu" and config.model.attention == "auto",
         group_by_length=config.training.group_by_length,
         save_total_limit=config.checkpoint.save_total_limit,
         callbacks=_callbacks(config, validation),

@@ -90,6 +90,7 @@ def test_the_hash_is_of_what_the_data_loader_gives(write_rows, write_config, tin
         origin=origin_of(base=config.base, tokenizer=ready.tokenizer, data=config.train_file, config={}),
         stop=StopRequest(),
         lanes=None,
+        side_by_side=False,
         group_by_length=True,
         save_total_limit=None,
         callbacks=[],

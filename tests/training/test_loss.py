@@ -8,11 +8,10 @@ import peft
 import pytest
 import torch
 import transformers
-from training_parts import COLOURS
+from training_parts import COLOURS, SIZES, gradients
 
 from tunesmith_workers.batches import Padding, RowSampler
-from tunesmith_workers.fused_lora import FusedLoraLinear, use_fused_layers
-from tunesmith_workers.lanes import Lanes, lanes_for, split
+from tunesmith_workers.fused_lora import FusedLoraLinear, order_weights, use_fused_layers
 from tunesmith_workers.loss import TrainedTokenLoss
 from tunesmith_workers.rendering import Renderer
 from tunesmith_workers.rows import read_rows
@@ -29,23 +28,6 @@ def rendered(tokenizer, write_rows):
 @pytest.fixture
 def batch(rendered, tokenizer):
     return Padding(tokenizer.pad_token_id)(rendered[:4])
-
-
-SIZES = {
-    "vocab_size": 320,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-    "eos_token_id": 0,
-    "bos_token_id": 0,
-}
-
-
-def gradients(model) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +114,31 @@ def test_the_fused_layer_computes_what_peft_computes(llama, batch):
             torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_ordered_base_weights_give_the_same_numbers():
+    """Where there is memory for copies, in bfloat16; once the base weights have changed, they are used themselves."""
+    torch.manual_seed(0)
+    llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, attention_bias=True)).bfloat16()
+    plain, ordered = adapted(llama, fused=True), adapted(llama, fused=True)
+    assert not order_weights(ordered, free_memory=1000)
+    assert order_weights(ordered, free_memory=2**30)
+    batch = {"input_ids": torch.randint(1, 320, (4, 30)), "attention_mask": torch.ones(4, 30, dtype=torch.long)}
+    batch["labels"] = batch["input_ids"]
+    totals = []
+    for model in (plain, ordered):
+        result = TrainedTokenLoss(model)(model, batch)
+        result.total.backward()
+        totals.append(result.total.item())
+    assert totals[1] == pytest.approx(totals[0], rel=1e-3)
+    for name, gradient in gradients(plain).items():
+        similar = torch.nn.functional.cosine_similarity(gradients(ordered)[name].flatten(), gradient.flatten(), dim=0)
+        assert similar > 0.999, name
+    for model in (plain, ordered):
+        model.merge_adapter()
+        model.unmerge_adapter()
+    with torch.no_grad():
+        assert torch.equal(plain(batch["input_ids"]).logits, ordered(batch["input_ids"]).logits)
+
+
 def test_dropout_is_left_to_peft(llama, batch):
     """With dropout both run the same code, so the same seed gives the same loss."""
     losses = []
@@ -162,38 +169,3 @@ def test_rows_of_similar_length_share_a_batch(rendered):
         return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
 
     assert padding(group_by_length=True) < padding(group_by_length=False) / 4
-
-
-def test_lanes_compute_what_one_thread_computes(rendered, tokenizer):
-    """A batch in parts on threads of their own has the loss and gradients of the whole batch, every time the same."""
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
-    parameters = list(model.parameters())
-    batch = Padding(tokenizer.pad_token_id)(rendered[:7])
-    ours = TrainedTokenLoss(model)
-
-    def of_part(part):
-        total = ours(model, part).total
-        return total.item(), torch.autograd.grad(total, parameters)
-
-    whole, gradients = of_part(batch)
-    for _ in range(3):
-        results = Lanes(2).map(of_part, split(batch, 2))
-        assert sum(loss for loss, _ in results) == pytest.approx(whole, rel=1e-5)
-        for number, gradient in enumerate(gradients):
-            found = results[0][1][number] + results[1][1][number]
-            torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-5)
-
-
-def test_parts_of_a_batch_are_no_longer_than_they_need_be(batch):
-    """Every row is in one part, and a part is as long as its longest row."""
-    parts = split(batch, 3)
-    assert sum(len(part["input_ids"]) for part in parts) == len(batch["input_ids"])
-    for part in parts:
-        assert part["input_ids"].shape[1] == part["attention_mask"].sum(1).max()
-    assert len(split(batch, 99)) == len(batch["input_ids"])
-
-
-def test_a_model_with_dropout_gets_no_lanes(llama):
-    """Lanes would draw from one stream of random numbers, in an order that nobody could repeat."""
-    assert lanes_for(adapted(llama, fused=False, dropout=0.5)) is None

@@ -9,6 +9,7 @@ import torch
 from test_resume import Training
 
 from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.lanes import Lanes
 from tunesmith_workers.preflight import Plan, preflight
 
 MIB = 2**20
@@ -103,3 +104,22 @@ def test_a_preflight_changes_nothing(recipe, tiny_model, tmp_path):
     expected = [event["eta_seconds"] for event in with_it.told.of("progress") if "eta_seconds" in event]
     assert len(expected) == 1
     assert expected[0] > 0
+
+
+def test_what_other_processes_take_counts_too(tmp_path):
+    """Where parts of a batch are computed in lanes, it is their memory that a batch needs."""
+    trial = FakeTrial()
+    weight = torch.nn.Parameter(torch.ones(1))
+
+    def work(rows):
+        held.append(bytearray(b"x") * (rows * 10 * MIB))
+        return None, [torch.ones(1)]
+
+    held: list[bytearray] = []
+    lanes = Lanes(2, work, [weight])
+    trial.step = lambda batch: lanes.add_gradients([len(batch["rows"]) // 2] * 2)
+    try:
+        found = preflight(trial, plan(tmp_path, rows=10), scores=False)
+    finally:
+        lanes.close()
+    assert 100 * MIB < found.memory_bytes < 260 * MIB

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from tunesmith.progress import read_line
 from tunesmith_workers.config import Folders, TrainConfig, read_config
@@ -94,3 +95,20 @@ def run_recipe(recipe: str, config: Path) -> tuple[int, Told]:
 def manifest_of(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.json.decode((folder / "manifest.json").read_bytes())
     return content
+
+
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "eos_token_id": 0,
+    "bos_token_id": 0,
+}
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}

@@ -1,0 +1,189 @@
+"""Parts of a batch in processes of their own: the numbers of one process, and nobody left behind whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from training_parts import COLOURS, SIZES
+
+from tunesmith_workers.batches import Padding
+from tunesmith_workers.faults import BadRows, WorkerFault
+from tunesmith_workers.lanes import Lanes, lanes_for, split
+from tunesmith_workers.loss import TrainedTokenLoss
+from tunesmith_workers.rendering import Renderer
+from tunesmith_workers.rows import read_rows
+
+
+@contextmanager
+def lanes(count, work, parameters) -> Iterator[Lanes]:
+    opened = Lanes(count, work, parameters)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def weights(*values: float) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.tensor(values))
+
+
+@pytest.fixture
+def batch(tokenizer, write_rows):
+    return Padding(tokenizer.pad_token_id)(Renderer(tokenizer).render(read_rows(write_rows(COLOURS)))[:7])
+
+
+def test_lanes_compute_what_one_process_computes(batch):
+    """A batch in parts has the loss and gradients of the whole batch, every time the same to the last digit."""
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
+    parameters = list(model.parameters())
+    ours = TrainedTokenLoss(model)
+
+    def work(part):
+        total = ours(model, part).total
+        return total.item(), torch.autograd.grad(total, parameters)
+
+    whole, expected = work(batch)
+    seen = []
+    with lanes(2, work, parameters) as both:
+        for _ in range(3):
+            model.zero_grad()
+            assert sum(both.add_gradients(split(batch, 2))) == pytest.approx(whole, rel=1e-5)
+            seen.append([parameter.grad for parameter in parameters])
+    for found, gradient in zip(seen[0], expected, strict=True):
+        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-5)
+    for again in seen[1:]:
+        assert all(map(torch.equal, again, seen[0]))
+
+
+def test_what_is_done_to_parameters_is_seen_by_lanes():
+    """An optimizer's step here counts for the next gradients there; gradients add up until they are taken away."""
+    weight = weights(1.0, 2.0)
+    with lanes(2, lambda factor: (weight.sum().item(), [weight.detach() * factor]), [weight]) as both:
+        assert both.add_gradients([1.0, 10.0]) == [3.0, 3.0]
+        assert weight.grad.tolist() == [11.0, 22.0]
+        assert both.add_gradients([1.0]) == [3.0]
+        assert weight.grad.tolist() == [12.0, 24.0]
+        torch.optim.SGD([weight], lr=1.0).step()
+        weight.grad = None
+        assert both.add_gradients([1.0]) == [weight.sum().item()]
+        assert weight.grad.tolist() == weight.tolist() == [-11.0, -22.0]
+
+
+def raises(error: str):
+    if error == "ours":
+        raise BadRows("no", where="here", mend="so")
+    if error == "torch's":
+        return 0, [torch.zeros(1) @ torch.zeros(2)]
+    raise type("Local", (Exception,), {})("cannot be sent")
+
+
+def test_an_error_in_a_lane_is_raised_here():
+    """With all it says, also one that cannot be sent as it is; the lane goes on."""
+    with lanes(1, raises, [weights(1.0)]) as one:
+        with pytest.raises(BadRows, match="no") as refused:
+            one.add_gradients(["ours"])
+        assert (refused.value.where, refused.value.mend) == ("here", "so")
+        with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+            one.add_gradients(["torch's"])
+        with pytest.raises(RuntimeError, match="Local: cannot be sent"):
+            one.add_gradients(["another's"])
+
+
+def test_a_lane_that_is_killed_is_told():
+    """As the kernel does when memory runs out: with how it ended, and what helps."""
+
+    def work(_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with lanes(2, work, [weights(1.0)]) as both, pytest.raises(WorkerFault, match="ended with -9") as fault:
+        both.add_gradients([1, 2])
+    assert "halve it" in fault.value.mend
+
+
+def test_lanes_leave_signals_to_who_started_them():
+    """A request to stop that goes to all processes of a run lets them finish the step."""
+
+    def work(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        return "finished", [torch.ones(1)]
+
+    with lanes(1, work, [weights(1.0)]) as one:
+        assert one.add_gradients([1]) == ["finished"]
+
+
+PROGRAM = """
+import os, sys, time, torch
+from tunesmith_workers.lanes import Lanes
+weight = torch.nn.Parameter(torch.ones(1))
+def work(request):
+    sys.stdout.write(f"{os.getpid()}\\n")
+    sys.stdout.flush()
+    time.sleep(600)
+lanes = Lanes(2, work, [weight])
+if sys.argv[1] == "leaves":
+    for lane in lanes._lanes:
+        lane.send(None)
+    for lane in lanes._lanes:
+        sys.stdin.readline()
+    sys.exit(3)
+lanes.add_gradients([None, None])
+"""
+
+
+@pytest.mark.parametrize("how", ["leaves", "is killed"])
+def test_no_lane_outlives_who_started_it(how):
+    """Not in the middle of a long step, whether the process leaves by itself or is killed with -9."""
+    command = [sys.executable, "-c", PROGRAM, how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        working = [int(process.stdout.readline()) for _ in range(2)]
+        assert all(Path(f"/proc/{pid}").exists() for pid in working)
+        if how == "leaves":
+            process.communicate("go\ngo\n", timeout=60)
+            assert process.returncode == 3
+        else:
+            process.kill()
+            process.wait()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in working):
+        assert time.monotonic() < deadline
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_parts_of_a_batch_are_no_longer_than_they_need_be(batch):
+    """Every row is in one part, and a part is as long as its longest row."""
+    parts = split(batch, 3)
+    assert sum(len(part["input_ids"]) for part in parts) == len(batch["input_ids"])
+    for part in parts:
+        assert part["input_ids"].shape[1] == part["attention_mask"].sum(1).max()
+    assert len(split(batch, 99)) == len(batch["input_ids"])
+
+
+def test_a_model_with_dropout_gets_no_lanes():
+    """Lanes would draw the same random numbers, or others than one process."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        config = transformers.LlamaConfig(**SIZES)
+        assert lanes_for(transformers.LlamaForCausalLM(config)) == 2
+        config = transformers.LlamaConfig(**SIZES, attention_dropout=0.5)
+        assert lanes_for(transformers.LlamaForCausalLM(config)) is None
+    finally:
+        torch.set_num_threads(threads)
