@@ -41,8 +41,8 @@ BATCHES = {
     "one row": padded([SYSTEM + ENDS[0]]),
     "equal rows": padded([SYSTEM + ENDS[0]] * 3),
     "one begins another": padded([SYSTEM, SYSTEM + ENDS[2], SYSTEM + ENDS[0]], prompt=3),
-    "long rows": padded([[7] * 90 + [*range(100 + i, 240)] for i in range(3)], prompt=100),
-    "long rows with little in common": padded([[7] * 20 + [*range(100 + i, 300)] for i in range(3)], prompt=10),
+    "long rows": padded([[7] * 390 + [*range(100 + i, 240)] for i in range(3)], prompt=400),
+    "long rows with little in common": padded([[7] * 20 + [*range(100 + i, 300)] * 3 for i in range(3)], prompt=10),
 }
 
 
@@ -124,7 +124,7 @@ def test_long_rows_share_where_it_is_worth_it():
     long = laid_out(BATCHES["long rows with little in common"]).layout
     assert long.longest > SHORT
     assert long.shared == 0
-    assert laid_out(BATCHES["long rows"]).layout.shared == 90
+    assert laid_out(BATCHES["long rows"]).layout.shared == 390
 
 
 def test_what_follows_the_last_prediction_is_left_out():
