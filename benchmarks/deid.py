@@ -10,6 +10,7 @@ table and with longer ones. It prints numbers, and passes or fails nothing.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import sys
 import time
@@ -19,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "deid"))
 
 from gold_parts import Score, rows, scores
 
+from tunesmith.demo import orders
+from tunesmith_workers.data.deidentify import Deidentifier
 from tunesmith_workers.deid import Engine
 
 
@@ -30,6 +33,7 @@ def main() -> None:
     engine = Engine.load()
     print(f"loaded in {time.process_time() - began:.1f} s of processor time, torch loaded: {'torch' in sys.modules}")
     quality(engine)
+    rows_of_the_demo(engine)
     speed(engine, arguments.seconds)
     print(f"resident: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
 
@@ -48,6 +52,19 @@ def quality(engine: Engine) -> None:
             f"{kind:13} {score.right + score.missed:6} {score.recall:7.3f} {score.precision:9.3f}"
             f"             {held.right + held.missed:6} {held.recall:7.3f} {held.precision:9.3f}"
         )
+
+
+def rows_of_the_demo(engine: Engine) -> None:
+    """A name in a sentence, and again in the JSON of the answer: both must go, and say the same afterwards."""
+    before = orders.train()
+    after = Deidentifier(engine, 1).rows(before)
+    replaced = alike = 0
+    for row, done in zip(before, after, strict=True):
+        was, now = (json.loads(one["messages"][2]["content"])["customer"] for one in (row, done))
+        sentence = done["messages"][1]["content"]
+        replaced += (was not in sentence) + (was != now)
+        alike += now in sentence
+    print(f"\ndemo: {replaced} of {2 * len(before)} mentions of names replaced, alike in {alike} of {len(before)} rows")
 
 
 def speed(engine: Engine, seconds: float) -> None:

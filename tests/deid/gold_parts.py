@@ -1,6 +1,7 @@
 """The gold table: sentences with what is to be found in them, and how well an engine finds it. Asserts nothing.
 
-The sentences were written by hand. Those with ``held_out`` were written after the recognisers and never used to mend them.
+The sentences were written by hand, each set without looking at how it is treated. Those with ``held_out`` are the last set: they were
+measured first (114 of 120 found, one wrong), and of what was missed then only an address glued to the word IP was mended since.
 """
 
 from __future__ import annotations

@@ -96,6 +96,52 @@ def test_a_locale_decides_what_can_be_read_both_ways(engine):
 
 
 @pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"customer": "Wrenko Zylandt", "item": "mug"}', "Wrenko Zylandt"),
+        ("Surname: Zylandt; nationality: British", "Zylandt"),
+        ("Next of kin: Wrenko Khumalo", "Wrenko Khumalo"),
+        ("I'm Keisha Daniels and I need help", "Keisha Daniels"),
+        ("Park Min-ji presented the demo", "Park Min-ji"),
+        ("hi im brandon, my order hasnt come", "brandon"),
+        ("记录者：单雨婷", "单雨婷"),
+        ("姓名：斯琴高娃，性别：女", "斯琴高娃"),
+        ("昨天和陶勇一起吃饭", "陶勇"),
+        ("抄送宋总", "宋"),
+        ("财务部钮经理", "钮"),
+    ],
+)
+def test_names_are_told_by_what_stands_around_them(engine, text, name):
+    """Fields, labels, titles, and what people do; whether a list has the name or not."""
+    assert found(engine, text) == [("PERSON", name)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("登录IP58.247.33.102不在常用地区", "IP", "58.247.33.102"),
+        ("Travelers must show a passport; hers is M23456789.", "PASSPORT", "M23456789"),
+        ("打到我司账户，工商银行1202026509900012345", "BANK_ACCOUNT", "1202026509900012345"),
+        ("he drives plate 231-D-4471", "PLATE", "231-D-4471"),
+        ("truck TXK-8842 is stuck", "PLATE", "TXK-8842"),
+        ("他家住贵阳市云岩区中华北路28号附3号，离单位不远", "ADDRESS", "贵阳市云岩区中华北路28号附3号"),
+        ("我在贵阳市中华北路28号3号楼下等您", "ADDRESS", "贵阳市中华北路28号3号"),
+    ],
+)
+def test_numbers_are_told_by_what_stands_around_them(engine, text, kind, value):
+    """In the clause before too, and glued to the word that says what they are."""
+    assert found(engine, text) == [(kind, value)]
+
+
+@pytest.mark.parametrize(
+    "text", ["Kubernetes 1.29.3.1 broke", "见10.5.2.1节", "ETA 16:30", "张姐，在吗", "明天开始施工。"]
+)
+def test_what_only_looks_like_a_finding(engine, text):
+    """Versions and sections, abbreviations, what relatives and work are called."""
+    assert found(engine, text) == []
+
+
+@pytest.mark.parametrize(
     "text", ["北京市朝阳区今天有雨", "我在上海工作", "The Lincoln Memorial is in Washington", "中关村大街很长"]
 )
 def test_a_place_alone_is_no_address(engine, text):

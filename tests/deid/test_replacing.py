@@ -32,12 +32,15 @@ def test_the_same_seed_gives_the_same_texts(engine):
 
 def test_one_original_has_one_replacement(engine):
     """In all texts of a session, and however a number is written."""
-    outcome = engine.session(1).texts(["张伟来了", "张伟走了", "手机13812345678", "手机138 1234 5678"])
+    outcome = engine.session(1).texts(
+        ["张伟来了", "张伟走了", "手机13812345678", "手机138 1234 5678", "手机+86 138 1234 5678"]
+    )
     assert outcome.mapping[0] == outcome.mapping[1]
-    [first], [second] = outcome.mapping[2].values(), outcome.mapping[3].values()
+    [first], [second], [abroad] = (pairs.values() for pairs in outcome.mapping[2:])
     assert second.replace(" ", "") == first
+    assert abroad == f"+86 {second}"
     assert second.count(" ") == 2
-    assert outcome.counts == {"PERSON": 2, "PHONE": 2}
+    assert outcome.counts == {"PERSON": 2, "PHONE": 3}
 
 
 def test_two_originals_never_share_a_replacement(engine):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from tunesmith_workers.deid import libraries
+from tunesmith_workers.deid.carrying import carry
 from tunesmith_workers.deid.finding import Reading, Span, read
 from tunesmith_workers.deid.recognisers import build_recognisers
 
@@ -36,7 +37,13 @@ class Detector:
 
     def spans(self, text: str, locale: str | None = None) -> list[Span]:
         """What is found in ``text``, in order, without overlaps."""
-        return _without_overlaps(self._finder.find(read(text, self._cut, locale)))
+        return self.together([text], locale)[0]
+
+    def together(self, texts: Sequence[str], locale: str | None = None) -> list[list[Span]]:
+        """The same for texts that belong together: what is found anywhere in them is found in all of them."""
+        readings = [read(text, self._cut, locale) for text in texts]
+        found = [_without_overlaps(self._finder.find(reading)) for reading in readings]
+        return carry([reading.folded for reading in readings], found)
 
     def _cut(self, text: str) -> Iterator[tuple[str, str]]:
         guesses = len(text) <= _SHORT or not self._is_gibberish(text)

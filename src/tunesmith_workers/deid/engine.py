@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tunesmith_workers.deid.detector import Detector
 from tunesmith_workers.deid.finding import Span
 from tunesmith_workers.deid.made_up import MadeUp
+from tunesmith_workers.deid.names import Part, parts_of_all
 from tunesmith_workers.deid.policy import Policy, load_policy
 from tunesmith_workers.deid.session import Session
 from tunesmith_workers.faults import BadConfig
@@ -76,6 +78,10 @@ class Engine:
         """Everything that is found, whatever the policy does with it, in order and without overlaps."""
         return self._detector.spans(text, self._locale)
 
+    def together(self, texts: Sequence[str]) -> list[list[Span]]:
+        """The same for texts that belong together: what is found anywhere in them is found in all of them."""
+        return self._detector.together(texts, self._locale)
+
     def texts(self, texts: Sequence[str], seed: int | None = None) -> tuple[list[str], dict[str, int]]:
         """The texts without what the policy treats, and how many findings of each kind that were."""
         outcome = self.session(seed).texts(texts)
@@ -94,25 +100,72 @@ class EngineSession:
         self._session = session
 
     def texts(self, texts: Sequence[str]) -> Outcome:
-        counts: Counter[str] = Counter()
-        done: list[str] = []
-        mapping: list[dict[str, str]] = []
-        for text in texts:
-            pairs: dict[str, str] = {}
-            done.append(self._text(text, pairs, counts))
-            mapping.append(pairs)
-        return Outcome(done, dict(sorted(counts.items())), mapping)
+        """Texts that have nothing to do with one another, such as those of a request."""
+        outcomes = [self.together([text]) for text in texts]
+        counts = Counter[str]()
+        for outcome in outcomes:
+            counts.update(outcome.counts)
+        return Outcome(
+            [outcome.texts[0] for outcome in outcomes],
+            dict(sorted(counts.items())),
+            [outcome.mapping[0] for outcome in outcomes],
+        )
 
-    def _text(self, text: str, pairs: dict[str, str], counts: Counter[str]) -> str:
-        parts: list[str] = []
-        position = 0
-        for span in self._engine.spans(text):
-            if span.kind not in self._engine.policy.kinds:
-                continue
-            original = text[span.start : span.end]
-            replacement = self._session.treat(span.kind, original)
-            pairs[original] = replacement
-            counts[span.kind] += 1
-            parts += [text[position : span.start], replacement]
-            position = span.end
-        return "".join([*parts, text[position:]])
+    def together(self, texts: Sequence[str]) -> Outcome:
+        """Texts that belong together, such as the messages of a row: what is found in one is replaced in all, alike."""
+        found = [
+            [span for span in spans if span.kind in self._engine.policy.kinds] for spans in self._engine.together(texts)
+        ]
+        people = [
+            _plain(text[span.start : span.end])
+            for text, spans in zip(texts, found, strict=True)
+            for span in spans
+            if span.kind == "PERSON"
+        ]
+        row = _Row(self._session, parts_of_all(people))
+        done = [_replaced(text, spans, row) for text, spans in zip(texts, found, strict=True)]
+        counts = Counter(span.kind for spans in found for span in spans)
+        return Outcome([text for text, _ in done], dict(sorted(counts.items())), [pairs for _, pairs in done])
+
+
+class _Row:
+    """What belongs together, as it is being replaced. A part of a full name follows it if that tells people apart still."""
+
+    def __init__(self, session: Session, parts: Mapping[str, Part]) -> None:
+        self._session = session
+        self._parts = parts
+        self._stands_for: dict[str, str] = {}
+        """For what was put in place of parts, what it stands for."""
+
+    def treat(self, kind: str, original: str) -> str:
+        part = self._parts.get(original) if kind == "PERSON" else None
+        made = self._session.treat_part(part) if part is not None else None
+        if made is None or self._stands_for.setdefault(made, original) != original:
+            made = self._session.treat(kind, original)
+        return made
+
+
+def _replaced(text: str, spans: Iterable[Span], row: _Row) -> tuple[str, dict[str, str]]:
+    """The text without what was found, and what stands now in place of what."""
+    pairs: dict[str, str] = {}
+    pieces: list[str] = []
+    position = 0
+    for span in spans:
+        written = text[span.start : span.end]
+        original = _plain(written)
+        made = row.treat(span.kind, original)
+        # Within JSON, what was escaped is escaped again.
+        pairs[written] = made if written == original else json.dumps(made)[1:-1]
+        pieces += [text[position : span.start], pairs[written]]
+        position = span.end
+    return "".join([*pieces, text[position:]]), pairs
+
+
+def _plain(written: str) -> str:
+    """What is meant by something that may be escaped as within JSON."""
+    if "\\" not in written:
+        return written
+    try:
+        return str(json.loads(f'"{written}"'))
+    except ValueError:
+        return written

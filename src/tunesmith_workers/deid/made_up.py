@@ -1,6 +1,6 @@
 """Makes up data of a kind in the shape of an original: as many digits, the same separators, a right checksum.
 
-Every value follows from the random numbers it is given. Names, e-mail users and dates of birth come from Faker; what
+Every value follows from the random numbers it is given. Names and e-mail users come from Faker; what
 Faker writes in another shape than people do (Chinese addresses with a postcode at their end) is put together here.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
 from tunesmith_workers.deid import libraries
@@ -34,7 +35,24 @@ _PLACES = (
 )  # fmt: skip
 _ROADS = "解放路 人民路 中山路 建设路 和平路 文化路 新华街 胜利路 光明路 朝阳街 长江路 黄河路 学府路 青年路 迎宾大道 滨河路 东风路 团结巷 幸福路 友谊街".split()
 _ENGLISH_SUFFIX = re.compile(r"[A-Za-z]+\.?$")
+_FROM_FAKER = frozenset({"EMAIL", "ADDRESS"})
+_CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _EXAMPLE_DOMAINS = ("example.com", "example.org", "example.net")
+
+
+class _Names:
+    """Names to draw from, as often as they are met."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._names = list(weights)
+        self._sums = list(accumulate(weights.values()))
+
+    def draw(self, chance: random.Random) -> str:
+        return chance.choices(self._names, cum_weights=self._sums)[0]
+
+
+def _weighed(names: Iterable[str]) -> dict[str, float]:
+    return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
 
 
 class MadeUp:
@@ -42,8 +60,15 @@ class MadeUp:
 
     def __init__(self) -> None:
         faker = libraries.load("faker")
-        self._chinese: Any = faker.Faker("zh_CN")
         self._english: Any = faker.Faker("en_US")
+        chinese, english = (libraries.load(f"faker.providers.person.{name}").Provider for name in ("zh_CN", "en_US"))
+        # Drawn here from its lists: Faker weighs every name anew for each that it draws.
+        surnames = _weighed(chinese.last_names)
+        self._surnames = _Names({name: weight for name, weight in surnames.items() if len(name) == 1})
+        self._long_surnames = _Names({name: weight for name, weight in surnames.items() if len(name) > 1})
+        self._given_names = _Names(_weighed(chinese.first_names))
+        self._first_names = _Names(_weighed(english.first_names))
+        self._last_names = _Names(_weighed(english.last_names))
         self._makers: dict[str, Callable[[str, random.Random], str]] = {
             "PERSON": self._person,
             "PHONE": _phone,
@@ -61,37 +86,35 @@ class MadeUp:
 
     def make(self, kind: str, original: str, chance: random.Random) -> str:
         """Something of this kind in the shape of ``original``; it may be the original, by chance."""
-        for faker in (self._chinese, self._english):
-            faker.seed_instance(chance.getrandbits(64))
+        if kind in _FROM_FAKER:
+            self._english.seed_instance(chance.getrandbits(64))
         return self._makers[kind](original, chance)
 
     def _person(self, original: str, chance: random.Random) -> str:
         if HAN.search(original):
             return self._chinese_person(original, chance)
         words = original.split(" ")
-        made = [self._english_word(word, index, words) for index, word in enumerate(words)]
+        made = [self._english_word(word, index, words, chance) for index, word in enumerate(words)]
         return " ".join(made)
 
     def _chinese_person(self, original: str, chance: random.Random) -> str:
         if "·" in fold(original):
             parts = re.split(r"([^\u3400-\u9fff]+)", original)
             return "".join(chance.choice(_TRANSLITERATED) if HAN.search(part) else part for part in parts)
-        surname = self._chinese.last_name()
         given = max(0, len(original) - (2 if len(original) > 3 else 1))
-        while len(surname) > 1 and len(original) < 4:
-            surname = self._chinese.last_name()
+        surname = (self._long_surnames if len(original) > 3 else self._surnames).draw(chance)
         name: str = surname
         while len(name) < len(surname) + given:
-            name += self._chinese.first_name()
+            name += self._given_names.draw(chance)
         return name[: len(surname) + given]
 
-    def _english_word(self, word: str, index: int, words: list[str]) -> str:
+    def _english_word(self, word: str, index: int, words: list[str], chance: random.Random) -> str:
         if len(word.rstrip(".")) == 1:
-            letter: str = self._english.random_uppercase_letter()
-            return letter + word[1:]
+            return chance.choice(_CAPITALS) + word[1:]
         if word.islower() and len(words) > 1 and 0 < index < len(words) - 1:
             return word
-        made: str = self._english.last_name() if index and index == len(words) - 1 else self._english.first_name()
+        is_last = index and index == len(words) - 1
+        made = (self._last_names if is_last else self._first_names).draw(chance)
         return made.upper() if word.isupper() else made.lower() if word.islower() else made
 
     def _email(self, _original: str, chance: random.Random) -> str:

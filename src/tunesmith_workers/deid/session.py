@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
+import re
 import secrets
 
 from tunesmith_workers.deid.folding import fold
 from tunesmith_workers.deid.made_up import MadeUp
+from tunesmith_workers.deid.names import Part, share_a_piece
 from tunesmith_workers.deid.policy import Policy, Treatment
 
 _MOST_TRIES = 200
+_MOBILE = re.compile(r"(?:0086|86)(1[3-9]\d{9})")
 
 
 class Session:
@@ -28,6 +31,12 @@ class Session:
         self._given: dict[tuple[str, str], str] = {}
         self._taken: dict[tuple[str, str], str] = {}
         """What each replacement stands for."""
+
+    def treat_part(self, part: Part) -> str | None:
+        """The same part of what stands in place of the full name; None where nothing is made up that has parts."""
+        if self._policy.kinds["PERSON"].action != "replace":
+            return None
+        return part.of(self.treat("PERSON", part.full))
 
     def treat(self, kind: str, original: str) -> str:
         """What stands in place of ``original`` from now on."""
@@ -43,6 +52,8 @@ class Session:
         if treatment.action == "mask":
             return _masked(original, kind, treatment)
         meant = _meant(original)
+        if kind == "PHONE" and (mobile := _MOBILE.fullmatch(meant)):
+            meant = mobile[1]  # +86 138 0013 8000 is that number too
         if treatment.action == "hash":
             return f"<{kind}:{self._digest(kind, meant, 0).hex()[: treatment.length]}>"
         return self._replacement(kind, original, meant)
@@ -51,6 +62,8 @@ class Session:
         for attempt in range(_MOST_TRIES):
             made = self._made_up.make(kind, original, random.Random(self._digest(kind, meant, attempt)))
             stands_for = self._taken.get((kind, _meant(made)))
+            if kind == "PERSON" and share_a_piece(original, made):
+                continue
             if _meant(made) != meant and stands_for in (None, meant):
                 self._taken[kind, _meant(made)] = meant
                 return made

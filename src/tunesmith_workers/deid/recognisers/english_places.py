@@ -22,7 +22,7 @@ _STATE = (
     "|New (?:Hampshire|Jersey|Mexico|York)|(?:North|South) (?:Carolina|Dakota)|Ohio|Oklahoma|Oregon|Pennsylvania|Rhode Island"
     "|Tennessee|Texas|Utah|Vermont|(?:West )?Virginia|Washington|Wisconsin|Wyoming"
 )
-_CODE = r"\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d|\d{4}"
+_CODE = r"\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d|[A-Z]\d[\dW] ?[A-Z\d]{4}|\d{4}"
 _COUNTRY = "USA|U\\.S\\.A\\.|United States|UK|United Kingdom|England|Scotland|Ireland|Canada|Australia"
 _CITY = r"(?:(?:St|Ft|Mt)\. )?[A-Z][A-Za-z'-]{1,18}(?: [A-Z][A-Za-z'-]{1,18}| upon [A-Z][a-z]{1,18}){0,2}"
 _KNOWN_CITY = (
@@ -35,7 +35,7 @@ _REST = re.compile(
     rf"(?:,\s{{1,2}}(?:{_UNIT})(?![A-Za-z0-9]))?"
     rf"(?:(?:,\s{{0,2}}|\n){_CITY},?\s(?:{_STATE})\b\.?(?:,?\s(?:{_CODE})\b)?"
     rf"|(?:,\s{{0,2}}|\n){_CITY},?\s(?:{_CODE})(?![A-Za-z0-9-])"
-    rf"|,?\s{{0,2}}(?:{_KNOWN_CITY})(?:,?\s(?:{_STATE})\b)?(?:,?\s(?:{_CODE})\b)?(?![A-Za-z]))?"
+    rf"|,?\s{{0,2}}(?:{_KNOWN_CITY})(?:,?\s(?:{_STATE})\b)?(?:,?\s(?:{_CODE})\b| \d{{1,2}}\b(?! [a-z]))?(?![A-Za-z]))?"
     rf"(?:,\s(?:{_COUNTRY})(?![A-Za-z]))?"
 )
 _FRONT = r"(?:(?:Flat|Suite|Unit|Apartment|Apt\.?|Room) [A-Za-z0-9]{1,5},? )?"

@@ -24,7 +24,9 @@ def emails(reading: Reading) -> Iterable[Span]:
 
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(rf"(?<![0-9A-Za-z_.-])(?<!::)(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9]|-\d+\.)")
+_IPV4 = re.compile(
+    rf"(?:(?<![0-9A-Za-z_.-])|(?<=(?<![A-Za-z])IP)|(?<=(?<![A-Za-z])ip))(?<!::)(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9]|-\d+\.)"
+)
 _IPV6 = re.compile(
     r"(?<![0-9A-Za-z_:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\d{1,3}\.){3}\d{1,3})?(?![0-9A-Za-z_:])"
 )
@@ -34,8 +36,22 @@ _VERSION = Cues(
     r"|章|节|条款|section|chapter|clause|oid|第",
     reach=20,
 )
+_COUNTED_AFTER = re.compile(r"\s?[章节条款]")
 _V_BEFORE = re.compile(r"(?:[vV]|版)\.?\s?$")
 _IPV6_STARTS = re.compile(r"(?:2[0-9a-f]{3}|3[0-9a-f]{3}|f[cdef][0-9a-f]{2}|64:ff9b|::ffff):", re.IGNORECASE)
+
+
+_PRODUCT = re.compile(r"\b[A-Z][A-Za-z.+]{2,20} $")
+_NETWORK = re.compile(
+    r"\b(?i:ips?|ipv4|host|hosts|server|servers|address|from|to|gateway|router|dns|proxy|node|peer|client|ping|login|source|destination|attacker|subnet|vpn|block|allow|ban) $"
+)
+
+
+def _is_version(text: str, match: re.Match[str], address: ipaddress.IPv4Address) -> bool:
+    """``Kubernetes 1.29.3.1``: small numbers right after the name of a product."""
+    before = text[max(0, match.start() - 24) : match.start()]
+    small = all(int(octet) < 100 for octet in match[0].split("."))
+    return small and not address.is_private and _PRODUCT.search(before) is not None and not _NETWORK.search(before)
 
 
 def ips(reading: Reading) -> Iterable[Span]:
@@ -44,7 +60,14 @@ def ips(reading: Reading) -> Iterable[Span]:
     for match in _IPV4.finditer(text):
         address = ipaddress.IPv4Address(match[0])
         nowhere = address.is_loopback or address.is_unspecified or match[0].startswith(("255.", "0."))
-        if nowhere or _V_BEFORE.search(text[: match.start()][-3:]) or _VERSION.before(text, match.start()) == "bad":
+        if (
+            nowhere
+            or _COUNTED_AFTER.match(text, match.end())
+            or _V_BEFORE.search(text[: match.start()][-3:])
+            or _VERSION.before(text, match.start()) == "bad"
+        ):
+            continue
+        if _is_version(text, match, address):
             continue
         yield Span("IP", *match.span(), 0.95)
     for match in _IPV6.finditer(text):

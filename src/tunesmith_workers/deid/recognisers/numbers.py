@@ -63,11 +63,13 @@ _ACCOUNT = re.compile(r"(?<![0-9A-Za-z_.-])\d(?:[ -]?\d){5,24}(?![0-9A-Za-z_]|\.
 _CHINESE_ACCOUNT = re.compile(
     r"(?:银行|对公|收款|汇款|转账|付款|开户|结算|基本|公司|单位|工资)[^\n。；;]{0,30}?(?:账号|帐号|账户|帐户|户头)"
     r"(?:号码|号)?(?:[是为:： 是]|\s){0,4}$"
+    r"|(?:账号|帐号|账户|帐户|户头)[^\n。；;]{0,12}(?:银行|支行|分行|信用社|[工农中建招交]行)[:： ]{0,2}$"
     r"|(?:银行|支行|分行|信用社|农商行)[^\n。；;]{0,16}?(?:账|帐)[号户](?:[是为:： ]|\s){0,4}$"
 )
 _ENGLISH_ACCOUNT = re.compile(
     r"\b(?:(?:bank|checking|savings|deposit|current|wire|payroll)\s+(?:account|acct)|(?:account|acct|a/c)\.?\s*(?:number|no|num|#))"
-    r"\.?\s*(?:number|no|num)?\.?\s*(?:is|was|to|into|ending in)?\s*[:#=]?\s*(?:is\s+)?$",
+    r"\.?\s*(?:number|no|num)?\.?\s*(?:is|was|to|into|ending in)?\s*[:#=]?\s*(?:is\s+)?$"
+    r"|\b(?:routing|aba|sort code|swift|bic)\b[^\n]{0,40}\b(?:account|acct|a/c)\b\.?\s*[:#=]?\s*$",
     re.IGNORECASE,
 )
 _PLAIN_ACCOUNT = re.compile(r"(?:账号|帐号|账户|帐户)(?:[是为:： ]|\s){0,4}$")
@@ -120,8 +122,22 @@ def passports(reading: Reading) -> Iterable[Span]:
     """A letter or two and digits, or nine digits, near a word for passport."""
     for match in _PASSPORT.finditer(reading.folded):
         before = _PASSPORT_CUES.before(reading.folded, match.start())
-        if before == "good" or (before is None and match[0][0].isalpha() and _follows(reading.folded, match.end())):
+        lettered = before is None and match[0][0].isalpha()
+        if before == "good" or (
+            lettered and (_follows(reading.folded, match.end()) or _is_spoken_of(reading.folded, match.start()))
+        ):
             yield Span("PASSPORT", *match.span(), 0.92)
+
+
+def _is_spoken_of(text: str, start: int) -> bool:
+    """``a passport; hers is M23456789``: the word stands in the clause before."""
+    line = text[max(0, start - 80) : start].rpartition("\n")[2]
+    return _SPOKEN_OF.search(line) is not None
+
+
+_SPOKEN_OF = re.compile(
+    r"(?:护照|通行证|passport)[^.。!?！？\d]{0,60}(?:是|为|:|号|\bis|\bwas|number|no\.?) ?$", re.IGNORECASE
+)
 
 
 def _follows(text: str, end: int) -> bool:

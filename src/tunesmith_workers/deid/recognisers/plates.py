@@ -15,8 +15,11 @@ _CHINESE = re.compile(
 )
 _FOREIGN = re.compile(
     r"(?i:licen[cs]e plates?|number plates?|\bplates?|\bregistration|\breg\b|vehicle tag)"
-    r"(?i:\s+(?:number|no\.?|reads?|reading|was|is|mark|tag|of|plate|ending)){0,3}\s*[:#,]?\s*[\"'(]?"
-    r"([A-Z0-9]{1,4}(?:[ -]?[A-Z0-9]{2,4}){1,2})(?![0-9A-Za-z_])"
+    r"(?i:\s+(?:number|no\.?|reads?|reading|was|is|mark|tag|of|plate|ending|the|vehicle|car|van|truck)){0,5}\s*[:#,]?\s*[\"'(]?"
+    r"([A-Z0-9]{1,4}(?:[ -]?[A-Z0-9]{2,4}){1,2}|\d{2,3}-[A-Z]{1,2}-\d{1,6})(?![0-9A-Za-z_-])"
+)
+_VEHICLE = re.compile(
+    r"\b(?i:truck|van|car|lorry|taxi|cab|vehicle|sedan|trailer|motorcycle|suv|coupe|hatchback|pickup) ([A-Z]{2,3}-\d{3,4}|[A-Z]{3}\d{4})(?![0-9A-Za-z_-])"
 )
 
 
@@ -28,3 +31,5 @@ def plates(reading: Reading) -> Iterable[Span]:
         signs = [character for character in match[1] if character.isalnum()]
         if 4 <= len(signs) <= 8 and any(map(str.isdecimal, signs)) and any(map(str.isalpha, signs)):
             yield Span("PLATE", *match.span(1), 0.9)
+    for match in _VEHICLE.finditer(reading.folded):
+        yield Span("PLATE", *match.span(1), 0.88)
