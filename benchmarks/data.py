@@ -1,9 +1,9 @@
 """How fast data files are validated and processed, and in how much memory, beside ``datasets.load_dataset`` with a check.
 
-    python benchmarks/data.py [--megabytes 400] [--gigabytes N] [--rounds 3] [--folder DIR] [--alone]
+    python benchmarks/data.py [--megabytes 400] [--gigabytes N] [--rounds 3] [--folder DIR] [--shape messages] [--alone]
 
-Writes a file of valid ``messages`` rows (about 900 bytes each) and then, in turns: validates it, processes it (80/10/10,
-shuffled), and, unless ``--alone``, loads it with ``datasets`` and checks the same things in plain Python, once without and
+Writes a file of valid rows (about 900 bytes each; ``messages``, or with ``--shape`` another shape, which the rival does not
+read) and then, in turns: validates it, processes it (80/10/10, shuffled), and, unless ``--alone``, loads it with ``datasets`` and checks the same things in plain Python, once without and
 once with writing such a split. Each runs in a process of its own, whose processor time and peak memory the system counts;
 the best round counts. MB/s per core is bytes by processor time, user and system. At last, a live service validates the file
 while its health is asked for all the time.
@@ -29,6 +29,24 @@ TEXT = (
     "the model answers every question about orders shipping refunds and returns in plain words so that customers know"
 )
 WORDS = [*TEXT.split(), "what", "happens", "next", "when", "it", "will", "arrive"]
+
+SHAPES = {
+    "messages": lambda system, question, answer: {
+        "messages": [
+            {"role": "system", "content": system},
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
+    },
+    "sharegpt": lambda *texts: {
+        "conversations": [
+            {"from": name, "value": text} for name, text in zip(("system", "human", "gpt"), texts, strict=True)
+        ]
+    },
+    "instruction": lambda _, question, answer: {"instruction": question, "input": "", "output": answer},
+    "prompt_completion": lambda _, question, answer: {"prompt": question, "completion": answer},
+    "preference": lambda _, question, answer: {"prompt": question, "chosen": answer, "rejected": answer[::-1]},
+}
 
 # The parent must be small: a child is charged with the memory of the process that it began as.
 MEASURE = """
@@ -91,12 +109,15 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk that is to be measured")
+    parser.add_argument("--shape", choices=SHAPES, default="messages")
     parser.add_argument("--alone", action="store_true", help="without the rival")
     asked = parser.parse_args()
+    asked.alone = asked.alone or asked.shape != "messages"
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         path = folder / "rows.jsonl"
-        rows = write_rows(path, int((asked.gigabytes * 1e9) if asked.gigabytes else asked.megabytes * 1e6))
+        size = int((asked.gigabytes * 1e9) if asked.gigabytes else asked.megabytes * 1e6)
+        rows = write_rows(path, size, SHAPES[asked.shape])
         size = path.stat().st_size
         print(f"{rows:,} rows, {size / 1e6:,.0f} MB, {size / rows:.0f} bytes each", flush=True)
         found = measure_all(path, folder, asked)
@@ -109,7 +130,7 @@ def main() -> None:
         stalls(path, folder)
 
 
-def write_rows(path: Path, size: int) -> int:
+def write_rows(path: Path, size: int, row) -> int:
     rng = random.Random(1)
     texts = [" ".join(rng.choices(WORDS, k=rng.randint(8, 60))) for _ in range(5000)]
     longer = [" ".join(rng.choices(WORDS, k=rng.randint(20, 150))) + ".\n" for _ in range(5000)]
@@ -117,12 +138,8 @@ def write_rows(path: Path, size: int) -> int:
     with path.open("w") as file:
         while written < size:
             for question, answer in zip(rng.choices(texts, k=1000), rng.choices(longer, k=1000), strict=True):
-                messages = [
-                    {"role": "system", "content": "You are a helpful assistant."},
-                    {"role": "user", "content": f"{question} #{count}?"},
-                    {"role": "assistant", "content": f"{answer}{count}"},
-                ]
-                written += file.write(json.dumps({"messages": messages}) + "\n")
+                said = "You are a helpful assistant.", f"{question} #{count}?", f"{answer}{count}"
+                written += file.write(json.dumps(row(*said)) + "\n")
                 count += 1
     return count
 

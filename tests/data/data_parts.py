@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from support.server import clean_environment
 from tunesmith.progress import read_line
+from tunesmith_workers.data.fast import Sorting, sort_out
 from tunesmith_workers.data.process import Request as ProcessRequest
 from tunesmith_workers.data.process import process
 from tunesmith_workers.data.validate import Request as ValidateRequest
@@ -40,12 +41,14 @@ def read(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def verdict(path: Path, **options: Any) -> dict[str, Any]:
-    return validate(ValidateRequest(file=str(path), **options))
+def verdict(path: Path, *, sorting: Sorting = sort_out, **options: Any) -> dict[str, Any]:
+    return validate(ValidateRequest(file=str(path), **options), sorting)
 
 
-def processed(path: Path, out: Path, ratios=(0.8, 0.1, 0.1), **options: Any) -> dict[str, Any]:
-    return process(ProcessRequest(input_file=str(path), output_dir=str(out), ratios=ratios, **options))
+def processed(
+    path: Path, out: Path, ratios=(0.8, 0.1, 0.1), *, sorting: Sorting = sort_out, **options: Any
+) -> dict[str, Any]:
+    return process(ProcessRequest(input_file=str(path), output_dir=str(out), ratios=ratios, **options), sorting)
 
 
 def everything(out: Path) -> list[Any]:
@@ -72,7 +75,7 @@ def call(module: str, request: dict[str, Any]) -> tuple[dict[str, Any], int]:
         [sys.executable, "-c", _MEASURE, module, json.dumps(request)],
         env=clean_environment(),
         capture_output=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, (done.stdout, done.stderr)

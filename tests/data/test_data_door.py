@@ -161,7 +161,7 @@ def test_an_uploaded_dataset_is_named_by_id_or_name(client, place):
 
 
 def test_the_service_answers_others_while_a_large_file_is_checked(server, place):
-    """The event loop has nothing to do with it: health comes at once all the time."""
+    """The event loop has nothing to do with it: health is asked and answered many times while the check goes on."""
     line = json.dumps(
         {"messages": [{"role": "user", "content": "x" * 500}, {"role": "assistant", "content": "y" * 500}]}
     )
@@ -169,7 +169,7 @@ def test_the_service_answers_others_while_a_large_file_is_checked(server, place)
     with path.open("w") as file:
         for _ in range(100):
             file.write((line + "\n") * 1000)
-    delays: list[float] = []
+    answered: list[tuple[float, float]] = []
     done = threading.Event()
 
     def ping() -> None:
@@ -177,18 +177,20 @@ def test_the_service_answers_others_while_a_large_file_is_checked(server, place)
             while not done.is_set():
                 began = time.monotonic()
                 client.get("/healthz").raise_for_status()
-                delays.append(time.monotonic() - began)
+                answered.append((began, time.monotonic()))
 
     pinging = threading.Thread(target=ping)
     pinging.start()
     try:
-        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=server.url, timeout=100, trust_env=False) as client:
+            began = time.monotonic()
             assert check(client, path).json()["valid_count"] == 100_000
+            ended = time.monotonic()
     finally:
         done.set()
         pinging.join()
-    assert len(delays) > 50
-    assert sorted(delays)[int(len(delays) * 0.9)] < 0.1
+    during = [one for one in answered if began <= one[0] and one[1] <= ended]
+    assert len(during) >= 10, "a loop that is busy with the file answers none, and an idle machine some hundreds"
 
 
 def test_the_command_line_checks_and_processes(server, place):

@@ -107,7 +107,7 @@ def test_counts_are_exact(total, weights):
 )
 def test_rows_that_were_put_aside_all_come_back(tmp_path_factory, count, seed, buckets, most_held):
     """However many buckets there are and however often they are written out; in order when no seed is given."""
-    some = [f"row {n} {'x' * (n % 50)}".encode() for n in range(count)]
+    some = [f"row {n} {'x' * (n % 50)}\n".encode() for n in range(count)]
     held = HeldRows(
         tmp_path_factory.getbasetemp(), expected_bytes=buckets * 100, seed=seed, bucket_bytes=100, most_held=most_held
     )
@@ -126,7 +126,7 @@ def test_every_place_is_as_likely_for_every_row(tmp_path):
     places: Counter[tuple[int, int]] = Counter()
     for seed in range(1200):
         held = HeldRows(tmp_path, expected_bytes=300, seed=seed, bucket_bytes=100, most_held=10)
-        held.add([bytes([65 + n]) for n in range(6)])
+        held.add([bytes([65 + n]) + b"\n" for n in range(6)])
         order = [row for part in held.in_order() for row in part]
         held.close()
         places.update((row[0] - 65, place) for place, row in enumerate(order))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -13,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.server import clean_environment
-from tunesmith_workers.data.fast import sort_out, teaches
-from tunesmith_workers.data.shapes import Conversation, RowFault, read
 from tunesmith_workers.faults import BadRows
 from tunesmith_workers.rows import read_rows
 
@@ -150,23 +147,6 @@ def test_what_validates_is_what_trains(tmp_path_factory, some):
     else:
         assert found["valid"]
         assert not found["stats"]["shapes"].keys() - trains
-
-
-@given(some=st.lists(rows, max_size=8))
-def test_the_fast_way_vouches_for_nothing_that_the_careful_way_refuses(some):
-    """And it sees the same roles and texts."""
-    lines = [json.dumps(row).encode() for row in some]
-    vouched = sort_out(lines, teaches)
-    careful = []
-    for place, row in enumerate(some):
-        with contextlib.suppress(RowFault):
-            careful.append((place, read(row)))
-    sure = [reading for place, reading in careful if place not in vouched.doubtful]
-    assert sum(map(len, vouched.good.values())) == len(sure) == len(lines) - len(vouched.doubtful)
-    for reading in sure:
-        assert isinstance(reading, Conversation)
-        roles = tuple(message["role"] for message in reading.messages)
-        assert [message["content"] for message in reading.messages] in vouched.good[roles]
 
 
 def test_the_statistics_are_those_of_the_rows(tmp_path):

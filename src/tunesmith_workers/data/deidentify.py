@@ -25,7 +25,7 @@ class _Outcome(Protocol):
 
 
 class _Session(Protocol):
-    def texts(self, texts: Sequence[str]) -> _Outcome: ...
+    def together(self, texts: Sequence[str]) -> _Outcome: ...
 
 
 class Engine(Protocol):
@@ -63,13 +63,16 @@ class Deidentifier:
         return cls(LoadedEngine.load(policy, policies_dir=policies_dir, locale=locale), seed)
 
     def rows(self, rows: Sequence[Row]) -> list[Row]:
+        """What is found anywhere in a row is replaced in all of it."""
+        return [self._row(row) for row in rows]
+
+    def _row(self, row: Row) -> Row:
         texts: list[str] = []
-        for row in rows:
-            _collect(row, texts)
-        outcome = self._session.texts(texts)
+        _collect(row, texts)
+        outcome = self._session.together(texts)
         self.counts.update(outcome.counts)
-        replacements = iter(outcome.texts)
-        return [_replaced(row, replacements) for row in rows]
+        replaced: Row = _replaced(row, iter(outcome.texts))
+        return replaced
 
 
 def _collect(value: Any, texts: list[str]) -> None:

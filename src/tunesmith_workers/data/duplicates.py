@@ -13,7 +13,8 @@ from pathlib import Path
 
 _PARTITIONS = 64
 _MOST_HELD = 2_000_000
-_HASH_BYTES = 8
+_FEW = 500_000
+"""As many go into one set at the end; more are looked at part by part."""
 
 
 class Duplicates:
@@ -23,29 +24,29 @@ class Duplicates:
         """``scratch`` is the folder for the file, which has no name and goes with the process."""
         self._scratch = scratch
         self._most_held = most_held
-        self._held: list[array[int]] = [array("q") for _ in range(_PARTITIONS)]
-        self._count = 0
+        self._held = array("q")
         self._file: int | None = None
         self._end = 0
         self._spilled: list[list[tuple[int, int]]] = [[] for _ in range(_PARTITIONS)]
 
     def add(self, hashes: Iterable[int]) -> None:
-        held = self._held
-        count = 0
-        for one in hashes:
-            held[one & 63].append(one)
-            count += 1
-        self._count += count
-        if self._count >= self._most_held:
+        self._held.extend(hashes)
+        if len(self._held) >= self._most_held:
             self._spill()
 
     def total(self) -> int:
         """How many rows repeat an earlier one."""
+        if self._file is None and len(self._held) <= _FEW:
+            return len(self._held) - len(set(self._held))
+        parts = self._partitions()
         repeated = 0
         for number in range(_PARTITIONS):
-            seen = self._of_partition(number)
+            seen = parts[number]
+            parts[number] = array("q")
+            for offset, length in self._spilled[number]:
+                assert self._file is not None
+                seen.frombytes(os.pread(self._file, length, offset))
             repeated += len(seen) - len(set(seen))
-            self._held[number] = array("q")
         return repeated
 
     def close(self) -> None:
@@ -53,24 +54,23 @@ class Duplicates:
             os.close(self._file)
             self._file = None
 
-    def _of_partition(self, number: int) -> array[int]:
-        seen = array("q")
-        for offset, length in self._spilled[number]:
-            assert self._file is not None
-            seen.frombytes(os.pread(self._file, length, offset))
-        seen.extend(self._held[number])
-        return seen
+    def _partitions(self) -> list[array[int]]:
+        """What is held, divided so that equal ones are together."""
+        parts = [array("q") for _ in range(_PARTITIONS)]
+        put = [part.append for part in parts]
+        for one in self._held:
+            put[one & 63](one)
+        self._held = array("q")
+        return parts
 
     def _spill(self) -> None:
         if self._file is None:
             with tempfile.TemporaryFile(dir=self._scratch) as file:
                 self._file = os.dup(file.fileno())
-        for number, hashes in enumerate(self._held):
+        for number, hashes in enumerate(self._partitions()):
             content = memoryview(hashes.tobytes())
             self._spilled[number].append((self._end, len(content)))
             while content:
                 written = os.pwrite(self._file, content, self._end)
                 self._end += written
                 content = content[written:]
-            self._held[number] = array("q")
-        self._count = 0

@@ -34,6 +34,8 @@ def decoded(row: bytes) -> Any:
     except RecursionError:
         raise RowFault("is nested too deeply", kind="not_json") from None
     except (msgspec.DecodeError, ValueError) as error:
+        if row.endswith(b"\n"):  # the end of its line is no part of it
+            return decoded(row.removesuffix(b"\n"))
         raise _not_json(row, str(error)) from None
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tunesmith_workers.data.alike import is_tidy, picked
 from tunesmith_workers.data.deidentify import Deidentifier
 from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.explain import decoded
-from tunesmith_workers.data.fast import Sorted, is_tidy, sort_out
+from tunesmith_workers.data.fast import Sorted, Sorting, look_closely, sort_out
 from tunesmith_workers.data.normalise import Normaliser, ToShape
+from tunesmith_workers.data.plain import CONVERSATIONS, KINDS, Plain
 from tunesmith_workers.data.provenance import NAME as PROVENANCE
 from tunesmith_workers.data.provenance import Input, Provenance, is_result, provenance_of
 from tunesmith_workers.data.reader import LONGEST_ROW, Batch, DataFile, NotData, Unreadable, open_regular
@@ -33,6 +35,7 @@ from tunesmith_workers.telling import Paced, tell
 
 REJECTED = "rejected.jsonl"
 _OWN = (*NAMES, REJECTED, REPORT, REPORT_PAGE, PROVENANCE)
+_FIRST, _LAST = b"{}"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -59,7 +62,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return {name: getattr(self, name) for name in self.__struct_fields__ if name not in left_out}
 
 
-def process(request: Request) -> dict[str, Any]:
+def process(request: Request, sorting: Sorting = sort_out) -> dict[str, Any]:
     """Do it all; the answer is the report.
 
     Raises:
@@ -78,7 +81,7 @@ def process(request: Request) -> dict[str, Any]:
         output = OutputFolder(folder, own=_OWN)
         try:
             output.claim(overwrite=request.overwrite, is_earlier_result=is_result(folder))
-            return _Processing(request, source, data, output).run()
+            return _Processing(request, source, data, output, sorting).run()
         finally:
             output.leave()
 
@@ -86,11 +89,12 @@ def process(request: Request) -> dict[str, Any]:
 class _Processing:
     """One file on its way."""
 
-    def __init__(self, request: Request, source: Path, data: DataFile, output: OutputFolder) -> None:
+    def __init__(self, request: Request, source: Path, data: DataFile, output: OutputFolder, sorting: Sorting) -> None:
         self._request = request
         self._source = source
         self._data = data
         self._output = output
+        self._sorting = sorting
         self._normalise = Normaliser(request.to_shape, request.default_system)
         self._deidentifier = _deidentifier(request)
         self._duplicates = Duplicates(output.unfinished)
@@ -135,27 +139,39 @@ class _Processing:
         self._done += len(block)
 
     def _batch(self, batch: Batch, rejected: LineFile) -> list[bytes]:
+        """What goes out, as lines with their ends."""
         found = self._vouched_for(batch)
-        for roles, contents in found.good.items():
-            self._tally.conversations("messages", roles, contents)
-        rows: Sequence[bytes] = batch.rows
-        if found.doubtful:
-            mended = self._mended(batch, found.doubtful, rejected)
-            rows = [mended.get(place, row) for place, row in enumerate(batch.rows) if mended.get(place, row)]
-        return [row.strip() for row in rows] if batch.may_be_blank else [_on_one_line(row) for row in rows]
+        for good in found.good:
+            self._tally.conversations("messages", good.roles, good.columns)
+        if not found.plain and not found.doubtful:
+            return _as_they_came(batch.rows, batch)
+        rows = [b""] * len(batch.rows)
+        for good in found.good:
+            _put(rows, good.places, _as_they_came(picked(batch.rows, good.places), batch))
+        for part in found.others():
+            if isinstance(part, Plain):
+                _put(rows, part.places, self._converted(part))
+            else:
+                _put(rows, part, self._mended(batch, part, rejected))
+        return [row for row in rows if row]
 
     def _vouched_for(self, batch: Batch) -> Sorted:
-        if batch.is_utf8 and self._normalise.leaves_tidy_messages and self._deidentifier is None:
-            return sort_out(batch.rows, is_tidy)
-        return Sorted({}, list(range(len(batch.rows))))
+        vouches = batch.is_utf8 and self._normalise.leaves_tidy_messages and self._deidentifier is None
+        kinds = KINDS if self._request.to_shape is None else CONVERSATIONS
+        return (self._sorting if vouches else look_closely)(batch.rows, is_tidy, kinds)
 
-    def _mended(self, batch: Batch, places: Iterable[int], rejected: LineFile) -> dict[int, bytes]:
+    def _converted(self, plain: Plain) -> list[bytes]:
+        self._tally.plain(plain)
+        for change in plain.changes:
+            self._changes[change] += len(plain.places)
+        return plain.outgoing()
+
+    def _mended(self, batch: Batch, places: Sequence[int], rejected: LineFile) -> list[bytes]:
         """What goes out for these rows; nothing for those that are blank or were rejected."""
-        mended = dict.fromkeys(places, b"")
         readings: list[Reading] = []
         rows: dict[int, dict[str, Any]] = {}
-        for place in mended:
-            text = batch.rows[place]
+        for place in places:
+            text = batch.rows[place].removesuffix(b"\n")
             if batch.may_be_blank and not text.strip():
                 self._tally.blank_lines += 1
                 continue
@@ -173,9 +189,7 @@ class _Processing:
         self._tally.readings(readings)
         if self._deidentifier is not None:
             rows = dict(zip(rows, self._deidentifier.rows(list(rows.values())), strict=True))
-        for place, row in rows.items():
-            mended[place] = _encode(row)
-        return mended
+        return [_encode(rows[place]) + b"\n" if place in rows else b"" for place in places]
 
     def _unreadable(self, part: Unreadable, rejected: LineFile) -> None:
         fault = RowFault(part.message, kind=part.kind)
@@ -197,7 +211,7 @@ class _Processing:
         elif text is not None:
             entry["text"] = text.decode(errors="backslashreplace")
         entry["reason"] = str(fault).encode(errors="backslashreplace").decode()
-        rejected.write_rows([_encode(entry)])
+        rejected.write_rows([_encode(entry) + b"\n"])
 
     def _refuse_nothing(self) -> None:
         if not self._held.count:
@@ -256,8 +270,16 @@ def _deidentifier(request: Request) -> Deidentifier | None:
     return Deidentifier.load(request.deidentify, policies_dir=policies, locale=request.locale, seed=request.seed)
 
 
-def _on_one_line(row: bytes) -> bytes:
-    return msgspec.json.format(row, indent=-1) if b"\n" in row else row
+def _as_they_came(rows: Sequence[bytes], batch: Batch) -> list[bytes]:
+    """Good rows, byte for byte but for what stands around them."""
+    if batch.may_be_blank:
+        return [row if row[-2] == _LAST and row[0] == _FIRST else row.strip() + b"\n" for row in rows]
+    return [(msgspec.json.format(row, indent=-1) if b"\n" in row else row) + b"\n" for row in rows]
+
+
+def _put(rows: list[bytes], places: Sequence[int], some: Sequence[bytes]) -> None:
+    for place, row in zip(places, some, strict=True):
+        rows[place] = row
 
 
 def _pretty(value: Any) -> bytes:

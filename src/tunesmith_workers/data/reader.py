@@ -6,6 +6,7 @@ as a whole is said at once; what is wrong with a row is its reader's to find.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     """Some rows as bytes, with the line that each begins on."""
 
     rows: list[bytes]
+    """Those of JSON Lines have their ends, also the last one of a file that lacks it."""
     lines: Sequence[int]
     is_utf8: bool
     may_be_blank: bool
@@ -131,6 +133,11 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
+def as_lines(text: bytes) -> list[bytes]:
+    """Lines with their ends; many times as fast as splitting the text, which looks at every byte on its own."""
+    return io.BytesIO(text).readlines()
+
+
 def is_utf8(text: bytes) -> bool:
     if text.isascii():
         return True
@@ -155,37 +162,46 @@ def _lines(blocks: Iterator[bytes], limit: int) -> Iterator[Batch | Unreadable]:
     carried: list[bytes] = []
     size = 0
     for block in blocks:
-        rows = block.split(b"\n")
-        size += len(rows[0])
-        if len(rows) == 1:
-            carried = [*carried, block] if size <= limit else []
+        rows = as_lines(block)
+        rest = b"" if block.endswith(b"\n") else rows.pop()
+        if not rows:
+            size += len(rest)
+            carried = [*carried, rest] if size <= limit else []
             continue
+        size += len(rows[0]) - 1
         if size > limit:
             yield too_long(number, size, limit)
             del rows[0]
             number += 1
         else:
             rows[0] = b"".join([*carried, rows[0]])
-        carried = [rows.pop()]
-        size = len(carried[0])
+        carried = [rest]
+        size = len(rest)
         yield from _batches(rows, number, limit)
         number += len(rows)
     if size > limit:
         yield too_long(number, size, limit)
     elif size:
-        yield from _batches([b"".join(carried)], number, limit)
+        yield from _batches([b"".join([*carried, b"\n"])], number, limit)
 
 
 def _batches(rows: list[bytes], number: int, limit: int) -> Iterator[Batch | Unreadable]:
     """One batch, or several around rows that are too long."""
-    if rows and max(map(len, rows)) > limit:
-        place = next(place for place, row in enumerate(rows) if len(row) > limit)
-        yield from _batches(rows[:place], number, limit)
-        yield too_long(number + place, len(rows[place]), limit)
-        rows = rows[place + 1 :]
-        yield from _batches(rows, number + place + 1, limit)
-    elif rows:
-        yield Batch(rows, range(number, number + len(rows)), is_utf8(b"\n".join(rows)), may_be_blank=True)
+    text = b"".join(rows)
+    begin = 0
+    if len(text) > limit:
+        for place in [place for place, row in enumerate(rows) if len(row) > limit + 1]:
+            if begin < place:
+                yield _batch(rows[begin:place], number + begin)
+            yield too_long(number + place, len(rows[place]) - 1, limit)
+            begin = place + 1
+    if begin < len(rows):
+        yield _batch(rows[begin:], number + begin) if begin else _batch(rows, number, text)
+
+
+def _batch(rows: list[bytes], number: int, text: bytes | None = None) -> Batch:
+    lines = range(number, number + len(rows))
+    return Batch(rows, lines, is_utf8(b"".join(rows) if text is None else text), may_be_blank=True)
 
 
 def _array(blocks: Iterator[bytes], limit: int) -> Iterator[Batch | Unreadable]:

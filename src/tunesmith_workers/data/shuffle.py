@@ -7,11 +7,14 @@ system's cache is then free for what is written next. The order depends on the s
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from tunesmith_workers.data.reader import as_lines
 
 _BUCKET_BYTES = 16 * 1024 * 1024
 _MOST_HELD = 16 * 1024 * 1024
@@ -19,7 +22,7 @@ _MOST_FILES = 16
 
 
 class HeldRows:
-    """Rows as lines without their ends."""
+    """Rows as lines with their ends."""
 
     def __init__(
         self,
@@ -35,7 +38,9 @@ class HeldRows:
         self._scratch = scratch
         self._random = None if seed is None else random.Random(seed)
         buckets = 1 if seed is None else max(1, -(-expected_bytes // bucket_bytes))
-        self._held: list[list[bytes]] = [[] for _ in range(buckets)]
+        # Copied while they are at hand, and where they are to be written: a list of rows would be gathered from all over.
+        self._held = [io.BytesIO() for _ in range(buckets)]
+        self._put = [held.write for held in self._held]
         self._extents: list[list[tuple[int, int]]] = [[] for _ in range(buckets)]
         self._held_bytes = 0
         self._most_held = most_held
@@ -47,10 +52,10 @@ class HeldRows:
         self._held_bytes += sum(map(len, rows))
         buckets = len(self._held)
         if buckets == 1 or self._random is None:
-            self._held[0] += rows
+            self._held[0].writelines(rows)
         else:
             for row, number in zip(rows, memoryview(self._random.randbytes(4 * len(rows))).cast("I"), strict=True):
-                self._held[number % buckets].append(row)
+                self._put[number % buckets](row)
         if self._held_bytes > self._most_held:
             self._spill()
 
@@ -59,12 +64,11 @@ class HeldRows:
         for bucket, extents in enumerate(self._extents):
             if self._random is None:
                 for extent in extents:
-                    yield self._stored(bucket, extent).split(b"\n")
-                yield self._held[bucket]
+                    yield self._stored(bucket, extent)
+                yield self._not_stored(bucket)
             else:
-                rows = [row for extent in extents for row in self._stored(bucket, extent).split(b"\n")]
-                rows += self._held[bucket]
-                self._held[bucket] = []
+                rows = [row for extent in extents for row in self._stored(bucket, extent)]
+                rows += self._not_stored(bucket)
                 self._close_files_before(bucket + 1)
                 keys = memoryview(self._random.randbytes(8 * len(rows))).cast("Q").tolist()
                 yield [rows[place] for place in sorted(range(len(rows)), key=keys.__getitem__)]
@@ -72,9 +76,17 @@ class HeldRows:
     def close(self) -> None:
         self._close_files_before(len(self._held))
 
-    def _stored(self, bucket: int, extent: tuple[int, int]) -> bytes:
+    def _stored(self, bucket: int, extent: tuple[int, int]) -> list[bytes]:
         offset, length = extent
-        return os.pread(self._files[self._file_of(bucket)], length, offset)
+        return as_lines(os.pread(self._files[self._file_of(bucket)], length, offset))
+
+    def _not_stored(self, bucket: int) -> list[bytes]:
+        held = self._held[bucket]
+        held.truncate()
+        held.seek(0)
+        rows = held.readlines()
+        held.close()
+        return rows
 
     def _file_of(self, bucket: int) -> int:
         return bucket * _MOST_FILES // len(self._held)
@@ -85,18 +97,19 @@ class HeldRows:
             os.close(self._files.pop(number))
 
     def _spill(self) -> None:
-        for bucket, (rows, extents) in enumerate(zip(self._held, self._extents, strict=True)):
-            if not rows:
+        for bucket, (held, extents) in enumerate(zip(self._held, self._extents, strict=True)):
+            size = held.tell()
+            if not size:
                 continue
             number = self._file_of(bucket)
             if number not in self._files:
                 with tempfile.TemporaryFile(dir=self._scratch) as file:
                     self._files[number] = os.dup(file.fileno())
-            content = memoryview(b"\n".join(rows))
-            extents.append((self._ends[number], len(content)))
-            while content:
-                written = os.pwrite(self._files[number], content, self._ends[number])
-                self._ends[number] += written
-                content = content[written:]
-            rows.clear()
+            extents.append((self._ends[number], size))
+            with held.getbuffer() as content:
+                written = 0
+                while written < size:
+                    written += os.pwrite(self._files[number], content[written:size], self._ends[number] + written)
+            self._ends[number] += size
+            held.seek(0)  # what it has grown to stays for the next rows
         self._held_bytes = 0

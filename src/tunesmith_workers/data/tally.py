@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import pairwise, repeat
+from operator import add
 from typing import Any
 
 import msgspec
 
+from tunesmith_workers.data.alike import Roles
 from tunesmith_workers.data.duplicates import Duplicates
-from tunesmith_workers.data.fast import Roles
+from tunesmith_workers.data.plain import Plain
 from tunesmith_workers.data.shapes import Conversation, Reading, RowFault, texts_of
 
 _MOST_PATTERNS = 1000
+_MOST_NEW = 4000
+_MOST_DISTINCT = 4000
 _MOST_TURNS = 64
 """Rows with more messages than this are counted together."""
 
@@ -33,34 +38,55 @@ class Lengths:
     """A histogram over powers of two: bin n holds lengths of n bits, so 0, 1, 2-3, 4-7, 8-15, ..."""
 
     def __init__(self) -> None:
-        self.bins: Counter[int] = Counter()
-        self.count = self.total = self.longest = 0
-        self.shortest: int | None = None
+        self._new: list[int] = []
+        self._each: Counter[int] = Counter()
+        """How often each length came: mostly it is one of the same few thousand."""
+        self._bins: Counter[int] = Counter()
+        self._count = self._total = self._longest = 0
+        self._shortest: int | None = None
 
-    def add(self, lengths: Sequence[int]) -> None:
-        if not lengths:
-            return
-        self.bins.update(map(int.bit_length, lengths))
-        self.count += len(lengths)
-        self.total += sum(lengths)
-        longest, shortest = max(lengths), min(lengths)
-        self.longest = max(self.longest, longest)
-        self.shortest = shortest if self.shortest is None else min(self.shortest, shortest)
+    def add(self, lengths: Iterable[int]) -> None:
+        self._new += lengths
+        if len(self._new) > _MOST_NEW:
+            self._each.update(self._new)
+            self._new.clear()
+            if len(self._each) > _MOST_DISTINCT:
+                self._fold()
+
+    @property
+    def count(self) -> int:
+        self._fold()
+        return self._count
 
     def told(self) -> dict[str, Any]:
+        self._fold()
         return {
-            "count": self.count,
-            "total": self.total,
-            "mean": round(self.total / self.count, 1) if self.count else 0,
-            "min": self.shortest or 0,
-            "max": self.longest,
+            "count": self._count,
+            "total": self._total,
+            "mean": round(self._total / self._count, 1) if self._count else 0,
+            "min": self._shortest or 0,
+            "max": self._longest,
             "histogram": [
-                {"from": (1 << bits) >> 1, "to": max((1 << bits) - 1, 0), "count": self.bins[bits]}
-                for bits in range(min(self.bins), max(self.bins) + 1)
+                {"from": (1 << bits) >> 1, "to": max((1 << bits) - 1, 0), "count": self._bins[bits]}
+                for bits in range(min(self._bins), max(self._bins) + 1)
             ]
-            if self.bins
+            if self._bins
             else [],
         }
+
+    def _fold(self) -> None:
+        self._each.update(self._new)
+        self._new.clear()
+        if not self._each:
+            return
+        for length, count in self._each.items():
+            self._bins[length.bit_length()] += count
+            self._count += count
+            self._total += length * count
+        longest, shortest = max(self._each), min(self._each)
+        self._longest = max(self._longest, longest)
+        self._shortest = shortest if self._shortest is None else min(self._shortest, shortest)
+        self._each.clear()
 
 
 class Tally:
@@ -84,16 +110,21 @@ class Tally:
     def valid(self) -> int:
         return self.shapes.total()
 
-    def conversations(self, shape: str, roles: Roles, contents: Sequence[Sequence[str]]) -> None:
-        """Good rows of messages that have the same roles, each as its contents."""
-        self.shapes[shape] += len(contents)
-        self._patterns[roles] += len(contents)
-        columns = list(zip(*contents, strict=True))
-        lengths = [list(map(len, column)) for column in columns]
-        self._rows.add(list(map(sum, zip(*lengths, strict=True))))
-        for role, column in zip(roles, lengths, strict=True):
-            self._lengths(role).add(column)
+    def conversations(self, shape: str, roles: Roles, columns: Sequence[Sequence[str]]) -> None:
+        """Good rows of messages that have the same roles: all first contents, all second ones, and so on."""
+        self._patterns[roles] += len(columns[0])
+        self._columns(shape, roles, columns)
         self._duplicates.add(map(hash, zip(repeat(roles), *columns, strict=False)))
+
+    def plain(self, rows: Plain) -> None:
+        """Good rows of any shape, by column."""
+        if rows.is_conversation:
+            self.conversations(rows.shape, rows.names, rows.columns)
+            return
+        self._columns(rows.shape, rows.names, rows.columns)
+        scores = repeat(None) if rows.scores is None else rows.scores
+        said = zip(repeat(rows.shape), repeat(rows.names), *rows.columns, scores, strict=False)
+        self._duplicates.add(map(hash, said))
 
     def readings(self, readings: Sequence[Reading]) -> None:
         """Good rows of any shape."""
@@ -149,6 +180,13 @@ class Tally:
             "faults": dict(self._faults.most_common()),
         }
 
+    def _columns(self, shape: str, names: Roles, columns: Sequence[Sequence[str]]) -> None:
+        self.shapes[shape] += len(columns[0])
+        lengths = [list(map(len, column)) for column in columns]
+        self._rows.add(reduce(_added, lengths))
+        for name, column in zip(names, lengths, strict=True):
+            self._lengths(name).add(column)
+
     def _lengths(self, name: str) -> Lengths:
         found = self._texts.get(name)
         if found is None:
@@ -163,6 +201,10 @@ class Tally:
 
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+def _added(some: Iterable[int], others: Iterable[int]) -> list[int]:
+    return list(map(add, some, others))
 
 
 def _printable(text: str) -> str:

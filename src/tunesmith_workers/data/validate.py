@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 
+from tunesmith_workers.data.alike import teaches
 from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.explain import decoded
-from tunesmith_workers.data.fast import Sorted, sort_out, teaches
+from tunesmith_workers.data.fast import Sorting, look_closely, sort_out
+from tunesmith_workers.data.plain import Plain
 from tunesmith_workers.data.reader import LONGEST_ROW, Batch, DataFile, NotData, open_regular
 from tunesmith_workers.data.shapes import Reading, RowFault, read
 from tunesmith_workers.data.tally import Tally
@@ -31,7 +33,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A folder on a disk with some room; the system's folder for temporary files without it."""
 
 
-def validate(request: Request) -> dict[str, Any]:
+def validate(request: Request, sorting: Sorting = sort_out) -> dict[str, Any]:
     """The verdict on a file.
 
     Raises:
@@ -44,7 +46,7 @@ def validate(request: Request) -> dict[str, Any]:
         try:
             data = DataFile(file, longest_row=request.longest_row)
             format_name = data.format
-            _look_at_all(data, tally)
+            _look_at_all(data, tally, sorting)
         except NotData as refusal:
             format_name = "unknown"
             tally.fault(1, RowFault(f"the file {refusal.message}; {refusal.mend}", kind="not_data"))
@@ -64,7 +66,7 @@ def validate(request: Request) -> dict[str, Any]:
     }
 
 
-def _look_at_all(data: DataFile, tally: Tally) -> None:
+def _look_at_all(data: DataFile, tally: Tally, sorting: Sorting) -> None:
     paced = Paced()
     done = 0
 
@@ -74,18 +76,22 @@ def _look_at_all(data: DataFile, tally: Tally) -> None:
 
     for part in data.parts(heard):
         if isinstance(part, Batch):
-            _look_at(part, tally)
+            _look_at(part, tally, sorting)
             paced.tell("progress", phase="validating", bytes=done, total_bytes=data.size)
         else:
             tally.fault(part.line, RowFault(part.message, kind=part.kind))
 
 
-def _look_at(batch: Batch, tally: Tally) -> None:
-    found = sort_out(batch.rows, teaches) if batch.is_utf8 else Sorted({}, list(range(len(batch.rows))))
-    for roles, contents in found.good.items():
-        tally.conversations("messages", roles, contents)
-    readings = (_look_closely(batch, place, tally) for place in found.doubtful)
-    tally.readings([reading for reading in readings if reading is not None])
+def _look_at(batch: Batch, tally: Tally, sorting: Sorting) -> None:
+    found = (sorting if batch.is_utf8 else look_closely)(batch.rows, teaches)
+    for good in found.good:
+        tally.conversations("messages", good.roles, good.columns)
+    for part in found.others():
+        if isinstance(part, Plain):
+            tally.plain(part)
+        else:
+            readings = (_look_closely(batch, place, tally) for place in part)
+            tally.readings([reading for reading in readings if reading is not None])
     tally.keep_bounded()
 
 
