@@ -225,7 +225,7 @@ def test_keys_are_listed_without_their_secrets(anonymous, keys):
 def test_a_body_is_not_waited_for_without_a_key(locked, keys, announced):
     """The refusal comes before a single byte of a body of 1 GB."""
     host, port = locked.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = f"POST /v1/experiments HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{announced}\r\n\r\n"
         connection.sendall(head.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 401 ")

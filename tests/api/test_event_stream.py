@@ -19,13 +19,16 @@ printf '{"tunesmith":"state","state":"succeeded"}\n'
 printf '{"tunesmith":"metrics","step":1,"event":"x\\nevent: state\\ndata: {}\\n\\n"}\n'
 exit 3
 """
+# Goes on until it is let go, so that it outlasts any number of restarts however slow they are.
 COUNTS = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
-import time
+import itertools, os, time
 from tunesmith.progress import emit
-for step in range(1, 81):
+for step in itertools.count(1):
     print(f"line {step}", flush=True)
-    emit("metrics", step=step, total_steps=80)
+    emit("metrics", step=step)
+    if os.path.exists(os.environ["TUNESMITH_RUN_DIR"] + "/go"):
+        break
     time.sleep(0.02)
 '
 """
@@ -120,17 +123,20 @@ def test_a_follower_across_the_death_of_the_server_misses_nothing(tmp_path):
         follower = threading.Thread(target=follow)
         follower.start()
         try:
-            for lines in (10, 40):
+            for _ in range(2):
+                lines = sum(one.event == "log" for one in seen) + 10
                 assert any(polled(lambda lines=lines: sum(one.event == "log" for one in seen) >= lines))
                 server.kill9()
                 server.up()
-            follower.join(30)
+            (server.state_dir / "runs" / run_id / "go").touch()
+            follower.join(60)
         finally:
             done.set()
             follower.join(5)
         assert not follower.is_alive()
-        assert [one.data["line"] for one in seen if one.event == "log"] == [f"line {step}" for step in range(1, 81)]
-        assert [one.data["step"] for one in seen if one.event == "metrics"] == list(range(1, 81))
+        steps = [one.data["step"] for one in seen if one.event == "metrics"]
+        assert steps == list(range(1, len(steps) + 1))
+        assert [one.data["line"] for one in seen if one.event == "log"] == [f"line {step}" for step in steps]
         assert [one.data["state"] for one in seen if one.event == "state"] == [
             "queued",
             "starting",
@@ -142,15 +148,13 @@ def test_a_follower_across_the_death_of_the_server_misses_nothing(tmp_path):
 
 
 def test_a_graceful_stop_lets_followers_go(tmp_path, recipes):
-    """Open streams do not keep the server from stopping."""
+    """Open streams do not keep the server from stopping: they end whole, and are not cut off when its patience is over."""
     with ServerProcess.start(tmp_path / "state", recipes) as server, server.client() as client:
         run_id = start_run(client, "sleeps")
         with client.stream("GET", f"/v1/runs/{run_id}/events") as answer:
             events = parsed(answer.iter_bytes())
             next(events)
-            began = time.monotonic()
             assert server.stop() == 0
-            assert time.monotonic() - began < 4
             list(events)
         server.up()
 
@@ -166,4 +170,4 @@ def test_readers_that_leave_are_forgotten(client, server):
             next(parsed(answer.iter_bytes()))
     (server.state_dir / "runs" / run_id / "go").touch()
     wait_for_run(client, run_id)
-    assert any(count <= before + 1 for count in polled(lambda: len(list(descriptors.iterdir())), 10))
+    assert any(count <= before + 1 for count in polled(lambda: len(list(descriptors.iterdir()))))

@@ -151,7 +151,7 @@ def test_the_history_is_in_order(client, server, experiment):
             for state in ("queued", "starting", "running", last)
         ),
     ]
-    times = [event["at"] for event in detail["history"]]
+    times = [datetime.fromisoformat(event["at"]) for event in detail["history"]]
     assert times == sorted(times)
     assert [run["run_id"] for run in detail["runs"]] == [second, first]
     assert (detail["runs_total"], detail["history_complete"]) == (2, True)
@@ -353,7 +353,7 @@ def test_the_status_of_a_run_that_is_over(client, experiment):
         "ckpt_path": "/somewhere/checkpoint-5",
         "warnings": [],
     }
-    assert status["started_at"] <= status["finished_at"]
+    assert datetime.fromisoformat(status["started_at"]) <= datetime.fromisoformat(status["finished_at"])
     assert client.get(f"/v1/runs/{run_id}/status").json() == status
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import httpx
 import pytest
 
@@ -31,7 +33,10 @@ def test_a_run_shows_everything_about_itself(client, server, quick):
     run = client.get(f"/v1/runs/{quick}").json()
     assert (run["run_id"], run["recipe"], run["kind"], run["attempt"]) == (quick, "quick", "train", 1)
     assert (run["status"], run["exit"]["code"], run["progress"], run["error"]) == ("succeeded", 0, 1.0, None)
-    assert run["created_at"] <= run["started_at"] <= run["finished_at"]
+    created, started, finished = (
+        datetime.fromisoformat(run[f"{what}_at"]) for what in ("created", "started", "finished")
+    )
+    assert created <= started <= finished
     assert run["run_dir"] == str(server.state_dir / "runs" / quick)
     assert run["ckpt_path"] == "/somewhere/checkpoint-5"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class Got:
 Reply = bytes | Callable[[anyio.abc.SocketStream], Awaitable[None]]
 
 
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return once ``condition`` is true."""
     with anyio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110  # other processes and files send no event
@@ -63,7 +64,7 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook"
 
-    async def until(self, count: int, seconds: float = 10.0) -> list[Got]:
+    async def until(self, count: int, seconds: float = 60.0) -> list[Got]:
         """The requests, once there are so many."""
         await until(lambda: len(self.got) >= count, seconds)
         return self.got
@@ -105,6 +106,15 @@ async def receiving(*replies: Reply, port: int = 0) -> AsyncIterator[Receiver]:
         tasks.start_soon(listener.serve, receiver.handle)
         yield receiver
         tasks.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def nobody_listening() -> Iterator[int]:
+    """A port of ours that refuses connections; inside the block a server of ours may take it, and nobody else does."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 async def silence(_stream: anyio.abc.SocketStream) -> None:
@@ -153,7 +163,7 @@ def opened(path: Path, disk: Disk = LOCAL_DISK) -> Journal[Delivery, DeliverySum
 
 
 @asynccontextmanager
-async def sending(folder: Path, *, clock=utc_now, post_seconds: float = 5.0, disk=LOCAL_DISK, **options: Any):
+async def sending(folder: Path, *, clock=utc_now, post_seconds: float = 60.0, disk=LOCAL_DISK, **options: Any):
     """A callback service with its sender running, on a journal in ``folder``."""
     journal = opened(folder / "deliveries.jsonl", disk)
     client = GuardedClient(allow_private=True, post_seconds=post_seconds)
@@ -172,7 +182,7 @@ async def sending(folder: Path, *, clock=utc_now, post_seconds: float = 5.0, dis
             await journal.close()
 
 
-async def settled(service: CallbackService, run_id: str, *states: str, seconds: float = 10.0) -> list[Delivery]:
+async def settled(service: CallbackService, run_id: str, *states: str, seconds: float = 60.0) -> list[Delivery]:
     """The run's deliveries in their order, once each is in one of these states."""
 
     def found() -> list[Delivery]:

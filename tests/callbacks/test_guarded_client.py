@@ -8,12 +8,13 @@ import shutil
 import ssl
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 from anyio.streams.tls import TLSListener
-from callback_parts import Names, NotedNetwork, answer, drip, receiving, silence, until
+from callback_parts import Names, NotedNetwork, answer, drip, nobody_listening, receiving, silence, until
 
 from tunesmith.errors import InvalidInput, MissingReference, TooLarge
 from tunesmith.guarded import LONGEST_ANSWER, GuardedClient
@@ -25,7 +26,7 @@ METADATA = "169.254.169.254"
 
 
 async def posted(url: str, **options):
-    client = GuardedClient(**{"allow_private": True, "post_seconds": 5.0, **options})
+    client = GuardedClient(**{"allow_private": True, "post_seconds": 60.0, **options})
     try:
         return await client.post(url, b"{}", {"webhook-id": "x"})
     finally:
@@ -33,7 +34,7 @@ async def posted(url: str, **options):
 
 
 async def fetched(url: str, into: Path, *, max_bytes: int = 1_000_000, expect_sha256: str | None = None, **options):
-    client = GuardedClient(**{"allow_private": True, "download_seconds": 5.0, **options})
+    client = GuardedClient(**{"allow_private": True, "download_seconds": 60.0, **options})
     try:
         return await client.download(url, into, max_bytes=max_bytes, expect_sha256=expect_sha256)
     finally:
@@ -116,9 +117,9 @@ async def test_the_next_address_is_tried_when_one_is_down(free_port):
 
 
 @pytest.fixture
-async def free_port() -> int:
-    async with receiving() as receiver:
-        return receiver.port
+def free_port() -> Iterator[int]:
+    with nobody_listening() as port:
+        yield port
 
 
 async def test_the_certificate_must_be_for_the_name_though_the_connection_goes_to_the_address(tmp_path):
@@ -297,7 +298,7 @@ async def test_the_time_limit_covers_everything():
             began = time.monotonic()
             with pytest.raises(MissingReference, match=r"within 0\.3 seconds"):
                 await posted(receiver.url, post_seconds=0.3)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 30  # the drip alone would take hours
 
 
 async def test_a_broken_answer_is_an_error_that_says_so():
@@ -369,9 +370,10 @@ async def test_what_cannot_be_fetched_whole_leaves_nothing(tmp_path):
         (drip, MissingReference, "within 0.5 seconds"),
     ]
     for reply, kind, text in cases:
+        limit = 0.5 if reply is drip else 60.0
         async with receiving(reply) as receiver:
             with pytest.raises(kind, match=text) as caught:
-                await fetched(f"{receiver.url}?token=s3cret", into, expect_sha256="0" * 64, download_seconds=0.5)
+                await fetched(f"{receiver.url}?token=s3cret", into, expect_sha256="0" * 64, download_seconds=limit)
             assert "s3cret" not in str(caught.value)
             assert receiver.url in str(caught.value)
         assert [into] == list(tmp_path.iterdir())

@@ -93,14 +93,16 @@ def test_a_receiver_that_was_down_gets_everything_once_it_is_up(server):
     with receiving() as receiver, server.client() as client:
         receiver.status = 500
         run_id = start_run(client, "counts", callback={"url": receiver.url, "every_steps": 10})
+        assert any(polled(lambda: receiver.refused))
+        receiver.status = 200  # from now on; the next try comes after 5 seconds, and a third would after 5 minutes
         wait_for_run(client, run_id, lambda run: (run["current_step"] or 0) >= 12)
         server.kill9()
         server.up()
         client.base_url = server.url
         wait_for_run(client, run_id)
-        receiver.status = 200
         told = [event["data"].get("status") or event["data"].get("step") for event in wait_for_final(receiver)]
         assert told == ["queued", "starting", "running", 10, 10, 20, "succeeded", "succeeded"]
+        assert receiver.refused == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
 
-# Counts steps; its whole state is the step. A checkpoint every 5 steps, and one when asked to stop.
+# Counts steps; its whole state is the step. A checkpoint every 5 steps, and one when asked to stop. At the step `hold` it
+# stands still until it is stopped or killed, and so it is certain that it has not ended; gone on with, it does not.
 TRAINER = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import json, os, signal, sys, time
@@ -21,8 +22,9 @@ from tunesmith.progress import emit
 
 run, stop = Path(os.environ["TUNESMITH_RUN_DIR"]), []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-step = 0
+step, last, pause, hold = 0, int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 if os.environ["TUNESMITH_RESUME_FROM"]:
+    hold = 0
     step = int((Path(os.environ["TUNESMITH_RESUME_FROM"]) / "step").read_text())
 print(f"begins after step {step}")
 
@@ -36,16 +38,18 @@ def save():
     (folder / "manifest.json").write_text(json.dumps(manifest))
     emit("checkpoint", path=str(folder), step=step)
 
-while step < int(sys.argv[1]):
+while step < last:
     step += 1
-    emit("metrics", step=step, total_steps=int(sys.argv[1]), loss=1 / step)
+    emit("metrics", step=step, total_steps=last, loss=1 / step)
     if step % 5 == 0:
         save()
+    while step == hold and not stop:
+        time.sleep(0.01)
     if stop:
         save()
         sys.exit(143)
-    time.sleep(float(sys.argv[2]))
-' "$(grep max_steps "$1" | tr -dc 0-9)" "$(grep pause "$1" | sed 's/.*: //')"
+    time.sleep(pause)
+' "$(grep max_steps "$1" | tr -dc 0-9)" "$(grep pause "$1" | sed 's/.*: //')" "$(grep hold "$1" | tr -dc 0-9)"
 """
 
 
@@ -65,7 +69,7 @@ exec sleep 300
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
-    write_recipe(folder, "counts", TRAINER, {"training": {"max_steps": 20, "pause": 0.01, "seed": 1}})
+    write_recipe(folder, "counts", TRAINER, {"training": {"max_steps": 20, "pause": 0.01, "hold": 0, "seed": 1}})
     write_recipe(folder, "forgets", "exec sleep 300")
     write_recipe(folder, "hesitates", HESITATES)
     return folder
@@ -121,16 +125,16 @@ def test_every_complete_checkpoint_is_listed(client, done):
 
 def test_an_incomplete_checkpoint_is_never_offered(client, server):
     """Without a manifest, or with a file that is not whole, a folder is no checkpoint."""
-    run_id = start_run(client, "counts", hyperparams={"max_steps": 7, "pause": 0.1})
-    at_step(client, run_id, 1)
+    run_id = start_run(client, "counts", hyperparams={"max_steps": 40, "hold": 7})
+    at_step(client, run_id, 7)
     folder = server.state_dir / "runs" / run_id / "checkpoints"
     (folder / "checkpoint-3").mkdir()
     (folder / "checkpoint-4").mkdir()
     (folder / "checkpoint-4" / "weights").write_bytes(b"half")
     cut = {"step": 4, "created_at": "2026-01-01T00:00:00Z", "files": [{"path": "weights", "bytes": 1000}]}
     (folder / "checkpoint-4" / "manifest.json").write_text(json.dumps(cut))
-    wait_for_run(client, run_id)
-    assert [one["step"] for one in checkpoints_of(client, run_id)] == [5]
+    client.post(f"/v1/runs/{run_id}/cancel").raise_for_status()
+    assert [one["step"] for one in checkpoints_of(client, run_id)] == [7, 5]
 
 
 def test_a_mark_names_and_keeps_a_checkpoint(client, done):
@@ -160,7 +164,7 @@ def test_a_mark_names_and_keeps_a_checkpoint(client, done):
 
 def test_a_cancelled_run_is_gone_on_with_as_a_new_run(client):
     """Cancel answers with a checkpoint; resume makes a child that starts exactly there, with overrides."""
-    run_id = start_run(client, "counts", hyperparams={"max_steps": 500})
+    run_id = start_run(client, "counts", hyperparams={"max_steps": 100_000})
     run = at_step(client, run_id, 7)
     base = f"/v1/experiments/{run['experiment_id']}/runs/{run_id}"
     assert client.post(f"{base}/resume", json={}).status_code == 409
@@ -203,7 +207,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from(client):
 
 def test_a_paused_run_goes_on_as_the_same_run(client, server):
     """Pause frees the slot; going on is a second attempt from the checkpoint, also after a restart of the server."""
-    run_id = start_run(client, "counts", hyperparams={"max_steps": 40, "pause": 0.05})
+    run_id = start_run(client, "counts", hyperparams={"max_steps": 40, "hold": 8})
     assert client.post(f"/v1/runs/{run_id}/resume").status_code == 409
     at_step(client, run_id, 6)
     paused = client.post(f"/v1/runs/{run_id}/pause").json()
@@ -221,7 +225,7 @@ def test_a_paused_run_goes_on_as_the_same_run(client, server):
 
 def test_a_paused_run_can_be_cancelled(client):
     """It has no process to stop; its checkpoint stays."""
-    run_id = start_run(client, "counts", hyperparams={"max_steps": 400})
+    run_id = start_run(client, "counts", hyperparams={"max_steps": 100_000})
     at_step(client, run_id, 3)
     client.post(f"/v1/runs/{run_id}/pause")
     cancelled = client.post(f"/v1/runs/{run_id}/cancel").json()
@@ -232,7 +236,7 @@ def test_a_paused_run_can_be_cancelled(client):
 @pytest.mark.parametrize("victims", [["program"], ["program", "shim"]])
 def test_a_run_that_died_with_the_machine_goes_on_by_itself(client, server, victims):
     """Killed as the kernel kills when memory runs out, or with everything: queued again from its newest checkpoint."""
-    run_id = start_run(client, "counts", hyperparams={"max_steps": 30, "pause": 0.05})
+    run_id = start_run(client, "counts", hyperparams={"max_steps": 30, "hold": 7})
     wait_for_run(client, run_id, lambda run: run["ckpt_path"] is not None)
     process = json.loads((server.state_dir / "runs" / run_id / "attempts" / "1" / "process.json").read_text())
     for victim in reversed(victims):
@@ -273,7 +277,7 @@ def test_restarts_are_bounded(tmp_path, recipes):
         ServerProcess.start(tmp_path / "state", recipes, {"TUNESMITH_MAX_RESTARTS": "0"}) as server,
         server.client() as client,
     ):
-        run_id = start_run(client, "counts", hyperparams={"max_steps": 400})
+        run_id = start_run(client, "counts", hyperparams={"max_steps": 100_000})
         wait_for_run(client, run_id, lambda run: run["ckpt_path"] is not None)
         process = json.loads((server.state_dir / "runs" / run_id / "attempts" / "1" / "process.json").read_text())
         os.kill(process["program"]["pid"], signal.SIGKILL)

@@ -47,7 +47,7 @@ def test_a_killed_server_costs_a_follower_no_line(own: ServerProcess, cli: Cli) 
         own.kill9()
         _let_go(own, run_id)
         own.up()
-        rest, errors = follower.communicate(timeout=30)
+        rest, errors = follower.communicate(timeout=60)
     lines = [line for line in "".join([*seen, rest]).split("\n") if line.startswith("line")]
     assert lines == [f"line {number}" for number in range(1, 21)]
     assert follower.returncode == 0
@@ -63,7 +63,7 @@ def test_a_server_that_stops_politely_is_waited_for_too(own: ServerProcess, cli:
         own.stop()
         _let_go(own, run_id)
         with ServerProcess.start(own.state_dir, own.recipes_dir):
-            rest, _ = watcher.communicate(timeout=30)
+            rest, _ = watcher.communicate(timeout=60)
     assert watcher.returncode == 0
     assert rest.count("step 20/20  loss 0.25  ETA 0:00") == 1
     assert re.search(r"state +succeeded", rest)
@@ -98,7 +98,7 @@ def test_watch_draws_a_bar_on_a_terminal(ask: Cli, server: ServerProcess) -> Non
         command("watch", run_id, "--lines", "2"), stdin=theirs, stdout=theirs, stderr=theirs, env=env
     ) as watcher:
         os.close(theirs)
-        screen = _read_until(ours, "line 10")
+        screen = _read_until(ours, "10/20  loss 0.5")
         _let_go(server, run_id)
         screen += _read_until(ours, None)
     os.close(ours)

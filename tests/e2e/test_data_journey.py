@@ -11,7 +11,7 @@ from e2e_parts import ROOT, write_orders
 
 from support.server import FINAL_STATES, ServerProcess, polled
 
-pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1800)]
 STEPS = 4
 CONFIG = f"""
 job: {{type: lora}}
@@ -26,7 +26,7 @@ checkpoint: {{save_steps: {STEPS}}}
 @pytest.fixture
 def client(home, real_model):
     with ServerProcess.start(home / "state", ROOT / "recipes") as server, server.client() as client:
-        client.timeout = 120
+        client.timeout = 400
         yield client
 
 
@@ -49,7 +49,7 @@ def test_from_rows_to_an_adapter(client, real_model, tmp_path):
     run = answer.json()
     base = f"/api/projects/journey/runs/{run['id']}"
     assert client.delete(f"/api/v1/datasets/{dataset['id']}").status_code == 409, "the run uses it"
-    for run in polled(lambda: client.get(base).json(), seconds=180):
+    for run in polled(lambda: client.get(base).json(), seconds=400):
         if run["status"] in FINAL_STATES:
             break
     assert (run["status"], run["progress"], run["recipe"]) == ("succeeded", 1.0, "lora"), run["logs"]

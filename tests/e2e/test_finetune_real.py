@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from support.receiver import Receiver, receiving
 from support.server import ServerProcess, polled, wait_for_run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from e2e_parts import ROOT, write_orders
 
 from support.server import ServerProcess, wait_for_run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1800)]
 STEPS = 14
 KNOBS = {
     "max_steps": STEPS,
@@ -39,7 +39,7 @@ def server(home, real_model):
 @pytest.fixture
 def client(server):
     with server.client() as client:
-        client.timeout = 120
+        client.timeout = 400
         yield client
 
 
@@ -50,7 +50,7 @@ def experiment(client, real_model) -> str:
 
 
 def at_step(client, run_id: str, step: int) -> dict:
-    return wait_for_run(client, run_id, lambda run: (run["current_step"] or 0) >= step, seconds=120)
+    return wait_for_run(client, run_id, lambda run: (run["current_step"] or 0) >= step, seconds=400)
 
 
 def losses_of(client, run_id: str) -> dict[int, float]:
@@ -99,12 +99,12 @@ def test_a_run_lives_through_everything(server, client, experiment, home):
     # Died with the machine, before a checkpoint of its own: it goes on from the one that it began with.
     attempt = json.loads(Path(run["run_dir"], "attempts/1/process.json").read_text())
     os.kill(attempt["program"]["pid"], signal.SIGKILL)
-    ended = wait_for_run(client, child["run_id"], seconds=120)
+    ended = wait_for_run(client, child["run_id"], seconds=400)
     assert (ended["status"], ended["restarts"], ended["attempt"]) == ("succeeded", 1, 2)
     third = losses_of(client, child["run_id"])
 
     straight = client.post(f"{experiment}/runs", json=request).raise_for_status().json()["run_id"]
-    assert wait_for_run(client, straight, seconds=120)["status"] == "succeeded"
+    assert wait_for_run(client, straight, seconds=400)["status"] == "succeeded"
     assert second | third == pytest.approx(losses_of(client, straight), abs=1e-6)
     assert sorted(second | third) == list(range(1, STEPS + 1))
     assert min(third) == max(second) + 1

@@ -92,13 +92,13 @@ def test_twenty_kills_of_the_server_do_not_touch_a_training(server, demo):
 def test_a_cancelled_training_leaves_a_complete_checkpoint(server, demo):
     """Cancel answers with a checkpoint that has its manifest, and says the same when asked again."""
     with server.client() as client:
-        client.timeout = 120
+        client.timeout = 400
         run = start(
             client,
             dataset={"name": str(demo.state_dir / "demo" / "train.jsonl")},
             hyperparams={"max_steps": 500, "logging_steps": 1, "max_length": 256},
         )
-        wait_for_run(client, run["run_id"], lambda run: (run["current_step"] or 0) >= 3, seconds=120)
+        wait_for_run(client, run["run_id"], lambda run: (run["current_step"] or 0) >= 3, seconds=400)
         path = f"/v1/experiments/{run['experiment_id']}/runs/{run['run_id']}/cancel"
         cancelled = client.post(path).json()
         assert cancelled["status"] == "cancelled"
@@ -113,7 +113,7 @@ def test_a_bad_line_is_named(server, demo):
     broken.write_text("\n".join([*rows[:6], '{"messages": [{"role": "user"', *rows[6:9]]) + "\n")
     with server.client() as client:
         run_id = start(client, dataset={"name": str(broken)})["run_id"]
-        run = wait_for_run(client, run_id, seconds=120)
+        run = wait_for_run(client, run_id, seconds=400)
     assert run["status"] == "failed"
     assert "broken.jsonl:7" in json.dumps(run["error"])
     assert run["error"]["mend"]

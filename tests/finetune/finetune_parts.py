@@ -97,7 +97,7 @@ def request_for(receiver: Receiver | str, data: Path | str, task_id: str = "task
     }
 
 
-def wait_for_end(receiver: Receiver, seconds: float = 40.0) -> list[dict[str, Any]]:
+def wait_for_end(receiver: Receiver, seconds: float = 90.0) -> list[dict[str, Any]]:
     """All bodies, once the last one has come."""
     for events in polled(lambda: receiver.events, seconds):
         if any(event["status"] == "fail" or event["is_final"] for event in events):

@@ -93,7 +93,7 @@ class CountingDisk:
         self._go.set()
 
     async def sync_waits(self) -> None:
-        assert await asyncio.to_thread(self._held.wait, 10), "no sync came"
+        assert await asyncio.to_thread(self._held.wait, 60), "no sync came"
 
     def write(self, descriptor: int, content: memoryview) -> int:
         self.writes += 1
@@ -101,7 +101,7 @@ class CountingDisk:
 
     def sync(self, descriptor: int) -> None:
         self._held.set()
-        assert self._go.wait(10), "the test never let the sync go"
+        assert self._go.wait(60), "the test never let the sync go"
         self.syncs += 1
         LOCAL_DISK.sync(descriptor)
 

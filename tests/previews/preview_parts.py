@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import httpx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from support.server import polled
+from tunesmith.runner.identity import identify
 
 ROOT = Path(__file__).parents[2]
 END = "<|im_end|>"
@@ -93,12 +93,5 @@ def workers_of(server_pid: int) -> Iterator[int]:
             yield int(entry.name)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until_gone(pid: int, seconds: float) -> bool:
-    return any(not is_alive(pid) for _ in polled(os.getpid, seconds))
+def wait_until_gone(pid: int) -> bool:
+    return any(polled(lambda: identify(pid) is None))

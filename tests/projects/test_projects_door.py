@@ -339,8 +339,9 @@ def test_a_kill_loses_nothing(tmp_path):
             run = client.post("/api/projects/kept/runs").raise_for_status().json()
             base = f"/api/projects/kept/runs/{run['id']}"
             for page in polled(lambda: client.get(f"{base}/artifacts").json()["artifacts"]):
-                if page:
+                if page and page[0]["bytes"] == len("early"):
                     break
+            wait_for_run(client, run["id"], lambda run: run["status"] == "running")
             tagged = client.post(f"{base}/artifacts/{page[0]['artifact_id']}/tags", json={"tags": ["best", "最好"]})
             assert tagged.json()["tags"] == ["best", "最好"]
         server.kill9()

@@ -28,7 +28,7 @@ def metric(step: int) -> bytes:
 async def everything(house, run_id: str, after: str | None = None) -> list[Sent]:
     """What a follower of a run that is over is sent."""
     follower = house.rooms.runs.follow(run_id, after)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         return list(parsed([chunk async for chunk in follower.events()]))
 
 
@@ -152,6 +152,28 @@ async def test_a_run_may_replace_its_own_log(house, executor):
         executor.end(second)
         assert (await reached(open_house, second)).state is RunState.SUCCEEDED
         written = (runs.folder(second) / "metrics.jsonl").read_bytes().splitlines()
+        assert [json.loads(line)["step"] for line in written] == list(range(1, 22))
+
+
+async def test_a_log_that_is_cut_under_a_later_server_loses_no_metric(house, executor):
+    """Also when it was seen while it was empty: what is written from then on is new, however small its offsets are."""
+    async with house() as open_house:
+        run_id = await new_run(open_house)
+        await reached(open_house, run_id, "running")
+        log = open_house.rooms.runs.folder(run_id) / "run.log"
+        log.write_bytes(b"".join(metric(step) for step in range(1, 20)))
+        await eventually(log.with_name("metrics.jsonl").exists)
+    async with house() as open_house:
+        runs = open_house.rooms.runs
+        live = runs._live.get(runs.book.get(run_id))
+        await eventually(lambda: live.progress.step == 19)
+        log.write_bytes(b"")
+        await eventually(lambda: live.offset == 0)
+        log.write_bytes(metric(20) + metric(21))
+        await eventually(lambda: live.progress.step == 21)
+        executor.end(run_id)
+        await reached(open_house, run_id)
+        written = log.with_name("metrics.jsonl").read_bytes().splitlines()
         assert [json.loads(line)["step"] for line in written] == list(range(1, 22))
 
 

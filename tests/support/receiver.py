@@ -15,6 +15,8 @@ class Receiver:
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.status = 200
+        self.refused = 0
+        """How often it answered with another status than 200."""
         self.url = ""
 
     @property
@@ -33,9 +35,12 @@ def receiving(port: int = 0, receiver: Receiver | None = None) -> Iterator[Recei
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            if receiver.status == 200:
+            status = receiver.status  # looked at once: what is answered is what was noted
+            if status == 200:
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-            self.send_response(receiver.status)
+            else:
+                receiver.refused += 1
+            self.send_response(status)
             self.send_header("content-length", "0")
             self.end_headers()
 

@@ -22,8 +22,8 @@ import yaml
 from tunesmith.state_lock import holder
 
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "lost"})
-_HEALTHY_SECONDS = 30.0
-_STOP_SECONDS = 15.0
+_HEALTHY_SECONDS = 60.0
+_STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
 
@@ -102,7 +102,7 @@ class ServerProcess:
 
     def client(self, **options: Any) -> httpx.Client:
         """A client of this server that trusts no proxy variable."""
-        return httpx.Client(base_url=self.url, timeout=30.0, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=100.0, trust_env=False, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -190,7 +190,7 @@ def wait_for_run(
     client: httpx.Client,
     run_id: str,
     until: Callable[[dict[str, Any]], bool] = lambda run: run["status"] in FINAL_STATES,
-    seconds: float = 30.0,
+    seconds: float = 60.0,
 ) -> dict[str, Any]:
     """The run once it is as wanted (by default: over)."""
     for run in polled(lambda: client.get(f"/v1/runs/{run_id}").raise_for_status().json(), seconds):
@@ -199,7 +199,7 @@ def wait_for_run(
     raise AssertionError(f"after {seconds} s the run is still {run}")
 
 
-def polled(look: Callable[[], Any], seconds: float = 30.0) -> Iterator[Any]:
+def polled(look: Callable[[], Any], seconds: float = 60.0) -> Iterator[Any]:
     """Looks again and again until the deadline has passed."""
     deadline = time.monotonic() + seconds
     while True:

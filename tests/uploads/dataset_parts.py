@@ -66,7 +66,7 @@ class HalfUpload:
 
     def __init__(self, server: ServerProcess, dataset_id: str, name: bytes = b"train.jsonl") -> None:
         host, port = server.url.removeprefix("http://").split(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._socket.sendall(
             f"PUT /api/v1/datasets/{dataset_id}/files HTTP/1.1\r\nHost: {host}\r\nContent-Type: {MULTIPART}\r\n"
             "Transfer-Encoding: chunked\r\n\r\n".encode()

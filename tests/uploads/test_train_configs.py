@@ -103,7 +103,7 @@ def test_a_bomb_goes_off_nowhere(client, address) -> None:
     answer = put(client, address, b"\n".join(lines))
     assert answer.status_code == 422
     assert "100000 values" in answer.json()["detail"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest(client, address) -> None:

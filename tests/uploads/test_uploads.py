@@ -60,7 +60,7 @@ def test_a_file_may_be_as_large_as_the_limit_and_not_a_byte_larger(client, serve
 def test_a_length_that_is_too_large_is_refused_unread(server, dataset) -> None:
     """A client that announces a terabyte is told before it sends the first byte of it."""
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = f"PUT /api/v1/datasets/{dataset}/files HTTP/1.1\r\nHost: {host}\r\nContent-Type: {MULTIPART}\r\n"
         connection.sendall(f"{head}Content-Length: 1000000000000\r\n\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")

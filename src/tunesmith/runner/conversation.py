@@ -23,14 +23,17 @@ LONGEST_ANSWER = 64 * 1024 * 1024
 async def open_worker(python: str, module: str, *, stderr: int = subprocess.STDOUT) -> anyio.abc.Process:
     """``python -m module`` with pipes at its standard input and output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESMITH_")}
-    return await anyio.open_process(
-        [python, "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        start_new_session=True,
-        env=environment,
-    )
+    # A caller that leaves in this very moment must still get hold of the process, or nobody would end it and its pipes.
+    with anyio.CancelScope(shield=True):
+        process = await anyio.open_process(
+            [python, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+            env=environment,
+        )
+    return process  # noqa: RET504  # the type checker takes a scope for one that may swallow what is raised in it
 
 
 async def end_worker(process: anyio.abc.Process) -> None:

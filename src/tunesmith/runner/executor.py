@@ -6,6 +6,7 @@ An executor starts, finds again, waits and stops. It knows nothing of runs, jour
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -30,6 +31,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
     program: ProcessIdentity | None
     """None when the program could not be started at all; its exit says so."""
+    at: datetime | None = None
+    """When it began, which may be long before anybody looked; None when that is not known."""
 
 
 class Executor(Protocol):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ class _Process(msgspec.Struct, frozen=True):
 
     shim: ProcessIdentity | None = None
     program: ProcessIdentity | None = None
+    at: datetime | None = None
     abandoned: bool = False
 
 
@@ -74,9 +76,9 @@ class LocalExecutor:
                 if process is not None and process.abandoned:
                     return None
                 if process is not None and process.program is not None:
-                    return Started(program=process.program)
+                    return Started(program=process.program, at=process.at)
                 if _read(attempt.exit, Exit) is not None:
-                    return Started(program=None)
+                    return Started(program=None, at=process.at if process is not None else None)
                 if process is not None and process.shim is not None and not identity.is_alive(process.shim):
                     return Started(program=None)  # the shim died on the way: wait() finds that the end is unknown
                 await anyio.sleep(_POLL_SECONDS)

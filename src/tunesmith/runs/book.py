@@ -135,15 +135,17 @@ class RunBook:
         await self._journal.append("created", run)
         return run
 
-    async def move(self, run_id: str, state: RunState, **changes: Any) -> Run:
+    async def move(self, run_id: str, state: RunState, *, only_from: RunState | None = None, **changes: Any) -> Run:
         """Put the run into another state, with other fields changed in the same record.
 
+        ``only_from`` is for whoever decided by its state: it may have changed before this gets its turn.
+
         Raises:
-            Conflict: the table of legal moves does not have it.
+            Conflict: the table of legal moves does not have it, or the run is not in that state any more.
         """
         async with self._locks.setdefault(run_id, asyncio.Lock()):
             run = self.get(run_id)
-            if state not in LEGAL_MOVES[run.state]:
+            if state not in LEGAL_MOVES[run.state] or only_from not in (None, run.state):
                 raise Conflict(f"run {run_id} is {run.state}: it cannot become {state}")
             moved = msgspec.structs.replace(run, state=state, **changes)
             await self._journal.append(str(state), moved)

@@ -175,10 +175,10 @@ class LiveRun:
         if not at_end and _size(self._paths.log) == before:
             return False
         lines = await anyio.to_thread.run_sync(self._read, at_end)
+        if (lines[0].start if lines else self._reader.offset) < before:
+            self._metrics_upto = 0  # the log was cut, to be written anew: its offsets begin again
         if not lines:
             return False
-        if lines[0].start < before:
-            self._metrics_upto = 0  # the log was cut and written anew: its offsets begin again
         progress = self.progress
         await self._hear(self._take(lines), progress)
         if self._unwritten or time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:

@@ -205,21 +205,21 @@ class RunService:
             Conflict: it already ended otherwise.
             OutOfSpace: the wish could not be written down; the run goes on.
         """
-        run = self.book.get(run_id)
-        if run.state is RunState.QUEUED:
-            try:
-                return await self.book.move(run_id, RunState.CANCELLED, stop_reason="cancel", finished_at=self._clock())
-            except Conflict:
-                run = self.book.get(run_id)  # it has just left the queue
-        if run.state is RunState.PAUSED:
-            return await self.book.move(run_id, RunState.CANCELLED, stop_reason="cancel", finished_at=self._clock())
-        if run.state in (RunState.STARTING, RunState.RUNNING):
-            with contextlib.suppress(Conflict):  # it has just ended, or is being stopped: both are seen below
-                await self._scheduler.cancel(run_id, "cancel")
-        run = await self.book.wait(run_id, lambda run: run.state.final)
+        while not (run := self.book.get(run_id)).state.final:
+            with contextlib.suppress(Conflict):  # it has just changed its state: then that one is judged
+                await self._cancel_from(run)
         if run.state is not RunState.CANCELLED:
             raise Conflict(f"run {run_id} has already ended: it {run.state}", where="run_id")
         return run
+
+    async def _cancel_from(self, run: Run) -> None:
+        if run.state in (RunState.QUEUED, RunState.PAUSED):
+            end = {"stop_reason": "cancel", "finished_at": self._clock()}
+            await self.book.move(run.id, RunState.CANCELLED, only_from=run.state, **end)
+        elif run.state is RunState.STOPPING:
+            await self.book.wait(run.id, lambda run: run.state is not RunState.STOPPING)
+        else:
+            await self._scheduler.cancel(run.id, "cancel")
 
     async def pause(self, run_id: str) -> Run:
         """Stop the run with a checkpoint so that ``go_on`` can take it up again; answers when its process has ended.
@@ -271,7 +271,9 @@ class RunService:
             config = self._config_of(run_id)
             await anyio.to_thread.run_sync(self._refuse_misfit, Conflict, newest, config)
         resume_from = newest.path if newest else run.resume_from
-        return await self.book.move(run_id, RunState.QUEUED, resume_from=resume_from, process=None)
+        return await self.book.move(
+            run_id, RunState.QUEUED, only_from=RunState.PAUSED, resume_from=resume_from, process=None
+        )
 
     async def resume(self, run_id: str, request: ResumeRequest) -> Run:
         """A new run that goes on from a checkpoint of this one, with its config and some overrides.

@@ -103,7 +103,7 @@ class Supervisor:
                 run.id,
                 RunState.RUNNING,
                 process=started.program,
-                started_at=run.started_at or self._clock(),
+                started_at=run.started_at or started.at or self._clock(),
                 log_bytes=live.offset,
             )
         async with anyio.create_task_group() as tasks:
@@ -118,11 +118,12 @@ class Supervisor:
         """Stop an attempt under way; returns when the run has ended.
 
         Raises:
-            Conflict: it is already over, or already being stopped.
+            Conflict: it is already over, already being stopped, or has just left the queue.
         """
         run = await self._book.wait(run_id, lambda run: run.state is not RunState.STARTING)
         if run.state is RunState.QUEUED:
-            await self._book.move(run_id, RunState.CANCELLED, stop_reason=reason, finished_at=self._clock())
+            end = {"stop_reason": reason, "finished_at": self._clock()}
+            await self._book.move(run_id, RunState.CANCELLED, only_from=RunState.QUEUED, **end)
             return
         live = self._live.get(run)
         run = await self._book.move(
