@@ -59,6 +59,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int
     """Rows of a batch on this device."""
+    parts: int = 1
+    """In how many processes a batch is computed; what each takes for itself is not taken for every row."""
     accumulation: int
     steps: int
     """Optimizer steps that are left."""
@@ -97,10 +99,11 @@ def preflight(
     moments = plan.trained_parameters * _ADAM_BYTES
     try:
         start = _memory_in_use()
-        one = _peak_of_step(trial, 1) - start
-        if plan.rows > 1:
-            per_row = max(0, _peak_of_step(trial, 2) - start - one)
-            _refuse_memory(plan, free, per_row, fixed=max(0, one - per_row) + moments)
+        few, more = min(plan.parts, plan.rows), min(2 * plan.parts, plan.rows)
+        taken = _peak_of_step(trial, few) - start
+        if more > few:
+            per_row = max(0, _peak_of_step(trial, more) - start - taken) // (more - few)
+            _refuse_memory(plan, free, per_row, fixed=max(0, taken - few * per_row) + moments)
         taken = max(0, _peak_of_step(trial, plan.rows) - start)
         if scores:
             trial.score(trial.batch_of(plan.rows, longest=True))

@@ -88,6 +88,7 @@ class FineTuner(Trainer):
         kept = saves if self._keep is None else min(saves, self._keep + 1)
         plan = Plan(
             rows=min(args.train_batch_size, len(self._rows)),
+            parts=self._lane_count or 1,
             accumulation=args.gradient_accumulation_steps,
             steps=state.max_steps - state.global_step,
             trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -106,20 +106,26 @@ def test_a_preflight_changes_nothing(recipe, tiny_model, tmp_path):
     assert expected[0] > 0
 
 
-def test_what_other_processes_take_counts_too(tmp_path):
-    """Where parts of a batch are computed in lanes, it is their memory that a batch needs."""
-    trial = FakeTrial()
-    weight = torch.nn.Parameter(torch.ones(1))
+@pytest.mark.parametrize(("rows", "fits"), [(10, True), (40, False)])
+def test_what_other_processes_take_counts_too(tmp_path, rows, fits):
+    """Where parts of a batch are computed in lanes, it is their memory that a batch needs: 50 MiB each, and 10 a row."""
+    held: list[bytearray] = []
 
     def work(rows):
-        held.append(bytearray(b"x") * (rows * 10 * MIB))
+        missing = (50 + rows * 10) * MIB - sum(map(len, held))
+        held.append(bytearray(b"x") * max(0, missing))  # an allocator keeps what it got
         return None, [torch.ones(1)]
 
-    held: list[bytearray] = []
-    lanes = Lanes(2, work, [weight])
+    trial = FakeTrial()
+    lanes = Lanes(2, work, [torch.nn.Parameter(torch.ones(1))])
     trial.step = lambda batch: lanes.add_gradients([len(batch["rows"]) // 2] * 2)
+    wanted = plan(tmp_path, rows=rows, parts=2)
     try:
-        found = preflight(trial, plan(tmp_path, rows=10), scores=False)
+        if fits:
+            found = preflight(trial, wanted, scores=False, free_memory=lambda: 300 * MIB)
+            assert 195 * MIB < found.memory_bytes < 260 * MIB
+        else:
+            with pytest.raises(BadConfig, match="a batch of 40 of the longest rows needs"):
+                preflight(trial, wanted, scores=False, free_memory=lambda: 300 * MIB)
     finally:
         lanes.close()
-    assert 100 * MIB < found.memory_bytes < 260 * MIB

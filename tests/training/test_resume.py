@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from training_parts import RECIPES, Told, chat, environment
 
 from tunesmith_workers.checkpoints import is_complete, prune
 
-pytestmark = [pytest.mark.training]
+pytestmark = [pytest.mark.training, pytest.mark.timeout(400)]  # five trainings in one test
 STEPS = 40
 # 26 rows of different lengths: 40 steps of 4 rows cross several epochs, the last batch of each is short.
 ROWS = [chat(f"say {'very ' * (number % 5)}{number}", str(number * 7)) for number in range(26)]
@@ -35,7 +36,16 @@ def dropping_model(tiny_model, tmp_path_factory) -> Path:
 class Training:
     """One process of a recipe, with its log."""
 
-    def __init__(self, recipe: str, folder: Path, model: Path, resume_from: Path | None = None, **knobs) -> None:
+    def __init__(
+        self,
+        recipe: str,
+        folder: Path,
+        model: Path,
+        resume_from: Path | None = None,
+        *,
+        dropout: bool = True,
+        **knobs: Any,
+    ) -> None:
         folder.mkdir()
         rows = folder.parent / "rows.jsonl"
         rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -52,39 +62,42 @@ class Training:
             },
             "checkpoint": {"save_steps": 5, "save_total_limit": 2},
         }
-        if recipe == "lora":
+        if dropout and recipe == "lora":
             config["lora"] = {"lora_dropout": 0.1}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         self.folder = folder
-        self._log = folder / "run.log"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                ["bash", str(RECIPES / recipe / "run.sh"), str(folder / "config.yaml")],
-                env={**environment(folder), "TUNESMITH_RESUME_FROM": str(resume_from or "")},
-                stdout=log,
-                stderr=log,
-            )
+        self._output = b""
+        self.process = subprocess.Popen(
+            ["bash", str(RECIPES / recipe / "run.sh"), str(folder / "config.yaml")],
+            env={**environment(folder), "TUNESMITH_RESUME_FROM": str(resume_from or "")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pipesize=4096,  # so that it cannot be many steps ahead of what has been read
+        )
 
     @property
     def told(self) -> Told:
-        return Told(self._log.read_bytes())
+        return Told(self._output)
 
     @property
     def losses(self) -> dict[int, float]:
         return {event["step"]: event["loss"] for event in self.told.of("metrics") if "loss" in event}
 
     def end(self) -> Training:
-        assert self.process.wait(100) == 0, self.told.text
+        assert self.code() == 0, self.told.text
         return self
 
+    def code(self) -> int:
+        self._output += self.process.communicate(timeout=100)[0]
+        return self.process.returncode
+
     def signal_at(self, step: int, sign: signal.Signals) -> None:
-        deadline = time.monotonic() + 100
         while max(self.losses, default=0) < step:
-            assert self.process.poll() is None, self.told.text
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+            line = self.process.stdout.readline()
+            assert line, self.told.text
+            self._output += line
         self.process.send_signal(sign)
-        self.process.wait(100)
+        self.code()
 
     def newest_checkpoint(self) -> Path:
         complete = [path for path in (self.folder / "checkpoints").iterdir() if is_complete(path)]
@@ -94,19 +107,35 @@ class Training:
 @pytest.mark.parametrize("recipe", ["lora", "sft"])
 def test_resuming_is_exact(recipe, dropping_model, tmp_path):
     """40 steps straight against 17 and a cancel, and against 17 and a kill: every later loss is the same to 1e-6."""
-    straight = Training(recipe, tmp_path / "straight", dropping_model).end().losses
+    check_exact(lambda name, start=None: Training(recipe, tmp_path / name, dropping_model, start))
+
+
+def test_resuming_is_exact_without_padding_too(tiny_model, tmp_path):
+    """Without dropout, rows lie side by side and parts of a batch are computed in processes of their own."""
+
+    def start(name: str, resume_from: Path | None = None) -> Training:
+        return Training("lora", tmp_path / name, tiny_model, resume_from, dropout=False)
+
+    straight = check_exact(start)
+    assert straight.told.said("rows lie side by side")
+
+
+def check_exact(start: Callable[..., Training]) -> Training:
+    whole = start("straight").end()
+    straight = whole.losses
     assert sorted(straight) == list(range(1, STEPS + 1))
     for name, sign in (("cancelled", signal.SIGTERM), ("killed", signal.SIGKILL)):
-        first = Training(recipe, tmp_path / name, dropping_model)
+        first = start(name)
         first.signal_at(17, sign)
         checkpoint = first.newest_checkpoint()
         step = int(checkpoint.name.partition("-")[2])
         assert step < STEPS
         assert step >= 17 or sign is signal.SIGKILL
-        resumed = Training(recipe, tmp_path / f"{name}-resumed", dropping_model, resume_from=checkpoint).end().losses
+        resumed = start(f"{name}-resumed", checkpoint).end().losses
         assert sorted(resumed) == list(range(step + 1, STEPS + 1))
         for later, loss in resumed.items():
             assert loss == pytest.approx(straight[later], abs=1e-6), f"{name}, step {later}"
+    return whole
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(dropping_model, tiny_model, tmp_path):
@@ -115,11 +144,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused(dropping_model, tiny_model, t
     first.signal_at(5, signal.SIGTERM)
     checkpoint = first.newest_checkpoint()
     other = Training("lora", tmp_path / "other", tiny_model, resume_from=checkpoint)
-    assert other.process.wait(100) == 1
+    assert other.code() == 1
     assert "model.base was" in other.told.error["text"]
     (checkpoint / "manifest.json").unlink()
     cut = Training("lora", tmp_path / "cut", dropping_model, resume_from=checkpoint)
-    assert cut.process.wait(100) == 1
+    assert cut.code() == 1
     assert "not a complete checkpoint" in cut.told.error["text"]
     assert other.losses == cut.losses == {}
 
