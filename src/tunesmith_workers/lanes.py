@@ -42,16 +42,24 @@ class Lanes:
     """Processes that compute gradients of what this one has in memory when they are started.
 
     The parameters move into memory that all share. Whoever gives them other memory afterwards must start new lanes.
+
+    Raises:
+        OSError: the system has no memory for them, or no processes; nothing is left of those that were started.
     """
 
     def __init__(self, count: int, work: Work, parameters: Sequence[nn.Parameter]) -> None:
+        self.count = count
         self._parameters = parameters
         self._lanes: list[_Lane] = []
         threads = max(1, torch.get_num_threads() // count)
-        for parameter in parameters:
-            parameter.data = _shared(parameter.shape, parameter.dtype).copy_(parameter.data)
-        for _ in range(count):
-            self._lanes.append(_Lane(work, parameters, threads, others=self._lanes))
+        try:
+            for parameter in parameters:
+                parameter.data = _shared(parameter.shape, parameter.dtype).copy_(parameter.data)
+            for _ in range(count):
+                self._lanes.append(_Lane(work, parameters, threads, others=self._lanes))
+        except OSError:
+            self.close()
+            raise
         atexit.register(self.close)  # before multiprocessing waits for processes that wait for this one
 
     def add_gradients(self, requests: Sequence[Any]) -> list[Any]:

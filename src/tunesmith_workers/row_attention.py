@@ -120,7 +120,8 @@ def row_attention(
     Raises:
         ValueError: the model asks for something else, such as a window, caps or sinks.
     """
-    asked = sorted(name for name, given in others.items() if name not in _HARMLESS and given not in (None, False))
+    given = {name for name, value in others.items() if value is not None and value is not False}
+    asked = sorted(given - _HARMLESS)
     if layout is None or dropout or asked or not getattr(module, "is_causal", True):
         raise ValueError(f"attention in rows does not know {', '.join(asked) or 'what is asked for'}")
     layout.attended += 1

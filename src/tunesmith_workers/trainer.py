@@ -131,19 +131,20 @@ class FineTuner(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         # A group of processes sums its gradients in hooks that only a plain backward pass runs.
-        alone = self.args.world_size == 1
-        if self._lane_count is None or not alone or num_items_in_batch is None or not self._token_loss.gathers:
+        fit = self.args.world_size == 1 and self._token_loss.gathers
+        lanes = self._lanes_of(model) if fit and num_items_in_batch is not None else None
+        if lanes is None or num_items_in_batch is None:
             return super().training_step(model, inputs, num_items_in_batch)
         trained, counts = int(num_items_in_batch), self._logs_after_this_step()
         self._speed.trained_in_step = trained
-        parts = split(self._prepare_inputs(inputs), self._lane_count)
-        results = self._lanes_of(model).add_gradients([(part, trained, counts) for part in parts])
+        parts = split(self._prepare_inputs(inputs), lanes.count)
+        results = lanes.add_gradients([(part, trained, counts) for part in parts])
         self._correct += [torch.tensor(correct) for _, correct in results if correct is not None]
         return torch.tensor(sum(loss for loss, _ in results))
 
-    def _lanes_of(self, model: nn.Module) -> Lanes:
-        """Started when they are first needed: they see what there is at that moment."""
-        if self._lanes is None:
+    def _lanes_of(self, model: nn.Module) -> Lanes | None:
+        """Started when they are first needed, if there are to be any: they see what there is at that moment."""
+        if self._lanes is None and self._lane_count is not None:
             model.train()
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
@@ -154,7 +155,11 @@ class FineTuner(Trainer):
                 correct = None if batch.correct is None else int(batch.correct)
                 return (float(loss.detach()), correct), torch.autograd.grad(loss, parameters)
 
-            self._lanes = Lanes(self._lane_count or 1, work, parameters)
+            try:
+                self._lanes = Lanes(self._lane_count, work, parameters)
+            except OSError as error:
+                note(f"batches are computed in one process, as no other could be started: {error}", level="warning")
+                self._lane_count = None
         return self._lanes
 
     def end_lanes(self) -> None:

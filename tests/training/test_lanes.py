@@ -167,6 +167,27 @@ def alive(pid: int) -> bool:
         return False
 
 
+NO_MEMORY = """
+import multiprocessing, resource, torch
+from pathlib import Path
+from tunesmith_workers.lanes import Lanes
+weight = torch.nn.Parameter(torch.ones(20_000_000))
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+# Room for the weight and for the gradients of one lane, and not of two.
+resource.setrlimit(resource.RLIMIT_AS, (size + 120_000_000, resource.RLIM_INFINITY))
+try:
+    Lanes(2, lambda request: (request, [weight]), [weight])
+except OSError as error:
+    print(error, multiprocessing.active_children(), weight.sum().item())
+"""
+
+
+def test_where_there_is_no_room_for_lanes_none_is_left():
+    """It is an error that can be lived with, and the parameters are what they were."""
+    finished = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, check=True, timeout=60)
+    assert finished.stdout == "[Errno 12] Cannot allocate memory [] 20000000.0\n", finished.stderr
+
+
 def test_parts_of_a_batch_are_no_longer_than_they_need_be(batch):
     """Every row is in one part, and a part is as long as its longest row."""
     parts = split(batch, 3)

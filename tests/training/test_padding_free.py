@@ -13,7 +13,7 @@ from tunesmith_workers.batches import Padding
 from tunesmith_workers.loss import TrainedTokenLoss
 from tunesmith_workers.padding_free import SideBySide
 from tunesmith_workers.rendering import IGNORED, Rendered
-from tunesmith_workers.row_attention import SHORT
+from tunesmith_workers.row_attention import SHORT, Layout, row_attention
 
 SYSTEM = [5, 6, 7, 8, 9, 10]
 ENDS = [[20, 21, 22], [30], [20, 40, 41, 42, 43, 44, 45], [50, 51]]
@@ -155,6 +155,14 @@ def test_a_model_that_attends_otherwise_keeps_its_padding(config, reason):
     assert reason in ours.settle_side_by_side(model, batch)
     assert not ours.side_by_side
     assert ours(model.eval(), batch).total.item() == before
+
+
+@pytest.mark.parametrize(("name", "value"), [("s_aux", torch.ones(4)), ("softcap", 30.0), ("sliding_window", 8)])
+def test_what_an_attention_cannot_do_is_said(name, value):
+    """Sinks, caps and windows are named, so that the log says why a model is padded."""
+    states = torch.ones(1, 4, 2, 8)
+    with pytest.raises(ValueError, match=f"does not know {name}"):
+        row_attention(torch.nn.Module(), states, states, states, None, layout=Layout(0, (2,)), **{name: value})
 
 
 def test_a_model_that_changes_what_rows_are_is_found_out():
