@@ -25,6 +25,7 @@ from tunesmith_workers.lanes import Lanes, split
 from tunesmith_workers.loss import TrainedTokenLoss, count_trained
 from tunesmith_workers.preflight import Findings, Plan, preflight
 from tunesmith_workers.randomness import Randomness, StepStart
+from tunesmith_workers.speed import Speed
 from tunesmith_workers.stopping import StopRequest
 from tunesmith_workers.telling import Paced, log, note, tell
 
@@ -63,7 +64,7 @@ class FineTuner(Trainer):
         self._settled = False
         self._step_start = StepStart()
         self._correct: list[Tensor] = []
-        self._speed = _Speed()
+        self._speed = Speed()
         self.latest: dict[str, float] = {}
         """The newest value of each metric."""
         super().__init__(
@@ -352,32 +353,6 @@ class _Trial:
     def forget(self) -> None:
         self._model.zero_grad(set_to_none=True)
         self._trainer._correct.clear()  # noqa: SLF001  # likewise
-
-
-class _Speed:
-    """Counts what went through between two log lines, and the time it took without pauses."""
-
-    def __init__(self) -> None:
-        self.rows = self.tokens = self.steps = self.trained = self.trained_in_step = 0
-        self._began = time.monotonic()
-
-    def pause(self, seconds: float) -> None:
-        """Leave out time that was not spent training."""
-        self._began += seconds
-
-    def restart(self) -> None:
-        self._began = time.monotonic()
-        self.rows = self.tokens = self.steps = 0
-
-    def since_last(self) -> dict[str, float]:
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        found = {
-            "tokens_per_second": round(self.tokens / seconds, 1),
-            "samples_per_second": round(self.rows / seconds, 3),
-            "trained_tokens": self.trained,
-        }
-        self.restart()
-        return found
 
 
 class _Watch(TrainerCallback):
