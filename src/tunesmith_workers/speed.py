@@ -17,10 +17,12 @@ class Speed:
         self._began += seconds
 
     def restart(self) -> None:
+        """Begin to count anew; trained tokens go on."""
         self._began = time.monotonic()
         self.rows = self.tokens = self.steps = 0
 
     def since_last(self) -> dict[str, float]:
+        """Rows and tokens per second since the last time, and all trained tokens so far."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         found = {
             "tokens_per_second": round(self.tokens / seconds, 1),
