@@ -189,8 +189,9 @@ class _ShortRows(torch.autograd.Function):
         key_heads, by_token = key_shape[1], gradient[0]
         for_query = gradient.new_empty(query_shape[2], query_shape[1], query_shape[3])
         for_key, for_value = gradient.new_zeros(key_shape[1:]), gradient.new_zeros(value_shape[1:])
+        saved = ctx.saved_tensors  # to be asked for once: checkpointed activations are computed anew each time
         for number, grid in enumerate(ctx.grids):
-            asking, row_keys, row_values, weights = ctx.saved_tensors[4 * number : 4 * number + 4]
+            asking, row_keys, row_values, weights = saved[4 * number : 4 * number + 4]
             given = grid.by_head(by_token, key_heads)
             grid.put_by_row(torch.bmm(weights.transpose(1, 2), given), for_value)
             for_weights = torch.bmm(given, row_values.transpose(1, 2))
