@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunesmith.cli.finding import find_run
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.render import bytes_text, print_json, print_table
 
@@ -25,8 +26,6 @@ _PAGE = 1000
 @asks_service
 def artifacts(*, service: Service, run: str, kind: str | None, download: Path | None, as_json: bool) -> None:
     """List the files that a run wrote (`last` is the newest run), or fetch them."""
-    from tunesmith.cli.runs import find_run
-
     run_id = find_run(service, run)["run_id"]
     found = [one for one in _all(service, run_id) if kind in (None, one["kind"])]
     if download is not None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from tunesmith.cli.finding import find_dataset
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.preview import preview
 from tunesmith.cli.render import bytes_text, print_facts, print_json, print_table
@@ -176,20 +177,6 @@ def _all(service: Service) -> Any:
         cursor = page["cursor"]
         if cursor is None:
             return
-
-
-def find_dataset(service: Service, reference: str) -> dict[str, Any]:
-    """The dataset of that id or name. Raises NotFound."""
-    if "/" not in reference and reference not in ("", ".", ".."):
-        try:
-            found: dict[str, Any] = service.get(f"{_PATH}/{quote(reference, safe='')}")
-        except NotFound:
-            pass
-        else:
-            return found
-    for dataset in service.get(_PATH, name=reference)["datasets"]:
-        return dict(dataset)
-    raise NotFound(f"there is no dataset {reference!r}", mend="`tunesmith datasets list` shows them")
 
 
 def _row(dataset: dict[str, Any]) -> tuple[str, ...]:

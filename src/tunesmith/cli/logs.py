@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunesmith.cli.finding import find_run
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.render import event_line
 
@@ -35,8 +36,6 @@ def logs(
 
     With --json, one object per line: log lines with their numbers and byte offsets, or the events when following.
     """
-    from tunesmith.cli.runs import find_run
-
     if follow and (raw or level or grep):
         raise click.UsageError("--raw, --level and --grep are for a log that is not followed; pipe -f into grep")
     run_id = find_run(service, run)["run_id"]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import click
 
+from tunesmith.cli.finding import find_dataset
 from tunesmith.cli.options import asks_service, hyperparams_from, json_option, set_option
 from tunesmith.cli.render import number_text, print_facts, print_json
 
@@ -43,8 +44,6 @@ def preview(
 
     What is trained is green on a terminal, and stands between ⟦ and ⟧ elsewhere.
     """
-    from tunesmith.cli.datasets import find_dataset
-
     found = find_dataset(service, dataset)
     body = {name: value for name, value in asked.items() if value is not None}
     body["hyperparams"] = hyperparams_from(settings)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunesmith.cli.artifacts import artifacts
+from tunesmith.cli.finding import find_run
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.render import (
     fault_text,
@@ -104,24 +105,6 @@ def _ask_for(service: Service, run: str, change: str, *, as_json: bool) -> None:
         print_json(answer)
     else:
         print_facts({"run": answer["run_id"], "state": answer["status"], "checkpoint": answer["ckpt_path"] or "none"})
-
-
-def find_run(service: Service, reference: str) -> dict[str, Any]:
-    """A run by its id, or the newest one as ``last``.
-
-    Raises:
-        NotFound: there is none.
-    """
-    from tunesmith.cli.client import run_path
-    from tunesmith.errors import NotFound
-
-    if reference != "last":
-        found: dict[str, Any] = service.get(run_path(reference))
-        return found
-    newest: list[dict[str, Any]] = service.get("/v1/runs", limit=1)["runs"]
-    if not newest:
-        raise NotFound("there are no runs yet", mend="`tunesmith demo` makes some")
-    return newest[0]
 
 
 def print_run(run: dict[str, Any]) -> None:

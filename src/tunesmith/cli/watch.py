@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunesmith.cli.finding import find_run
 from tunesmith.cli.options import asks_service, json_option
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def watch(*, service: Service, run: str, lines: int, as_json: bool) -> None:
 
     With --json, the events as they come, one per line, and then the run.
     """
-    from tunesmith.cli.runs import find_run, print_run
+    from tunesmith.cli.runs import print_run
 
     run_id = find_run(service, run)["run_id"]
     try:
