@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -81,6 +82,20 @@ def test_a_function_without_a_checkpoint_is_not_paused(server, place):
         assert client.get(f"/v1/runs/{task['run_id']}").json()["status"] == "running"
         (place / "refused").touch()
         assert [event["idx"] for event in wait_for_end(receiver)] == [2, 4, 5]
+
+
+def test_what_can_be_gone_on_from_counts_before_it_is_on_record(server, place):
+    """A checkpoint lies complete in the run's folder a moment before its record is written: a pause looks there, too."""
+    with receiving() as receiver, server.client() as client:
+        told = begun(client, receiver, place, "told", checkpoints=True)
+        client.post(f"/v1/runs/{told['run_id']}/cancel").raise_for_status()
+        silent = begun(client, receiver, place, "silent")
+        runs = server.state_dir / "runs"
+        of_told, of_silent = (runs / task["run_id"] / "checkpoints" for task in (told, silent))
+        shutil.copytree(of_told, of_silent, dirs_exist_ok=True)
+        answer = client.post(f"/v1/runs/{silent['run_id']}/pause").json()
+        assert answer["status"] == "paused", answer
+        client.post(f"/v1/runs/{silent['run_id']}/cancel").raise_for_status()
 
 
 def test_a_checkpoint_that_is_not_there_fails_the_task(server, place):

@@ -44,6 +44,8 @@ class ResumeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Checkpoints(Protocol):
     """What runs need to know of checkpoints."""
 
+    async def reconcile(self, run_id: str, experiment_id: str | None) -> None: ...
+
     def present_of(self, run_id: str) -> list[Checkpoint]: ...
 
     def newest_of(self, run_id: str) -> Checkpoint | None: ...
@@ -227,22 +229,26 @@ class RunService:
         Raises:
             NotFound: no such run.
             Conflict: it is not running, has nothing to go on from, or ended before it heard of the pause.
+            OutOfSpace: its first checkpoint could not be put on record; the run goes on.
         """
         run = self.book.get(run_id)
         if run.state is RunState.PAUSED:
             return run
         if run.state not in (RunState.STARTING, RunState.RUNNING):
             raise Conflict(f"run {run_id} is {run.state}: only a running one can be paused", where="run_id")
-        await anyio.to_thread.run_sync(self._refuse_pause_without_checkpoint, run)
+        await self._refuse_pause_without_checkpoint(run)
         await self._scheduler.cancel(run_id, PAUSE)
         run = await self.book.wait(run_id, lambda run: run.state.final or run.state is RunState.PAUSED)
         if run.state is not RunState.PAUSED:
             raise Conflict(f"run {run_id} ended before it could be paused: it {run.state}", where="run_id")
         return run
 
-    def _refuse_pause_without_checkpoint(self, run: Run) -> None:
-        has_one = run.resume_from is not None or self._checkpoints.newest_of(run.id) is not None
-        if not has_one and not self._saves_when_stopped(run):
+    async def _refuse_pause_without_checkpoint(self, run: Run) -> None:
+        if run.resume_from is not None or await anyio.to_thread.run_sync(self._saves_when_stopped, run):
+            return
+        # One that was told a moment ago may still be on its way onto the record.
+        await self._checkpoints.reconcile(run.id, run.experiment_id)
+        if self._checkpoints.newest_of(run.id) is None:
             raise Conflict(
                 f"run {run.id} has written no checkpoint, and recipe {run.recipe} writes none when it is asked to stop: "
                 "it would begin again from its start",
