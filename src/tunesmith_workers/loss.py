@@ -9,7 +9,6 @@ of a batch can be laid side by side (``padding_free``).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,8 +40,7 @@ class TrainedTokenLoss:
     """Computes the loss of a causal language model at the positions whose labels are not ``IGNORED``."""
 
     def __init__(self, model: nn.Module) -> None:
-        # Each thread runs a batch of its own.
-        self._running = threading.local()
+        self._picked: tuple[Any, ...] | None = None
         head = model.get_output_embeddings()  # type: ignore[operator]  # every causal model of transformers has it
         self.gathers = isinstance(head, nn.Module)
         """Whether logits are computed at trained positions only, or the model's own loss is used."""
@@ -108,12 +106,12 @@ class TrainedTokenLoss:
 
     def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
         rows = SideBySide(inputs, positions) if self.side_by_side else None
-        self._running.picked = (positions,) if rows is None else (0, rows.places[positions])
+        self._picked = (positions,) if rows is None else (0, rows.places[positions])
         given = rows.arguments() if rows else {name: value for name, value in inputs.items() if name != "labels"}
         try:
             outputs = model(**given, use_cache=False)
         finally:
-            self._running.picked = None
+            self._picked = None
         logits: Tensor = outputs.logits
         if logits.shape[:-1] != (1, int(positions.sum())):
             raise ValueError(f"expected logits of {int(positions.sum())} tokens, got the shape {tuple(logits.shape)}")
@@ -122,11 +120,10 @@ class TrainedTokenLoss:
         return logits.squeeze(0)  # an index would have its gradient filled with zeros first
 
     def _pick(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        picked: tuple[Any, ...] | None = getattr(self._running, "picked", None)
-        if picked is None:
+        if self._picked is None:
             return None
         hidden, *rest = arguments
-        return (hidden[picked][None], *rest)
+        return (hidden[self._picked][None], *rest)
 
 
 def _targets(labels: Tensor) -> Tensor:

@@ -208,6 +208,7 @@ def _of_children() -> int:
 
 
 def free_memory_now() -> int:
+    """Bytes that can be taken at this moment: of the first accelerator, or of the machine."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
