@@ -1,7 +1,8 @@
 """The lock on a state folder: one folder, one server.
 
-It is an flock on ``state/lock``, so the kernel lets go of it when the process ends, however it ends. The file's content
-only tells people who holds it; whether it is held is never read from there.
+It is an flock on the folder itself, so the kernel lets go of it when the process ends, however it ends, and deleting a file
+does not. The file ``state/lock`` tells people who holds it and is locked as well, which keeps out servers of versions that
+knew only the file; whether the lock is held is never read from its content.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import structlog
 
 from tunesmith.errors import StateFolderUnusable
 from tunesmith.records import Clock, utc_now
+
+_log = structlog.get_logger()
 
 # `holder` takes the lock for a moment to see whether it is free; a server that starts just then waits this long.
 _PATIENCE_SECONDS = 0.5
@@ -38,23 +42,29 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 class StateLock:
     """The lock, held. Programs started by this process do not inherit it."""
 
-    def __init__(self, path: Path, descriptor: int, holder: Holder) -> None:
+    def __init__(self, path: Path, descriptors: tuple[int, ...], holder: Holder) -> None:
         self.path = path
-        self._descriptor = descriptor
+        self._descriptors = descriptors
+        """The file's, and before it the folder's where its file system can lock one."""
         self._holder = holder
 
     @classmethod
     def acquire(cls, path: Path, address: str | None = None, *, clock: Clock = utc_now) -> StateLock:
-        """Take the lock, making the folder if there is none. Returns or raises within a second.
+        """Take the lock, making the folder if there is none. Returns or raises within two seconds.
+
+        Args:
+            path: the lock file; the folder that is locked is the one it lies in.
+            address: where the server listens, if it does already.
+            clock: what time it is.
 
         Raises:
             StateFolderUnusable: another server holds it, the folder cannot be written, or it belongs to somebody else.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_foreign(path.parent)
-            descriptor = _lock(path)
-            lock = cls(path, descriptor, Holder(pid=os.getpid(), started_at=clock(), address=address))
+            held = _lock(path)
+            lock = cls(path, held, Holder(pid=os.getpid(), started_at=clock(), address=address))
             lock._describe()
         except OSError as error:
             raise StateFolderUnusable(
@@ -70,9 +80,11 @@ class StateLock:
         self._describe()
 
     def release(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Let go; a second call does nothing."""
+        while self._descriptors:
+            *rest, descriptor = self._descriptors
+            self._descriptors = tuple(rest)
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -84,23 +96,32 @@ class StateLock:
 
     def _describe(self) -> None:
         content = msgspec.json.encode(self._holder) + b"\n"
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, content, 0)
+        file = self._descriptors[-1]
+        os.ftruncate(file, 0)
+        os.pwrite(file, content, 0)
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the lock; None when nobody does."""
+    """Who holds the lock; None when nobody does. Who it is may be unknown: somebody may have deleted the file."""
+    if _is_locked(path.parent, os.O_DIRECTORY) or _is_locked(path, 0):
+        return _described(path)
+    return None
+
+
+def _is_locked(path: Path, flags: int) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _described(descriptor)
+        return True
+    except OSError:
+        return False  # a file system that cannot lock folders
     finally:
         os.close(descriptor)
-    return None
+    return False
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -118,25 +139,64 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path) -> tuple[int, ...]:
+    """The descriptors that hold the lock; the file's comes last."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _still_there(path, descriptor):
-                return descriptor
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                other = _described(descriptor)
-                os.close(descriptor)
-                raise StateFolderUnusable(
-                    f"in use by another server ({other})",
-                    where=str(path.parent),
-                    mend="stop that server, or choose another folder with `--state-dir`",
-                ) from None
+    folder = _lock_folder(path, deadline)
+    held = () if folder is None else (folder,)
+    try:
+        return (*held, _lock_file(path, deadline))
+    except BaseException:
+        for descriptor in held:
+            os.close(descriptor)
+        raise
+
+
+def _lock_folder(path: Path, deadline: float) -> int | None:
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while not _taken(descriptor):
+            _wait_or_refuse(path, deadline)
+    except OSError as error:
         os.close(descriptor)
-        time.sleep(_RETRY_SECONDS)
+        # Over NFS a lock needs a descriptor that can be written to, which a folder's never can.
+        _log.warning("state_folder_cannot_be_locked", folder=str(path.parent), reason=error.strerror, instead=path.name)
+        return None
+    except StateFolderUnusable:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _lock_file(path: Path, deadline: float) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if _taken(descriptor) and _still_there(path, descriptor):
+                return descriptor
+            os.close(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        _wait_or_refuse(path, deadline)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait_or_refuse(path: Path, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise StateFolderUnusable(
+            f"in use by another server ({_described(path)})",
+            where=str(path.parent),
+            mend="stop that server, or choose another folder with `--state-dir`",
+        )
+    time.sleep(_RETRY_SECONDS)
 
 
 def _still_there(path: Path, descriptor: int) -> bool:
@@ -147,8 +207,8 @@ def _still_there(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _described(descriptor: int) -> Holder:
+def _described(path: Path) -> Holder:
     try:
-        return msgspec.json.decode(os.pread(descriptor, 4096, 0), type=Holder)
-    except msgspec.DecodeError:
-        return Holder()  # caught while it was being written
+        return msgspec.json.decode(path.read_bytes(), type=Holder)
+    except (OSError, msgspec.DecodeError):
+        return Holder()  # deleted, or caught while it was being written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -28,16 +29,18 @@ sys.stdin.read()
 """
 
 _TRIES = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from tunesmith.errors import StateFolderUnusable
 from tunesmith.state_lock import StateLock
 if len(sys.argv) > 2:
     os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+began = time.monotonic()
 try:
     StateLock.acquire(Path(sys.argv[1]), None)
 except StateFolderUnusable as error:
     print(error)
+    print(time.monotonic() - began, file=sys.stderr)
     sys.exit(3)
 """
 
@@ -134,14 +137,42 @@ def _look_without_end(path: Path, looking: Event) -> None:
         holder(path)
 
 
-def test_a_lock_file_that_was_deleted_does_not_let_two_servers_in(lock_path):
-    """Whoever locks a file that has no name any more tries again with the one that has."""
-    first = StateLock.acquire(lock_path)
+def test_a_lock_file_that_was_deleted_lets_nobody_in(lock_path, server):
+    """The folder itself is locked; a second server is refused soon, and makes no new file."""
     lock_path.unlink()
-    second = StateLock.acquire(lock_path)
+    second = _try(lock_path)
+    assert second.returncode == 3
+    assert "in use by another server" in second.stdout
+    assert float(second.stderr) < 10  # half a second on a machine that is not busy
+    assert not lock_path.exists()
     assert holder(lock_path) is not None
-    first.release()
-    second.release()
+    server.send_signal(signal.SIGKILL)
+    server.wait(60)
+    assert holder(lock_path) is None
+    assert _try(lock_path).returncode == 0
+
+
+def test_a_lock_file_that_was_replaced_lets_nobody_in(lock_path, server):
+    """As an editor or a restored backup does it."""
+    lock_path.unlink()
+    lock_path.write_text("{}")
+    assert _try(lock_path).returncode == 3
+
+
+def test_a_server_of_the_version_that_locked_only_the_file_keeps_others_out(lock_path):
+    """An upgrade while the old one still runs must not have two on one folder."""
+    lock_path.parent.mkdir()
+    with lock_path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write('{"pid":77}')
+        file.flush()
+        refused = _try(lock_path)
+        found = holder(lock_path)
+    assert refused.returncode == 3
+    assert "pid 77" in refused.stdout
+    assert found is not None
+    assert found.pid == 77
+    assert _try(lock_path).returncode == 0
 
 
 def test_a_half_written_lock_file_still_refuses(lock_path):
