@@ -1,4 +1,5 @@
-"""Writing whole small files so that a crash leaves either the old or the new one, never a half; and names that become paths.
+"""Writing whole small files so that a crash leaves either the old or the new one, never a half; reading files that somebody
+else may have replaced by anything; and names that become paths.
 
 Journals append and do not go through here; see ``journal/``.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from tunesmith.failpoints import FAILPOINTS
@@ -51,6 +53,34 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor to read ``path`` with, for files in folders that other programs write: never waits, follows no link.
+
+    Only the last part of the path is held to that: a link among its folders is followed.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is a link (ELOOP), a folder, a FIFO, a socket or a device (EINVAL).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """All of a small file that may have been replaced by something else, as ``open_regular`` opens it.
+
+    Raises:
+        OSError: as ``open_regular``, or it has more than ``limit`` bytes (EOVERFLOW).
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EOVERFLOW, f"longer than {limit} bytes", str(path))
+    return content
 
 
 def place_of(name: str) -> Path | None:
