@@ -27,6 +27,7 @@ from tunesmith.runs.fold import Event
 _log = structlog.get_logger()
 _RETRY_SECONDS = 1.0
 _LATEST_UNIX_SECONDS = 2**37
+_FINAL = "final"
 _NOT_METRICS = ("step", "total_steps", "epoch", "at")
 
 
@@ -51,7 +52,8 @@ class Reporter:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Until cancelled: offer changes of state as they are recorded, and first those that an earlier server left."""
         for run_id in self._book.with_callback():
-            self._changed[run_id] = None
+            if not self._is_told(run_id):
+                self._changed[run_id] = None
         task_status.started()
         while True:
             while self._changed:
@@ -71,6 +73,10 @@ class Reporter:
             except TunesmithError as error:
                 _log.error("callback_not_offered", run_id=run_id, reason=str(error))
                 return
+
+    def _is_told(self, run_id: str) -> bool:
+        """Whether nothing is left to offer: the end is always offered last."""
+        return any(self._callbacks.offered(run_id, key) for key in (_FINAL, END))
 
     async def heard(self, run_id: str, events: tuple[Event, ...], before: Progress) -> None:
         """Offer what the run's process printed; ``before`` is its progress before these events.
@@ -110,17 +116,17 @@ class Reporter:
                     if then.state.final:
                         await self._offer_end(then, run.callback, entry)
                     continue
-                key = f"state#{number}"
-                if self._callbacks.offered(run.id, key):
-                    continue
                 if then.state.final:
                     await self._offer_last_metrics(then)
-                fields = {"status": then.state, "change": entry.event, "attempt": then.attempt, "at": entry.at}
-                await self._offer(then, Occurrence(kind=CallbackEvent.STATE), key, fields)
+                await self._offer_state(then, entry, number)
                 if then.state.final:
                     await self._offer_final(then, entry)
         if run.state.final:
             self._locks.pop(run.id, None)
+
+    async def _offer_state(self, run: Run, entry: Entry, number: int) -> None:
+        fields = {"status": run.state, "change": entry.event, "attempt": run.attempt, "at": entry.at}
+        await self._offer(run, Occurrence(kind=CallbackEvent.STATE), f"state#{number}", fields)
 
     async def _offer_last_metrics(self, run: Run) -> None:
         progress = run.progress
@@ -140,7 +146,7 @@ class Reporter:
             "output_path": run.progress.output_path,
             "ckpt_path": run.progress.ckpt_path,
         }
-        await self._offer(run, Occurrence(kind=CallbackEvent.FINAL), "final", fields)
+        await self._offer(run, Occurrence(kind=CallbackEvent.FINAL), _FINAL, fields)
 
     async def _offer_end(self, run: Run, callback: Callback, entry: Entry) -> None:
         """A function's final result was offered when it was read, and then there is nothing to add."""
@@ -149,8 +155,9 @@ class Reporter:
             await self._send(run, callback, message.kind, message.key, message.body, at=entry.at)
 
     async def _offer(self, run: Run, occurrence: Occurrence, key: str, fields: dict[str, Any]) -> None:
+        # Each by its own key: a server may have died between any two of those that follow from one change.
         callback: Callback | None = run.callback
-        if callback is None or not which(callback, occurrence):
+        if callback is None or not which(callback, occurrence) or self._callbacks.offered(run.id, key):
             return
         told = {name: value for name, value in fields.items() if name != "at"}
         data = msgspec.to_builtins({"run_id": run.id, "experiment_id": run.experiment_id, **told})

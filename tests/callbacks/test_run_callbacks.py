@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from pathlib import Path
 
+import httpx
 import pytest
 from standardwebhooks import Webhook
 
@@ -130,3 +133,27 @@ def test_a_step_that_was_announced_is_told_of_once_it_is_measured(server):
         wait_for_run(client, run_id)
         told = next(events for events in polled(lambda: receiver.events) if any(one["is_final"] for one in events))
         assert [event["idx"] for event in told] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [5, 6])
+def test_a_death_between_any_two_offers_loses_none(tmp_path, recipes, number):
+    """The server dies before it writes down the last state, or the end: the next one offers what is left."""
+    write_recipe(recipes, "brief", """echo '{"tunesmith":"metrics","step":1,"total_steps":1,"loss":0.5}'""")
+    environment = {"TUNESMITH_ALLOW_PRIVATE_URLS": "true"}
+    dying = ServerProcess(
+        tmp_path / "state", recipes, {**environment, "TUNESMITH_FAILPOINT": f"callback.before_offer#{number}"}
+    )
+    dying.up()
+    with receiving() as receiver:
+        # At every second step: of the only one it is told because nothing comes after it.
+        callback = {"url": receiver.url, "every_steps": 2}
+        with dying.client() as client, contextlib.suppress(httpx.TransportError):
+            start_run(client, "brief", callback=callback)
+        assert dying.wait() == -signal.SIGKILL
+        with ServerProcess.start(tmp_path / "state", recipes, environment) as server, server.client() as client:
+            told = [event["data"].get("status") or event["data"]["step"] for event in wait_for_final(receiver)]
+            [run] = client.get("/v1/runs").json()["runs"]
+            history = client.get(f"/v1/experiments/{run['experiment_id']}/detail").json()["history"]
+    *before, end = [event["status"] for event in history if event["run_id"]]
+    assert end == "succeeded"
+    assert told == [*before, 1, end, end]

@@ -100,6 +100,11 @@ class ServerProcess:
         """Ask it to stop, and answer its exit code; runs go on."""
         return self._end(signal.SIGTERM)
 
+    def wait(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        assert self._process is not None, "the server was not started"
+        return self._process.wait(_STOP_SECONDS)
+
     def client(self, **options: Any) -> httpx.Client:
         """A client of this server that trusts no proxy variable."""
         return httpx.Client(base_url=self.url, timeout=100.0, trust_env=False, **options)

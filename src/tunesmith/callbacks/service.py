@@ -150,6 +150,7 @@ class CallbackService:
             async with lane.lock:
                 if delivery_id in self._journal:
                     return
+                FAILPOINTS.hit("callback.before_offer")
                 now = self._clock()
                 dropped = run_id in self._gone
                 delivery = Delivery(
