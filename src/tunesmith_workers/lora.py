@@ -8,9 +8,8 @@ from typing import Any
 from tunesmith_workers.config import Lora, TrainConfig, read_arguments
 from tunesmith_workers.faults import BadConfig, run_and_exit
 from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.target_modules import ALL_LINEAR, refuse_absent_modules
 from tunesmith_workers.telling import log
-
-ALL_LINEAR = "all-linear"
 
 
 class LowRankTraining:
@@ -75,6 +74,7 @@ def main() -> None:
 
     if device() == "cpu":
         keep_freed_memory()
+    refuse_absent_modules(_required(config), config.base)
     train(LowRankTraining(), config, folders, stop)
 
 

@@ -53,6 +53,8 @@ def test_an_experiment_is_kept_as_given(client):
     assert re.fullmatch(r"exp_[0-9a-z]{26}", made["id"])
     assert {name: made[name] for name in EXPERIMENT} == EXPERIMENT
     assert datetime.fromisoformat(made["created_at"]).utcoffset().total_seconds() == 0
+    assert client.get(f"/v1/experiments/{made['id']}").json() == made
+    assert client.get("/v1/experiments/exp_nothing").status_code == 404
     assert detail_of(client, made["id"]) == {
         **made,
         "runs": [],

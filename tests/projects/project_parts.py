@@ -39,7 +39,8 @@ GOOD = "job: {type: lora}\nmodel: {base: ./model}\ntraining: {max_steps: 2}\n"
 
 def write_recipes(folder: Path) -> Path:
     for name, script in {"lora": WRITES, "dpo": WRITES, "waits": WAITS}.items():
-        write_recipe(folder, name, script, CONFIG, data=["messages"], schema=SCHEMA)
+        aliases = {"model_path": "model.base"}
+        write_recipe(folder, name, script, CONFIG, data=["messages"], schema=SCHEMA, aliases=aliases)
     write_recipe(folder, "plain", "true")
     return folder
 

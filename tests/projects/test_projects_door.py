@@ -31,26 +31,26 @@ def test_a_project_is_made_and_found(client):
     for base in ("/api/projects", "/projects"):
         for ref in (made["id"], quote("订单 é")):
             assert client.get(f"{base}/{ref}").json() == made
-        assert made["id"] in {one["id"] for one in client.get(base, params={"owner": "ann"}).json()["projects"]}
+        assert made["id"] in {one["id"] for one in client.get(base, params={"owner": "ann"}).json()}
     shown = client.get(f"/v1/experiments/{made['id']}/detail").json()
     assert shown["name"] == "订单 é"
     assert shown["project"]["training_yaml_name"] == "orders.yaml"
 
 
 def test_lists_are_filtered_and_paged(client):
-    """By status, tag and owner; every project is on exactly one page."""
+    """A plain array, by status, tag and owner; the header `Link` leads to the next page, and every project is on one."""
     names = [make(client, f"paged {number}", owner="pager", tags=[f"t{number % 2}"])["id"] for number in range(5)]
     client.patch(f"/api/projects/{names[0]}", json={"status": "archived"})
-    found, cursor = [], None
-    while cursor is not None or not found:
-        query = {"owner": "pager", "limit": 2, **({"cursor": cursor} if cursor else {})}
-        page = client.get("/projects", params=query).json()
-        found += [one["id"] for one in page["projects"]]
-        cursor = page["cursor"]
+    page = client.get("/projects", params={"owner": "pager", "limit": 2})
+    found = [one["id"] for one in page.json()]
+    while "next" in page.links:
+        page = client.get(page.links["next"]["url"])
+        found += [one["id"] for one in page.json()]
+        assert len(page.json()) <= 2
     assert found == names[::-1]
 
     def listed(**query) -> list[str]:
-        return [one["id"] for one in client.get("/api/projects", params={"owner": "pager", **query}).json()["projects"]]
+        return [one["id"] for one in client.get("/api/projects", params={"owner": "pager", **query}).json()]
 
     assert listed(tag="t1") == [names[3], names[1]]
     assert listed(status="archived") == [names[0]]
@@ -291,6 +291,59 @@ def test_every_fault_of_a_config_is_listed(client, training):
         "hyperparams.learning_rate",
         "hyperparams.sed",
     }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "config"),
+    [
+        ("datasets/orders.jsonl", "configs/orders.yaml"),
+        ("./datasets/orders.jsonl", "./configs/orders.yaml"),
+        ("orders.jsonl", "configs/orders.yaml"),
+        ("elsewhere/rows.jsonl", "elsewhere/orders.yaml"),
+    ],
+)
+def test_files_are_named_below_the_training_folder(client, training, dataset, config):
+    """With `datasets/` and `configs/` in front or without, and anywhere else below it."""
+    (training / "elsewhere").mkdir(exist_ok=True)
+    (training / "elsewhere/rows.jsonl").write_text('{"messages": []}\n')
+    (training / "elsewhere/orders.yaml").write_text(GOOD)
+    made = make(client, f"below {abs(hash((dataset, config)))}", dataset_name=dataset, training_yaml_name=config)
+    answer = client.post(f"/api/projects/{made['id']}/runs")
+    assert answer.status_code == 201, answer.text
+    native = client.get(f"/v1/runs/{answer.json()['id']}").json()
+    assert native["dataset"]["path"] == str(training / ("datasets/orders.jsonl" if "orders" in dataset else dataset))
+    assert native["train_config"] == str(training / ("configs/orders.yaml" if "configs" in config else config))
+
+
+def test_what_is_missing_below_the_training_folder_is_listed(client, training):
+    """Both files at once, with the nearest name as it has to be written."""
+    made = make(client, "nowhere", dataset_name="datasets/ordres.jsonl", training_yaml_name="configs/ordres.yaml")
+    found = problem(client.post(f"/api/projects/{made['id']}/runs"), 400)["errors"]
+    assert [fault["where"] for fault in found] == ["dataset_name", "training_yaml_name"]
+    assert "orders.jsonl?" in found[0]["mend"]
+    assert "orders.yaml?" in found[1]["mend"]
+
+
+def test_a_folder_of_datasets_may_lie_behind_a_link(tmp_path):
+    """The operator's own link for `datasets/` is no way out, however the files in it are named."""
+    training = write_training_folder(tmp_path)
+    (training / "datasets").rename(tmp_path / "large-disk")
+    (training / "datasets").symlink_to(tmp_path / "large-disk")
+    recipes = write_recipes(tmp_path / "recipes")
+    with ServerProcess.start(tmp_path / "state", recipes) as server, server.client() as client:
+        for number, name in enumerate(("orders.jsonl", "datasets/orders.jsonl")):
+            made = make(client, f"linked {number}", dataset_name=name)
+            assert client.post(f"/api/projects/{made['id']}/runs").status_code == 201
+
+
+def test_a_train_config_may_name_its_model_by_an_alias(client, training):
+    """`model_path` of other tools is `model.base` of the recipe, in its section or above all of them."""
+    for number, written in enumerate(("model: {model_path: ./model}", "model_path: ./model")):
+        (training / "configs/aliased.yaml").write_text(f"job: {{type: lora}}\n{written}\n")
+        made = make(client, f"aliased {number}", training_yaml_name="aliased.yaml")
+        answer = client.post(f"/api/projects/{made['id']}/runs")
+        assert answer.status_code == 201, answer.text
+        assert client.get(f"/v1/runs/{answer.json()['id']}").json()["model"] == "./model"
 
 
 def test_uploads_are_found_by_name(client, server):

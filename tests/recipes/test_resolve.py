@@ -60,7 +60,7 @@ def test_all_faults_of_all_layers_come_at_once(recipe: Recipe) -> None:
     faults = refused(
         recipe,
         train_config={
-            "training": {"lr": 0.1, "max_steps": 0},
+            "training": {"larning_rate": 0.1, "max_steps": 0},
             "lora": {"r": 8.0},
             "learning_rate": 1e-4,
             "trainng": {},
@@ -68,7 +68,7 @@ def test_all_faults_of_all_layers_come_at_once(recipe: Recipe) -> None:
         request={"learning_rte": 0.1, "model": {"dtyp": "auto"}, "lr": "1e-4", "seed": 1, "strategy": "step"},
     )
     assert [(fault.where, fault.message, fault.mend) for fault in faults] == [
-        ("train_config.training.lr", "no such knob in recipe tiny", "did you mean training.learning_rate?"),
+        ("train_config.training.larning_rate", "no such knob in recipe tiny", "did you mean training.learning_rate?"),
         ("train_config.training.max_steps", "must be at least 1, not 0", None),
         (
             "train_config.lora.r",
@@ -91,6 +91,34 @@ def test_all_faults_of_all_layers_come_at_once(recipe: Recipe) -> None:
         ),
         ("hyperparams.strategy", 'must be one of no, steps, epoch; not the text "step"', "did you mean steps?"),
     ]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"training": {"lr": 0.2, "batch_size": 2}},
+        {"lr": 0.2, "batch_size": 2},
+        {"lr": 0.2, "training": {"per_device_train_batch_size": 2, "lr": 0.2}},
+    ],
+    ids=["in their section", "at the top", "twice, the same"],
+)
+def test_aliases_hold_in_train_configs_and_in_requests(recipe: Recipe, written: dict[str, Any]) -> None:
+    """In the section of what they stand for, or above all sections; the config is that of the full names."""
+    expected = {"training": {"learning_rate": 0.2, "per_device_train_batch_size": 2}}
+    expected = resolve(recipe, train_config=expected, filled={})
+    assert resolve(recipe, train_config=written, filled={}) == expected
+    assert resolve(recipe, request=written, filled={}) == expected
+
+
+def test_an_alias_does_not_reach_into_another_section(recipe: Recipe) -> None:
+    """`batch_size` below `evaluation` must not change the training's; two values for one option are refused, too."""
+    (fault,) = refused(recipe, train_config={"evaluation": {"batch_size": 2}})
+    assert (fault.where, fault.mend) == (
+        "train_config.evaluation.batch_size",
+        "did you mean training.per_device_train_batch_size?",
+    )
+    (fault,) = refused(recipe, train_config={"training": {"lr": 0.1, "learning_rate": 0.2}})
+    assert fault.where == "train_config.training.learning_rate"
 
 
 @pytest.mark.parametrize(
@@ -287,6 +315,8 @@ SHORT = {"training.learning_rate": ["lr"], "training.per_device_train_batch_size
 def spellings(path: str) -> list[Callable[[Any], dict[str, Any]]]:
     section, _, rest = path.partition(".")
     nested = [lambda value: {path: value}, lambda value: {section: {rest: value}}]
+    nested += [lambda value, name=name: {f"{section}.{name}": value} for name in SHORT.get(path, [])]
+    nested += [lambda value, name=name: {section: {name: value}} for name in SHORT.get(path, [])]
     leaf = path.rpartition(".")[2]
     bare = SHORT.get(path, []) + ([leaf] if leaf != "seed" else [])
     return nested + [lambda value, name=name: {name: value} for name in bare]

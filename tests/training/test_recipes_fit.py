@@ -6,7 +6,7 @@ import pytest
 from training_parts import RECIPES
 
 from tunesmith.demo.orders import DEMO_HYPERPARAMS
-from tunesmith.recipes import Recipe, read_recipe, resolve, to_yaml
+from tunesmith.recipes import Recipe, parse_train_config, read_recipe, resolve, to_yaml
 from tunesmith_workers.config import EvaluateConfig, TrainConfig, read_config
 from tunesmith_workers.faults import BadConfig
 
@@ -37,6 +37,31 @@ def test_the_names_of_other_tools_are_understood():
     config = resolve(read_recipe(RECIPES / "lora"), request=request, filled={"model.base": "m", "data.train_file": "d"})
     assert config["training"]["max_steps"] == 7
     assert config["lora"] == {**request["lora_config"], "merge": False}
+
+
+def test_a_train_config_in_the_names_of_other_tools_is_understood():
+    """A LoRA config as it is written for ChatGLM and its kin, `alpha` and all."""
+    written = b"""
+job: {type: lora, project: demo}
+data: {max_seq_length: 512}
+lora: {r: 8, alpha: 16, dropout: 0.05, target_modules: [query_key_value]}
+training: {epochs: 2, batch_size: 4, lr: 1e-4, gradient_accumulation: 2}
+"""
+    config = resolve(
+        read_recipe(RECIPES / "lora"),
+        train_config=parse_train_config(written, source="train.yaml", max_bytes=1000),
+        filled={"model.base": "m", "data.train_file": "d"},
+    )
+    assert config["lora"] == {
+        "r": 8,
+        "lora_alpha": 16,
+        "lora_dropout": 0.05,
+        "target_modules": ["query_key_value"],
+        "merge": False,
+    }
+    names = ("num_train_epochs", "per_device_train_batch_size", "learning_rate", "gradient_accumulation_steps")
+    assert [config["training"][name] for name in names] == [2.0, 4, 1e-4, 2]
+    assert config["data"]["max_length"] == 512
 
 
 def test_the_demos_wishes_are_knobs_of_the_recipe():

@@ -26,12 +26,13 @@ from training_parts import (
 )
 
 from tunesmith_workers.checkpoints import is_complete
-from tunesmith_workers.config import EvaluateConfig, Folders, read_config
+from tunesmith_workers.config import EvaluateConfig, Folders, Lora, read_config
 from tunesmith_workers.evaluate import evaluate
 from tunesmith_workers.faults import BadConfig, Diverged, ModelUnavailable, WorkerFault
 from tunesmith_workers.lora import LowRankTraining
 from tunesmith_workers.sft import FullTraining
 from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.target_modules import refuse_absent_modules
 from tunesmith_workers.training import train
 
 pytestmark = [
@@ -251,6 +252,27 @@ def test_layers_that_do_not_exist_are_refused(train_here):
     with pytest.raises(BadConfig, match="nowhere_proj") as refused:
         train_here(lora={"target_modules": ["nowhere_proj"]})
     assert refused.value.where == "lora.target_modules"
+
+
+def test_layers_of_another_model_family_are_refused_before_rows_are_read(write_config, tmp_path):
+    """ChatGLM's `query_key_value` on a Llama: the error names the model's own layers, and nothing was read or loaded."""
+    config = write_config(tmp_path / "never read.jsonl", lora={"target_modules": ["query_key_value"]})
+    code, told = run_recipe("lora", config)
+    assert code == 1
+    assert told.error["where"] == "lora.target_modules"
+    assert "LlamaForCausalLM) has no module named query_key_value" in told.error["text"]
+    assert "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in told.error["text"]
+    assert "[all-linear]" in told.error["mend"]
+
+
+def test_layers_that_the_model_has_are_trained_and_the_others_are_named(tiny_model, capsys):
+    """A list for several families is honoured as far as it goes."""
+    lora = Lora(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=("query_key_value", "q_proj"), merge=False)
+    refuse_absent_modules(lora, str(tiny_model))
+    told = Told(capsys.readouterr().out.encode())
+    (warning,) = told.of("message")
+    assert warning["level"] == "warning"
+    assert "no module named query_key_value; it is left out" in warning["text"]
 
 
 @pytest.mark.parametrize("base", ["/no/such/folder", "./neither", "nobody-at-all/no-such-model-7f3a"])

@@ -47,6 +47,25 @@ def test_a_dataset_is_shown_as_it_was_given(client: httpx.Client) -> None:
     }
 
 
+def test_a_dataset_answers_to_its_name_as_to_its_id(client: httpx.Client) -> None:
+    """Wherever a path has its id; the answers carry the id. A name that is not there is told with the nearest."""
+    dataset = new_dataset(client, "orders of May 订单")
+    base = "/v1/datasets/orders%20of%20May%20%E8%AE%A2%E5%8D%95"
+    assert client.get(base).json() == client.get(f"/api/v1/datasets/{dataset}").json()
+    upload = client.put(f"{base}/files", files={"file": ("a.jsonl", ROW)}).json()
+    assert upload["dataset_id"] == dataset
+    assert client.get(f"{base}/files/{upload['upload_id']}/content").content == ROW
+    config = client.put(f"{base}/train-config", files={"file": ("c.yaml", b"job: {type: trains}\n")}).json()
+    assert config["dataset_id"] == dataset
+    assert client.get(f"{base}/train-config").json() == config
+    assert client.delete(f"{base}/train-config").json()["dataset_id"] == dataset
+    missing = client.get("/v1/datasets/orders of Mai 订单")
+    assert missing.status_code == 404
+    assert "did you mean orders of May 订单?" in missing.json()["mend"]
+    assert client.delete(base).json()["id"] == dataset
+    assert client.get(base).status_code == 404
+
+
 def test_totals_are_right_after_every_change(client: httpx.Client) -> None:
     """Files are counted from what is there; nobody can set the totals."""
     dataset = new_dataset(client, metadata={"total_files": 99, "total_bytes": "many", "has_train_config": True})

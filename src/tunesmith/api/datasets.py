@@ -142,17 +142,17 @@ def list_datasets(
 
 @get("/datasets/{dataset_id:str}", opt=NEEDS_READ, tags=["Datasets"], sync_to_thread=False)
 def show_dataset(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetView:
-    """One dataset."""
+    """One dataset, by its id or name."""
     house = rooms(request)
-    return _view(house, house.datasets.get(dataset_id))
+    return _view(house, house.datasets.find(dataset_id))
 
 
 @delete("/datasets/{dataset_id:str}", opt=NEEDS_WRITE, tags=["Datasets"], status_code=200)
 async def delete_dataset(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetView:
     """Delete it with its files; refused while an unfinished run uses it. Answers what it was."""
     house = rooms(request)
-    before = _view(house, house.datasets.get(dataset_id))
-    deleted = await house.datasets.delete(dataset_id)
+    before = _view(house, house.datasets.find(dataset_id))
+    deleted = await house.datasets.delete(before.id)
     await house.previews.forget_deleted()
     return msgspec.structs.replace(before, status="deleted", deleted_at=deleted.deleted_at)
 
@@ -167,7 +167,7 @@ async def delete_dataset(request: HttpRequest, dataset_id: FromPath[str]) -> Dat
 async def upload_file(request: HttpRequest, dataset_id: FromPath[str]) -> ReceivedFile:
     """Put one file into a dataset: multipart, in a part named `file`. It is on disk, whole, when this answers."""
     house = rooms(request)
-    house.datasets.get(dataset_id)
+    dataset_id = house.datasets.find(dataset_id).id
     file = await incoming_file(request, limit=house.settings.max_upload_bytes, setting="max_upload_bytes")
     upload = await house.datasets.receive(dataset_id, file.name, file.chunks())
     return ReceivedFile(
@@ -179,7 +179,7 @@ async def upload_file(request: HttpRequest, dataset_id: FromPath[str]) -> Receiv
 async def download_file(request: HttpRequest, dataset_id: FromPath[str], upload_id: FromPath[str]) -> Response[Any]:
     """The bytes as they were uploaded; `Range` gives a part of them, `ETag` is their SHA-256."""
     house = rooms(request)
-    house.datasets.get(dataset_id)
+    dataset_id = house.datasets.find(dataset_id).id
     upload = house.uploads.get_in(dataset_id, upload_id)
     return file_response(request, house.uploads.path(upload_id), upload.name, upload.sha256)
 
@@ -203,7 +203,7 @@ async def delete_upload(request: HttpRequest, upload_id: FromPath[str]) -> Abort
 async def put_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetConfig:
     """Give the dataset a train config, checked against the recipe that its `job` names; with every fault at once."""
     house = rooms(request)
-    house.datasets.get(dataset_id)
+    dataset_id = house.datasets.find(dataset_id).id
     name, content = await _config_in(request, house)
     config = await house.datasets.put_train_config(dataset_id, name, content)
     return DatasetConfig(dataset_id=dataset_id, train_config=_config_view(config))
@@ -213,7 +213,7 @@ async def put_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) ->
 def show_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetConfig:
     """The dataset's train config."""
     house = rooms(request)
-    house.datasets.get(dataset_id)
+    dataset_id = house.datasets.find(dataset_id).id
     return DatasetConfig(dataset_id=dataset_id, train_config=_config_view(house.train_configs.get(dataset_id)))
 
 
@@ -221,7 +221,7 @@ def show_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) -> Data
 async def delete_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) -> RemovedDatasetConfig:
     """Remove it. Runs keep the config they were created with."""
     house = rooms(request)
-    house.datasets.get(dataset_id)
+    dataset_id = house.datasets.find(dataset_id).id
     await house.train_configs.remove(dataset_id)
     return RemovedDatasetConfig(dataset_id=dataset_id)
 

@@ -112,6 +112,12 @@ def list_experiments(
     return ExperimentList(experiments=[_view(item) for item in page.experiments], cursor=page.cursor)
 
 
+@get("/v1/experiments/{experiment_id:str}", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
+def show_experiment(request: HttpRequest, experiment_id: FromPath[str]) -> ExperimentView:
+    """The record alone; `/detail` has its runs and its history as well."""
+    return _view(rooms(request).experiments.get(experiment_id))
+
+
 @get("/v1/experiments/{experiment_id:str}/detail", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
 def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> ExperimentDetail:
     """The record, its newest runs, and everything that happened, in order."""
@@ -230,6 +236,7 @@ def _view(experiment: Experiment) -> ExperimentView:
 HANDLERS = [
     create_experiment,
     list_experiments,
+    show_experiment,
     experiment_detail,
     create_run,
     list_experiment_runs,

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import anyio.to_thread
 import msgspec
@@ -46,13 +47,6 @@ class ProjectView(msgspec.Struct, frozen=True, kw_only=True):
     status: ProjectStatus
     runs_total: int
     created_at: datetime
-
-
-class ProjectList(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first; ask with ``cursor`` for the next page, until it is null."""
-
-    projects: list[ProjectView]
-    cursor: str | None
 
 
 class ProjectRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,11 +122,11 @@ def list_projects(
     project_state: ProjectState = None,
     tag: FromQuery[str | None] = None,
     owner: FromQuery[str | None] = None,
-) -> ProjectList:
-    """Projects by status, tag and owner."""
+) -> Response[list[ProjectView]]:
+    """Projects by status, tag and owner, newest first. The header `Link` has the address of the next page, if there is one."""
     house = rooms(request)
     page = house.projects.page(limit=limit, cursor=cursor, status=project_state, tag=tag, owner=owner)
-    return ProjectList(projects=[_view(house, one) for one in page.projects], cursor=page.cursor)
+    return Response([_view(house, one) for one in page.projects], headers=_next_page(request, page.cursor))
 
 
 @get("/{ref:str}", opt=NEEDS_READ, tags=["Projects"], sync_to_thread=False)
@@ -258,6 +252,14 @@ async def untag_project_artifact(
     """Take one tag away."""
     house = rooms(request)
     return await house.artifacts.untag(_run(house, ref, run_id).id, artifact_id, one_tag)
+
+
+def _next_page(request: HttpRequest, cursor: str | None) -> dict[str, str]:
+    """RFC 8288: the same query, further on."""
+    if cursor is None:
+        return {}
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    return {"Link": f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'}
 
 
 def _run(house: Rooms, ref: str, run_id: str) -> Run:

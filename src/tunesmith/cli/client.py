@@ -75,6 +75,17 @@ class Service:
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", path, params=given)
 
+    def listed(self, path: str, *, most: int, page: int, **params: Any) -> list[Any]:
+        """The first ``most`` items of a plain array, ``page`` at a time: the header ``Link`` says where it goes on."""
+        query = {"limit": min(page, most), **{name: value for name, value in params.items() if value is not None}}
+        found: list[Any] = []
+        address = f"{path}?{httpx.QueryParams(query)}"
+        while address and len(found) < most:
+            response = self._response("GET", address)
+            found += self._content(response)
+            address = response.links.get("next", {}).get("url", "")
+        return found[:most]
+
     def post(self, path: str, content: Any = None, *, patience_seconds: float | None = None) -> Any:
         """``patience_seconds`` is for what the service answers only when it is done, such as a cancel."""
         timeout = _TIMEOUT if patience_seconds is None else httpx.Timeout(patience_seconds, connect=5.0)
@@ -131,10 +142,16 @@ class Service:
         )
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
+        return self._content(self._response(method, path, **options))
+
+    def _response(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self._explained():
             response = self._client.request(method, path, **options)
         if not response.is_success:
             raise self._refusal(response)
+        return response
+
+    def _content(self, response: httpx.Response) -> Any:
         try:
             return msgspec.json.decode(response.content)
         except msgspec.DecodeError:

@@ -31,15 +31,9 @@ def list_projects(
     *, service: Service, status: str | None, tag: str | None, owner: str | None, limit: int, as_json: bool
 ) -> None:
     """List projects, newest first."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while len(found) < limit:
-        query = {"status": status, "tag": tag, "owner": owner, "cursor": cursor}
-        page = service.get("/api/projects", limit=min(_PAGE, limit - len(found)), **query)
-        found += page["projects"]
-        cursor = page["cursor"]
-        if cursor is None:
-            break
+    found: list[dict[str, Any]] = service.listed(
+        "/api/projects", most=limit, page=_PAGE, status=status, tag=tag, owner=owner
+    )
     if as_json:
         print_json(found)
     elif not found:

@@ -15,11 +15,14 @@ from tunesmith.datasets.uploads import UploadService
 from tunesmith.errors import Conflict, InvalidInput, NotFound, TunesmithError
 from tunesmith.journal import Entry, Journal
 from tunesmith.recipes.notes import check_notes
+from tunesmith.recipes.suggest import nearest, shortened
 from tunesmith.records import Clock, Dataset, Run, TrainConfigFile, Upload, new_id
 
 _log = structlog.get_logger()
 _MOST_FILES = 1000
 _MOST_FILES_ON_A_PAGE = 2000
+_MOST_COMPARED = 500
+"""Comparing names takes time: a wrong one is compared with the latest."""
 _READ_AS_PATHS = ("/", "./", "../", "~")
 
 Name = Annotated[str, msgspec.Meta(max_length=500)]
@@ -116,6 +119,21 @@ class DatasetService:
         if dataset is None:
             raise NotFound(f"there is no dataset {dataset_id!r}", mend="GET /api/v1/datasets lists them")
         return dataset
+
+    def find(self, reference: str) -> Dataset:
+        """The dataset with this id or name; ids win, and no two datasets that are there have one name.
+
+        Raises:
+            NotFound: there is none, or it was deleted.
+        """
+        found = self.id_of(reference)
+        if found is None:
+            close = nearest(reference, list(self._by_name)[-_MOST_COMPARED:])
+            raise NotFound(
+                f"there is no dataset {shortened(reference)!r}",
+                mend=(f"did you mean {close}? " if close else "") + "GET /api/v1/datasets lists them",
+            )
+        return self.get(found)
 
     def id_of(self, reference: str) -> str | None:
         """The dataset that goes by this id or name, if there is one. Also to be asked from threads."""

@@ -1,7 +1,7 @@
 """What a project's runs start from: its dataset file and its train config, found by name, all that is missing at once.
 
-Names stand for files below ``datasets/`` and ``configs/`` of the training folder, which nothing may lead out of, and for
-uploads. The folder is the operator's, and any client may upload under any name, so a file goes before an upload: a
+Names stand for files of the training folder, which nothing may lead out of, and for uploads: ``orders.jsonl`` is looked
+for below its ``datasets/`` (configs below ``configs/``), and ``datasets/orders.jsonl`` in the folder itself. The folder is the operator's, and any client may upload under any name, so a file goes before an upload: a
 project never changes its data because somebody else has uploaded something. Opens train configs only.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from tunesmith.errors import Fault, InvalidInput, MissingReference
-from tunesmith.recipes import RecipeBook, read_train_config, recipe_name_from
+from tunesmith.recipes import RecipeBook, read_train_config, recipe_name_from, value_named
 from tunesmith.recipes.suggest import nearest, shortened
 from tunesmith.records import Project
 
@@ -83,15 +83,24 @@ class ProjectResources:
             if not missing:
                 raise
             content = {}  # what is missing comes first
-        model = model or _base_model(content)
+        model = model or self._base_model(content)
         if model:
             _note(missing, "model", lambda: self._references.model(model))
         if missing or dataset is None or path is None:
             raise MissingReference("the run was not started: what it needs is not all there", faults=tuple(missing))
         return StartingPoint(dataset, path, self._recipe(content, project.training_yaml_name), model)
 
+    def _base_model(self, content: dict[str, Any]) -> str:
+        """What the train config names as its model, under whichever name; empty where that cannot be told."""
+        try:
+            named = value_named(self._recipes.get(recipe_name_from(content) or ""), content, "model.base")
+        except InvalidInput:  # said when the recipe is looked for
+            section = content.get("model")
+            named = section.get("base") if isinstance(section, dict) else None
+        return named if isinstance(named, str) else ""
+
     def _dataset(self, name: str, missing: list[Fault]) -> str | None:
-        file = self._below("datasets", name, "dataset_name")
+        file = self._file("datasets", name, "dataset_name")
         if isinstance(file, Path):
             return str(file)
         uploaded = self._uploads.data(name)
@@ -105,7 +114,7 @@ class ProjectResources:
         own = self._uploads.config(name, dataset) if dataset is not None else None
         if own is not None:
             return own
-        file = self._below("configs", name, "training_yaml_name")
+        file = self._file("configs", name, "training_yaml_name")
         if isinstance(file, Path):
             return file
         uploaded = self._uploads.config(name, None)
@@ -113,10 +122,21 @@ class ProjectResources:
             missing.append(file)
         return uploaded
 
-    def _below(self, kind: str, name: str, where: str) -> Path | Fault:
-        """The regular file of that name below a folder of the training folder, or why there is none."""
-        folder = self._training_dir / kind
-        return name_fault(where, name) or _file_fault(where, folder, name) or (folder / name).resolve()
+    def _file(self, kind: str, name: str, where: str) -> Path | Fault:
+        """The regular file of that name below a folder of the training folder or below itself, or why there is none."""
+        wrong = name_fault(where, name)
+        if wrong is not None:
+            return wrong
+        nearer, farther = self._training_dir / kind, self._training_dir
+        places = {nearer: name, farther: name}
+        first, *rest = PurePosixPath(name).parts
+        if first == kind and rest:
+            # The operator may keep datasets/ elsewhere, behind a link: that leads there, and not out.
+            places = {nearer: str(PurePosixPath(*rest)), farther: name}
+        for folder, below in places.items():
+            if os.path.lexists(folder / below):
+                return _file_fault(where, folder, below) or (folder / below).resolve()
+        return _not_there(where, name, places)
 
     def _read(self, path: Path, name: str, missing: list[Fault]) -> dict[str, Any]:
         try:
@@ -163,7 +183,7 @@ def _file_fault(where: str, folder: Path, name: str) -> Fault | None:
         inside = path.is_relative_to(folder.resolve())
         mode = path.stat().st_mode if inside else 0
     except (OSError, RuntimeError, ValueError):  # also: a loop of links
-        return _not_there(where, folder, name)
+        return _not_there(where, name, {folder: name})
     if not inside:
         return Fault(
             message=f"{shortened(name)!r} is a link that leads out of {folder}", where=where, mend="copy the file there"
@@ -173,11 +193,14 @@ def _file_fault(where: str, folder: Path, name: str) -> Fault | None:
     return None
 
 
-def _not_there(where: str, folder: Path, name: str) -> Fault:
-    close = nearest(name, _siblings(folder, name))
-    mend = f"did you mean {close}?" if close else f"upload it, or put it into {folder}"
+def _not_there(where: str, name: str, places: Mapping[Path, str]) -> Fault:
+    """``places`` are folders, with the name that was looked for below each."""
+    close = next(filter(None, (nearest(below, _siblings(folder, below)) for folder, below in places.items())), None)
+    folder = next(iter(places))
     return Fault(
-        message=f"there is no upload {shortened(name)!r}, and no such file in {folder}", where=where, mend=mend
+        message=f"there is no upload {shortened(name)!r}, and no such file in {folder}",
+        where=where,
+        mend=f"did you mean {close}?" if close else f"upload it, or put it into {folder}",
     )
 
 
@@ -190,12 +213,6 @@ def _siblings(folder: Path, name: str) -> list[str]:
     except (OSError, ValueError):
         return []
     return [str(beside / one) for one in names if one.encode(errors="replace").decode() == one]
-
-
-def _base_model(content: dict[str, Any]) -> str:
-    section = content.get("model")
-    base = section.get("base") if isinstance(section, dict) else None
-    return base if isinstance(base, str) else ""
 
 
 def _note(missing: list[Fault], where: str, look: Callable[[], object]) -> None:

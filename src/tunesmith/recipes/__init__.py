@@ -4,7 +4,7 @@ Starting anything is the runner's work; no HTTP in here.
 """
 
 from tunesmith.recipes.book import RecipeBook
-from tunesmith.recipes.config import ResolvedConfig, recipe_name_from, resolve
+from tunesmith.recipes.config import ResolvedConfig, recipe_name_from, resolve, value_named
 from tunesmith.recipes.folder import read_recipe
 from tunesmith.recipes.knobs import Knob
 from tunesmith.recipes.recipe import BrokenRecipe, Recipe, RecipeResources, start_command
@@ -25,4 +25,5 @@ __all__ = [
     "resolve",
     "start_command",
     "to_yaml",
+    "value_named",
 ]

@@ -1,7 +1,8 @@
 """Defaults <- train config <- request <- what the server fills in: one resolved config, or every fault at once.
 
-A train config is nested by sections. A request may also write ``training.learning_rate``, a bare ``learning_rate``
-where that is the only knob of the name, or an alias of the recipe. Nothing is read from disk here.
+A train config is nested by sections, and may use the recipe's aliases. A request may also write
+``training.learning_rate``, or a bare ``learning_rate`` where that is the only knob of the name. Nothing is read from disk
+here.
 """
 
 from __future__ import annotations
@@ -61,6 +62,13 @@ def resolve(
     return _nested(recipe, values)
 
 
+def value_named(recipe: Recipe, train_config: Mapping[str, Any], path: str) -> Any:
+    """What a train config gives for a knob, under whichever name; None where it gives nothing that could be used."""
+    layer = _Layer(recipe, _Names(recipe), "train_config", short_names=False)
+    layer.read(train_config)
+    return layer.values.get(path)
+
+
 def recipe_name_from(train_config: Mapping[str, Any] | None) -> str | None:
     """The recipe that a train config names by ``job.type`` (for ``rl``: by ``job.method``), or None.
 
@@ -107,7 +115,19 @@ class _Names:
 
     def meant_by(self, name: str) -> list[str]:
         """The paths that a short name stands for."""
-        return [self.aliases[name]] if name in self.aliases else self.by_leaf.get(name, [])
+        if name in self.aliases:
+            return [self.aliases[name]]
+        group, _, alias = name.rpartition(".")
+        target = self.alias_in(group, alias)
+        return [target] if target else self.by_leaf.get(name, [])
+
+    def alias_in(self, group: str, alias: str) -> str | None:
+        """The path that an alias stands for inside a group: ``alpha`` below ``lora`` is ``lora.lora_alpha``.
+
+        Only where the path lies in that group: ``batch_size`` below ``evaluation`` must not change the training's.
+        """
+        target = self.aliases.get(alias)
+        return target if target is not None and target.startswith(f"{group}.") else None
 
     def near(self, name: str, group: str) -> str | None:
         """The path of the most similar name, in ``group`` first."""
@@ -151,7 +171,7 @@ class _Layer:
             where = f"{self._place}.{shortened(name)}"
             if name in self._names.groups and not self._is_leaf_instead(name, value):
                 self._read_group(name, value, where)
-            elif self._short_names:
+            elif self._short_names or name in self._names.aliases:
                 self._read_short(name, value, where)
             else:
                 self._unknown(name, "", where)
@@ -169,6 +189,8 @@ class _Layer:
             return
         for key, value in content.items():
             path, place = f"{group}.{key}", f"{where}.{shortened(str(key))}"
+            if path not in self._recipe.schema and path not in self._names.groups:
+                path = self._names.alias_in(group, str(key)) or path
             if path in self._recipe.schema:
                 self._take(path, value, place)
             elif path in self._names.groups:
