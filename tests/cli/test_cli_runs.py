@@ -78,12 +78,13 @@ def test_a_run_is_cancelled(ask: Cli, server: ServerProcess) -> None:
 
 
 def test_a_log_is_printed_in_words_raw_or_as_json(ask: Cli, ended: tuple[str, str]) -> None:
-    """Metrics are readable, markup and odd line ends are left as they are, and --raw changes nothing."""
+    """Metrics are readable, markup is left as it is, odd line ends become visible, and --raw changes nothing."""
     words = ask("logs", ended[0]).stdout.split("\n")
-    assert words[0] == "hello [bold]not markup[/bold] \u2028 still the same line"
+    assert words[0] == r"hello [bold]not markup[/bold] \u2028 still the same line"
     assert words[1:3] == ["step 1/3  loss 0.1", "line 1"]
     assert words[-2] == "checkpoint at step 3: /somewhere/checkpoint-3"
     raw = ask("logs", ended[0], "--raw").stdout
+    assert raw.startswith("hello [bold]not markup[/bold] \u2028 still the same line\n")
     assert '{"tunesmith":"metrics","step":1,"total_steps":3,"loss":0.1,"at":1001}\n' in raw
     lines = [json.loads(line) for line in ask("logs", ended[0], "--json").stdout.split("\n")[:-1]]
     assert [line["number"] for line in lines] == list(range(1, len(lines) + 1))

@@ -104,11 +104,12 @@ def list_experiments(
     request: HttpRequest,
     limit: Limit = 50,
     cursor: Cursor = None,
+    name: FromQuery[str | None] = None,
     tag: FromQuery[str | None] = None,
     owner: FromQuery[str | None] = None,
 ) -> ExperimentList:
-    """Experiments by tag and owner."""
-    page = rooms(request).experiments.page(limit=limit, cursor=cursor, tag=tag, owner=owner)
+    """Experiments by name, tag and owner."""
+    page = rooms(request).experiments.page(limit=limit, cursor=cursor, name=name, tag=tag, owner=owner)
     return ExperimentList(experiments=[_view(item) for item in page.experiments], cursor=page.cursor)
 
 

@@ -29,6 +29,7 @@ Contains = Annotated[
     str | None, QueryParameter(name="q", max_length=500, description="Only lines with this text, in capitals or not.")
 ]
 State = Annotated[RunState | None, QueryParameter(name="state", description="Only runs in this state.")]
+IdPrefix = Annotated[str, QueryParameter(max_length=100, description="Only runs whose id begins with this.")]
 LastEventId = Annotated[
     str | None, HeaderParameter(name="Last-Event-ID", max_length=60, description="Go on after this event.")
 ]
@@ -53,10 +54,13 @@ def list_runs(
     run_state: State = None,
     recipe: FromQuery[str | None] = None,
     experiment_id: FromQuery[str | None] = None,
+    id_prefix: IdPrefix = "",
 ) -> RunList:
     """Runs of every door."""
     house = rooms(request)
-    page = house.runs.book.page(limit=limit, cursor=cursor, state=run_state, recipe=recipe, experiment_id=experiment_id)
+    page = house.runs.book.page(
+        limit=limit, cursor=cursor, state=run_state, recipe=recipe, experiment_id=experiment_id, id_prefix=id_prefix
+    )
     return RunList(runs=[shown(house, run) for run in page.runs], cursor=page.cursor)
 
 

@@ -12,13 +12,15 @@ import click
 
 from tunesmith import __version__
 from tunesmith.errors import TunesmithError
+from tunesmith.terminal import printable
 
 # name -> (module, attribute, one line of help); the help is here so that listing it imports nothing.
 _COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "serve": ("tunesmith.cli.serve", "serve", "Start the service."),
         "demo": ("tunesmith.cli.demo", "demo", "Fine-tune a real model on this machine, over HTTP, from one command."),
-        "runs": ("tunesmith.cli.runs", "runs", "List, show, cancel, pause and resume runs."),
+        "runs": ("tunesmith.cli.runs", "runs", "Start, list, show, cancel, pause and resume runs."),
+        "experiments": ("tunesmith.cli.experiments", "experiments", "List, show and create experiments."),
         "projects": ("tunesmith.cli.projects", "projects", "List, show and create projects, and start runs of them."),
         "logs": ("tunesmith.cli.logs", "logs", "Print a run's log; -f follows it."),
         "watch": ("tunesmith.cli.watch", "watch", "Follow a run with a live progress bar."),
@@ -56,7 +58,7 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except TunesmithError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(printable(f"error: {error}", lines=True), err=True)
             sys.exit(1)
 
 

@@ -25,7 +25,7 @@ _PAGE = 1000
 @json_option
 @asks_service
 def artifacts(*, service: Service, run: str, kind: str | None, download: Path | None, as_json: bool) -> None:
-    """List the files that a run wrote (`last` is the newest run), or fetch them."""
+    """List the files that a run wrote (`@latest` is the newest run), or fetch them."""
     run_id = find_run(service, run)["run_id"]
     found = [one for one in _all(service, run_id) if kind in (None, one["kind"])]
     if download is not None:
@@ -35,7 +35,7 @@ def artifacts(*, service: Service, run: str, kind: str | None, download: Path | 
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no artifacts", err=True)
+        click.echo(f"no artifacts of kind {kind}" if kind else "no artifacts yet", err=True)
     elif download is None:
         print_table(("path", "kind", "size", "tags", "id"), map(_row, found))
 

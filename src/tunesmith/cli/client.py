@@ -37,6 +37,7 @@ _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 # An idle event stream says something every 15 s; one that is silent for much longer is dead.
 _STREAM_TIMEOUT = httpx.Timeout(45.0, connect=5.0)
+_PAGE = 500
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ERRORS: Mapping[int, type[TunesmithError]] = MappingProxyType(
     {
@@ -68,6 +69,11 @@ class Service:
         return cls(locate, os.environ.get(KEY_VARIABLE) or None)
 
     @property
+    def is_local(self) -> bool:
+        """Whether it runs on this machine, so that it sees the same files."""
+        return self._client.base_url.host in _LOOPBACK
+
+    @property
     def url(self) -> str:
         return str(self._client.base_url).rstrip("/")
 
@@ -75,21 +81,41 @@ class Service:
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", path, params=given)
 
-    def listed(self, path: str, *, most: int, page: int, **params: Any) -> list[Any]:
-        """The first ``most`` items of a plain array, ``page`` at a time: the header ``Link`` says where it goes on."""
-        query = {"limit": min(page, most), **{name: value for name, value in params.items() if value is not None}}
+    def listed(self, path: str, *, limit: int, **params: Any) -> list[Any]:
+        """Up to ``limit`` items of a list that answers plain arrays: the header ``Link`` names the next page."""
+        query = {"limit": min(_PAGE, limit), **{name: value for name, value in params.items() if value is not None}}
         found: list[Any] = []
         address = f"{path}?{httpx.QueryParams(query)}"
-        while address and len(found) < most:
+        while address and len(found) < limit:
             response = self._response("GET", address)
             found += self._content(response)
             address = response.links.get("next", {}).get("url", "")
-        return found[:most]
+        return found[:limit]
 
-    def post(self, path: str, content: Any = None, *, patience_seconds: float | None = None) -> Any:
+    def pages(self, path: str, items: str, *, limit: int, **params: Any) -> list[Any]:
+        """Up to ``limit`` of what a list has under the name ``items``, page by page."""
+        found: list[Any] = []
+        cursor = None
+        while len(found) < limit:
+            page = self.get(path, limit=min(_PAGE, limit - len(found)), cursor=cursor, **params)
+            found += page[items]
+            cursor = page["cursor"]
+            if cursor is None:
+                break
+        return found
+
+    def post(
+        self,
+        path: str,
+        content: Any = None,
+        *,
+        patience_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
         """``patience_seconds`` is for what the service answers only when it is done, such as a cancel."""
         timeout = _TIMEOUT if patience_seconds is None else httpx.Timeout(patience_seconds, connect=5.0)
-        return self._ask("POST", path, json=content, timeout=timeout)
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        return self._ask("POST", path, json=content, timeout=timeout, headers=headers)
 
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)

@@ -13,14 +13,13 @@ import click
 from tunesmith.cli.finding import find_dataset
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.preview import preview
-from tunesmith.cli.render import bytes_text, print_facts, print_json, print_table
+from tunesmith.cli.render import age_text, bytes_text, print_facts, print_json, print_table
 from tunesmith.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from tunesmith.cli.client import Service
 
 _PATH = "/api/v1/datasets"
-_PAGE = 200
 
 
 @click.group()
@@ -37,17 +36,13 @@ def datasets() -> None:
 @asks_service
 def list_datasets(*, service: Service, limit: int, as_json: bool) -> None:
     """List datasets, newest first."""
-    found = []
-    for dataset in _all(service):
-        found.append(dataset)
-        if len(found) == limit:
-            break
+    found = service.pages(_PATH, "datasets", limit=limit)
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no datasets", err=True)
+        click.echo("no datasets yet", err=True)
     else:
-        print_table(("id", "name", "status", "files", "size", "train config", "created"), map(_row, found))
+        print_table(("id", "name", "state", "files", "size", "config", "age"), map(_row, found))
 
 
 @datasets.command()
@@ -169,16 +164,6 @@ class _Bar:
         self._bar.__exit__(kind, error, traceback)
 
 
-def _all(service: Service) -> Any:
-    cursor: str | None = None
-    while True:
-        page = service.get(_PATH, limit=_PAGE, cursor=cursor)
-        yield from page["datasets"]
-        cursor = page["cursor"]
-        if cursor is None:
-            return
-
-
 def _row(dataset: dict[str, Any]) -> tuple[str, ...]:
     totals, config = dataset["metadata"], dataset["train_config"]
     return (
@@ -188,5 +173,5 @@ def _row(dataset: dict[str, Any]) -> tuple[str, ...]:
         str(totals["total_files"]),
         bytes_text(totals["total_bytes"]),
         config["recipe"] if config else "",
-        dataset["created_at"][:19].replace("T", " "),
+        age_text(dataset["created_at"]),
     )

@@ -32,7 +32,7 @@ _PAGE = 1000
 def logs(
     *, service: Service, run: str, follow: bool, level: str | None, grep: str | None, raw: bool, as_json: bool
 ) -> None:
-    """Print a run's log (`last` is the newest run); -f follows it.
+    """Print a run's log (`@latest` is the newest run); -f follows it.
 
     With --json, one object per line: log lines with their numbers and byte offsets, or the events when following.
     """

@@ -12,8 +12,6 @@ from tunesmith.cli.render import number_text, print_facts, print_json, print_tab
 if TYPE_CHECKING:
     from tunesmith.cli.client import Service
 
-_PAGE = 500
-
 
 @click.group()
 def projects() -> None:
@@ -31,13 +29,11 @@ def list_projects(
     *, service: Service, status: str | None, tag: str | None, owner: str | None, limit: int, as_json: bool
 ) -> None:
     """List projects, newest first."""
-    found: list[dict[str, Any]] = service.listed(
-        "/api/projects", most=limit, page=_PAGE, status=status, tag=tag, owner=owner
-    )
+    found: list[dict[str, Any]] = service.listed("/api/projects", limit=limit, status=status, tag=tag, owner=owner)
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no projects", err=True)
+        click.echo("no projects match" if status or tag or owner else "no projects yet", err=True)
     else:
         print_table(("id", "name", "state", "dataset", "config", "runs"), map(_row, found))
 

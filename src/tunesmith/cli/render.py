@@ -1,6 +1,6 @@
 """How the command line looks: tables and facts on a terminal, plain text when piped, JSON when asked; events in words.
 
-Text from outside is never read as markup. Moving displays are in ``display``.
+Text from outside is never read as markup, nor obeyed by a terminal. Moving displays are in ``display``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from tunesmith.errors import Fault
+from tunesmith.terminal import printable
 
 _STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -33,6 +34,7 @@ _STYLES: Mapping[str, str] = MappingProxyType(
 )
 # In this order first; other metrics follow as they come.
 _FIRST_METRICS = ("loss", "eval_loss", "exact_match")
+_NEVER_FOLDED = ("run", "id", "state", "done", "age", "took", "files", "size")
 _NOT_SHOWN = frozenset({"at", "step", "total_steps", "epoch", "phase", "eta_seconds"})
 
 
@@ -53,15 +55,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _print_rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    # Without a frame: an id, a state and six more facts of a run fit into 80 columns.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         # An id that is cut off is of no use to the next command.
-        table.add_column(column, no_wrap=column in ("run", "id", "state"), overflow="fold")
+        table.add_column(column, no_wrap=column in _NEVER_FOLDED, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console().print(table)
@@ -86,27 +88,27 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> str:
     """One event of the line format, or one log line, in words."""
     match kind:
         case "log":
-            return str(fields["line"]).rstrip("\r").rpartition("\r")[2]
+            return printable(click.unstyle(str(fields["line"]).rstrip("\r").rpartition("\r")[2]))
         case "metrics" | "progress":
             said = (phase_text(fields.get("phase")), step_text(fields), metrics_text(fields))
             return "  ".join(part for part in said if part)
         case "checkpoint":
-            return f"checkpoint at step {fields.get('step', '?')}: {fields.get('path')}"
+            return printable(f"checkpoint at step {fields.get('step', '?')}: {fields.get('path')}")
         case "artifact":
-            return f"{fields.get('kind', 'artifact')}: {fields.get('path')}"
+            return printable(f"{fields.get('kind', 'artifact')}: {fields.get('path')}")
         case "result":
             numbers = fields.get("metrics")
             parts = ["result", metrics_text(numbers if isinstance(numbers, dict) else {})]
             parts += [f"model {fields['model']}"] if fields.get("model") else []
-            return "  ".join(part for part in parts if part)
+            return printable("  ".join(part for part in parts if part))
         case _:
             fault = Fault(message=str(fields.get("text", "")), where=_text(fields, "where"), mend=_text(fields, "mend"))
-            return f"{fields.get('level', 'info')}: {fault}"
+            return printable(f"{fields.get('level', 'info')}: {fault}", lines=True)
 
 
 def phase_text(phase: object) -> str:
     """``loading_model`` as people write it."""
-    return phase.replace("_", " ") if isinstance(phase, str) else ""
+    return printable(phase.replace("_", " ")) if isinstance(phase, str) else ""
 
 
 def step_text(fields: Mapping[str, Any]) -> str:
@@ -122,7 +124,9 @@ def metrics_text(fields: Mapping[str, Any]) -> str:
     names = [name for name in _FIRST_METRICS if name in fields]
     names += [name for name in fields if name not in _FIRST_METRICS and name not in _NOT_SHOWN]
     return "  ".join(
-        f"{name} {number_text(fields[name])}" for name in names if isinstance(fields[name], int | float | None)
+        f"{printable(name)} {number_text(fields[name])}"
+        for name in names
+        if isinstance(fields[name], int | float | None)
     )
 
 
@@ -140,6 +144,16 @@ def duration_text(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def age_text(iso: str) -> str:
+    """How long ago that was, in its largest unit: ``45s``, ``12m``, ``3h``, ``20d``."""
+    then = datetime.fromisoformat(iso)
+    seconds = max(0, round((datetime.now(then.tzinfo) - then).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def took_text(run: Mapping[str, Any]) -> str:
@@ -168,8 +182,8 @@ def _shown(value: object) -> str:
     if value is None or value in ("", [], {}, ()):
         return ""
     if isinstance(value, list | tuple):
-        return "\n".join(map(str, value))
-    return value if isinstance(value, str) else str(value)
+        return "\n".join(printable(str(item)) for item in value)
+    return printable(str(value), lines=True)
 
 
 def _one_line(cell: object) -> str:

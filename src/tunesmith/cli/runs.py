@@ -1,4 +1,4 @@
-"""``tunesmith runs``: list, show and cancel runs. Their files are in ``artifacts``."""
+"""``tunesmith runs``: list, show, cancel, pause and resume. Starting is in ``start``, files are in ``artifacts``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunesmith.cli.artifacts import artifacts
-from tunesmith.cli.finding import find_run
+from tunesmith.cli.finding import find_experiment, find_run
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.render import (
+    age_text,
     fault_text,
     metrics_text,
     number_text,
@@ -18,28 +19,32 @@ from tunesmith.cli.render import (
     print_table,
     took_text,
 )
+from tunesmith.cli.start import start
 from tunesmith.records import RunState
 
 if TYPE_CHECKING:
     from tunesmith.cli.client import Service
 
-_PAGE = 500
 # The service answers a cancel when the run has ended, which may take as long as the grace period.
 _CANCEL_PATIENCE_SECONDS = 600.0
 
 
 @click.group()
 def runs() -> None:
-    """List, show and cancel runs."""
+    """Start, list, show, cancel, pause and resume runs.
+
+    A RUN is named by its id, by the beginning of one, or `@latest` for the newest.
+    """
 
 
 runs.add_command(artifacts)
+runs.add_command(start)
 
 
 @runs.command("list")
 @click.option("--state", type=click.Choice([str(state) for state in RunState]), help="Only runs in this state.")
 @click.option("--recipe", help="Only runs of this recipe.")
-@click.option("--experiment", help="Only runs of this experiment.")
+@click.option("--experiment", help="Only runs of this experiment, by id or name.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most this many.")
 @json_option
 @asks_service
@@ -47,13 +52,14 @@ def list_runs(
     *, service: Service, state: str | None, recipe: str | None, experiment: str | None, limit: int, as_json: bool
 ) -> None:
     """List runs, newest first."""
-    found = _newest(service, limit, state=state, recipe=recipe, experiment_id=experiment)
+    experiment_id = find_experiment(service, experiment)["id"] if experiment else None
+    found = service.pages("/v1/runs", "runs", limit=limit, state=state, recipe=recipe, experiment_id=experiment_id)
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no runs", err=True)
+        click.echo("no runs match" if state or recipe or experiment else "no runs yet", err=True)
     else:
-        print_table(("run", "state", "recipe", "progress", "loss", "created", "took"), map(_row, found))
+        print_table(("run", "state", "recipe", "done", "loss", "age", "took"), map(_row, found))
 
 
 @runs.command()
@@ -61,7 +67,7 @@ def list_runs(
 @json_option
 @asks_service
 def show(*, service: Service, run: str, as_json: bool) -> None:
-    """Show one run; `last` is the newest."""
+    """Show one run."""
     found = find_run(service, run)
     if as_json:
         print_json(found)
@@ -83,7 +89,7 @@ def cancel(*, service: Service, run: str, as_json: bool) -> None:
 @json_option
 @asks_service
 def pause(*, service: Service, run: str, as_json: bool) -> None:
-    """Stop a run with a checkpoint and free its slot, to go on with it later."""
+    """Stop a run with a checkpoint and free its slot; it can be resumed later."""
     _ask_for(service, run, "pause", as_json=as_json)
 
 
@@ -92,7 +98,7 @@ def pause(*, service: Service, run: str, as_json: bool) -> None:
 @json_option
 @asks_service
 def resume(*, service: Service, run: str, as_json: bool) -> None:
-    """Go on with a paused run, from its newest checkpoint."""
+    """Resume a paused run from its newest checkpoint."""
     _ask_for(service, run, "resume", as_json=as_json)
 
 
@@ -133,18 +139,6 @@ def print_run(run: dict[str, Any]) -> None:
     )
 
 
-def _newest(service: Service, limit: int, **filters: str | None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while len(found) < limit:
-        page = service.get("/v1/runs", limit=min(_PAGE, limit - len(found)), cursor=cursor, **filters)
-        found += page["runs"]
-        cursor = page["cursor"]
-        if cursor is None:
-            break
-    return found
-
-
 def _row(run: dict[str, Any]) -> tuple[str, ...]:
     loss = run["metrics"].get("loss")
     return (
@@ -153,7 +147,7 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
         run["recipe"],
         _progress(run),
         "" if loss is None else number_text(loss),
-        _time(run["created_at"]),
+        age_text(run["created_at"]),
         took_text(run),
     )
 

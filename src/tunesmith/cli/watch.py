@@ -23,25 +23,29 @@ _INTERRUPTED = 130
 @json_option
 @asks_service
 def watch(*, service: Service, run: str, lines: int, as_json: bool) -> None:
-    """Follow a run with a live progress bar (`last` is the newest run); exit with 1 unless it succeeds.
+    """Follow a run with a live progress bar (`@latest` is the newest run); exit with 1 unless it succeeds.
 
     With --json, the events as they come, one per line, and then the run.
     """
+    run_id = find_run(service, run)["run_id"]
+    sys.exit(watch_run(service, run_id, lines=lines, as_json=as_json))
+
+
+def watch_run(service: Service, run_id: str, *, lines: int = 0, as_json: bool = False) -> int:
+    """Follow a run to its end and print it; answers the exit code."""
+    from tunesmith.cli.display import display
     from tunesmith.cli.runs import print_run
 
-    run_id = find_run(service, run)["run_id"]
     try:
         if as_json:
             ended = _print_events(service, run_id)
         else:
-            from tunesmith.cli.display import display
-
             with display(log_lines=lines) as shown:
                 ended = follow_run(service, run_id, shown)
             print_run(ended)
     except KeyboardInterrupt:
-        sys.exit(left(run_id))
-    sys.exit(exit_code(ended["status"]))
+        return left(run_id)
+    return exit_code(ended["status"])
 
 
 def follow_run(service: Service, run_id: str, shown: Display) -> dict[str, Any]:

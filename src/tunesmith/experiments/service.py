@@ -163,13 +163,21 @@ class ExperimentService:
         return self._journal.history(experiment_id)
 
     def page(
-        self, *, limit: int, cursor: str | None = None, tag: str | None = None, owner: str | None = None
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        name: str | None = None,
+        tag: str | None = None,
+        owner: str | None = None,
     ) -> ExperimentPage:
         """Up to ``limit`` experiments, newest first. A cursor stays valid for ever: experiments are never removed."""
         before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
         found: list[str] = []
         for position in range(min(before, len(self._order)) - 1, -1, -1):
             summary = self._journal.summaries[self._order[position]]
+            if name not in (None, summary.name):
+                continue
             if (tag is None or tag in summary.tags) and (owner is None or owner == summary.owner):
                 if len(found) == limit:
                     return ExperimentPage([self.get(item) for item in found], str(position + 1))

@@ -106,12 +106,15 @@ class RunBook:
         state: RunState | None = None,
         recipe: str | None = None,
         experiment_id: str | None = None,
+        id_prefix: str = "",
     ) -> RunPage:
         """Up to ``limit`` runs, newest first. A cursor stays valid for ever: runs are never removed."""
         found: list[str] = []
         for position in self._positions(cursor, experiment_id):
             run_id = self._order[position]
             summary = self._journal.summaries[run_id]
+            if not run_id.startswith(id_prefix):
+                continue
             if (state is None or summary.state == state) and (recipe is None or summary.recipe == recipe):
                 if len(found) == limit:
                     return RunPage([self.get(run_id) for run_id in found], str(position + 1))
