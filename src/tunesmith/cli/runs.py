@@ -67,7 +67,7 @@ def list_runs(
 @json_option
 @asks_service
 def show(*, service: Service, run: str, as_json: bool) -> None:
-    """Show one run."""
+    """Show one run: how far it is, what went wrong, where its files are."""
     found = find_run(service, run)
     if as_json:
         print_json(found)
