@@ -196,6 +196,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The model folder that a ``result`` line named."""
     error: Fault | None = None
     """The last message at level error."""
+    warnings: tuple[str, ...] = ()
+    """What its lines held that could not be used."""
     log_offset: int = 0
     """Everything in run.log before this byte is folded in."""
 

@@ -217,8 +217,8 @@ async def test_a_new_server_goes_on_where_the_old_one_was(house, executor, notes
 async def test_a_metric_too_long_to_page_is_not_in_the_history(house, executor):
     """A line near the limit grows when it is written down: it stays in the log, and the history can be read."""
     async with house() as open_house:
-        start = b'{"tunesmith":"metrics","step":2,"note":"'
-        long = start + b"x" * (LONGEST_LINE - len(start) - 2) + b'"}\n'
+        start = b'{"tunesmith":"metrics","step":2,"notes":[1'
+        long = start + b",1" * ((LONGEST_LINE - len(start) - 2) // 2) + b"]}\n"
         await finished(open_house, executor, metric(1) + long + metric(3))
         run_id = executor.order[0]
         page = read_metrics(open_house.rooms.runs.folder(run_id) / "metrics.jsonl", cursor=None, limit=10)

@@ -7,7 +7,7 @@ from tunesmith.runner.calls import WorkerCalls
 from tunesmith.runner.executor import Executor, Launch, Started
 from tunesmith.runner.local import LocalExecutor
 from tunesmith.runner.slots import Demand, Gpu, GpuProbe, Slots, find_gpus
-from tunesmith.runner.tail import LONGEST_LINE, Line, LogReader
+from tunesmith.runner.tail import LONGEST_LINE, Line, LogReader, log_size, open_log
 
 __all__ = [
     "LONGEST_LINE",
@@ -23,4 +23,6 @@ __all__ = [
     "Started",
     "WorkerCalls",
     "find_gpus",
+    "log_size",
+    "open_log",
 ]

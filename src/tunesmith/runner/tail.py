@@ -6,17 +6,21 @@ not decided here; see ``tunesmith.progress``.
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from tunesmith.files import open_regular
+
 LONGEST_LINE = 64 * 1024
 """Longer lines are handed out in pieces of at most this many bytes."""
 
 _CHUNK = 256 * 1024
+_NO_LOG = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+"""What opening answers when there is no log: no file, or something else in its place, such as a link or a FIFO."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -55,16 +59,11 @@ class LogReader:
         A file that became shorter than the offset was truncated; reading goes on at its start. What is missing, or no
         regular file, has no lines.
         """
-        try:
-            # Opening a pipe must not wait for its writer.
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
+        descriptor = open_log(self._path)
+        if descriptor is None:
             return []
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return []
-            size = status.st_size
+            size = os.fstat(descriptor).st_size
             if size < self.offset:
                 self.offset = 0
             chunk = os.pread(descriptor, max(limit, LONGEST_LINE + 1), self.offset) if size > self.offset else b""
@@ -75,6 +74,31 @@ class LogReader:
         if lines:
             self.offset = lines[-1].end
         return lines
+
+
+def open_log(path: Path) -> int | None:
+    """A descriptor to read the log with; None when there is none, or something else than a file in its place.
+
+    Raises:
+        OSError: there is one, and it cannot be opened now.
+    """
+    try:
+        return open_regular(path)
+    except OSError as error:
+        if error.errno in _NO_LOG:
+            return None
+        raise
+
+
+def log_size(path: Path) -> int:
+    """In bytes; 0 when there is none. Raises OSError as ``open_log``."""
+    descriptor = open_log(path)
+    if descriptor is None:
+        return 0
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def split(chunk: bytes, start: int, *, take_rest: bool) -> Iterator[Line]:

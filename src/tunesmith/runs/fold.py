@@ -1,8 +1,10 @@
-"""Folding what a process printed into its progress. Pure: lines in, a new Progress out; no files, no clock of its own."""
+"""Folding what a process printed into its progress. Pure: lines in, a new Progress out; no files, no clock of its own.
+
+Events come from ``read_event``, which has checked their fields.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import Any
 
@@ -12,7 +14,9 @@ from tunesmith.errors import Fault
 from tunesmith.progress import read_line
 from tunesmith.records import Progress
 from tunesmith.runner import Line
+from tunesmith.runs.fields import MOST_NAMES, checked, finite
 
+_MOST_WARNINGS = 10
 _SPEED_WINDOW = 20
 _NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds"})
 
@@ -25,6 +29,8 @@ class Event(msgspec.Struct, frozen=True):
     fields: dict[str, Any]
     end: int
     """Byte offset after the line."""
+    faults: tuple[str, ...] = ()
+    """What of the line was left out."""
 
 
 def read_event(line: Line) -> Event:
@@ -32,7 +38,9 @@ def read_event(line: Line) -> Event:
     event = read_line(line.content)
     if event is None:
         return Event("log", {"line": line.text, "offset": line.start}, line.end)
-    return Event(event[0], event[1], line.end)
+    kind, said = event
+    fields, faults = checked(kind, said)
+    return Event(kind, fields, line.end, faults)
 
 
 class Fold:
@@ -52,30 +60,31 @@ class Fold:
                 self._advance(event.fields, now)
                 self._update(measured_step=self.progress.step, measured_epoch=self.progress.epoch)
             case "checkpoint":
-                self._update(ckpt_path=_text(event.fields.get("path")), ckpt_step=_whole(event.fields.get("step")))
+                self._update(ckpt_path=_text(event.fields.get("path")), ckpt_step=event.fields.get("step"))
             case "result":
                 self._update(
                     output_path=_text(event.fields.get("model")) or self.progress.output_path,
-                    metrics={**self.progress.metrics, **_numbers(event.fields.get("metrics"))},
+                    metrics=self._with(_numbers(event.fields.get("metrics"))),
                 )
             case "message" if event.fields.get("level") == "error":
                 self._update(error=_fault(event.fields))
+        for fault in event.faults:
+            self._warn(fault)
         self._update(log_offset=event.end)
 
     def _advance(self, fields: dict[str, Any], now: float) -> None:
-        step = _whole(fields.get("step"))
-        total = _whole(fields.get("total_steps")) or self.progress.total_steps
+        step, epoch = fields.get("step"), fields.get("epoch")
+        total = fields.get("total_steps") or self.progress.total_steps
         if step is not None:
-            self._seen.append((_finite(fields.get("at")) or now, step))
-        epoch = _finite(fields.get("epoch"))
+            self._seen.append((fields.get("at") or now, step))
         metrics = {name: value for name, value in fields.items() if name not in _NOT_METRICS}
         self._update(
             phase=_text(fields.get("phase")) or self.progress.phase,
             step=step if step is not None else self.progress.step,
             total_steps=total,
             epoch=epoch if epoch is not None else self.progress.epoch,
-            metrics={**self.progress.metrics, **_numbers(metrics)},
-            eta_seconds=self._eta(total, _finite(fields.get("eta_seconds"))),
+            metrics=self._with(_numbers(metrics)),
+            eta_seconds=self._eta(total, fields.get("eta_seconds")),
         )
 
     def _eta(self, total: int | None, told: float | None) -> float | None:
@@ -86,6 +95,22 @@ class Fold:
         if last_step <= first_step or last_at <= first_at:
             return told if told is not None else self.progress.eta_seconds
         return round(max(0, total - last_step) * (last_at - first_at) / (last_step - first_step), 1)
+
+    def _with(self, more: dict[str, float]) -> dict[str, float]:
+        """The latest metrics with newer ones; names beyond the limit are left out, and that is said once."""
+        known = self.progress.metrics
+        new = [name for name in more if name not in known]
+        room = max(0, MOST_NAMES - len(known))
+        if len(new) > room:
+            self._warn(f"the run has more than {MOST_NAMES} metrics; the latest values of those beyond are not kept")
+            left_out = set(new[room:])
+            more = {name: value for name, value in more.items() if name not in left_out}
+        return {**known, **more}
+
+    def _warn(self, warning: str) -> None:
+        warnings = self.progress.warnings
+        if warning not in warnings and len(warnings) < _MOST_WARNINGS:
+            self._update(warnings=(*warnings, warning))
 
     def _update(self, **changes: Any) -> None:
         self.progress = msgspec.structs.replace(self.progress, **changes)
@@ -103,23 +128,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _whole(value: object) -> int | None:
-    """A count: steps are never negative, and beyond 2**53 a number is no count but a mistake."""
-    number = _finite(value)
-    return int(number) if number is not None and 0 <= number < 2**53 else None
-
-
-def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _numbers(values: object) -> dict[str, float]:
     if not isinstance(values, dict):
         return {}
-    return {str(name): number for name, value in values.items() if (number := _finite(value)) is not None}
+    return {str(name): number for name, value in values.items() if (number := finite(value)) is not None}

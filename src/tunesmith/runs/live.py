@@ -7,8 +7,8 @@ follower that does not read costs nothing but its socket. See ``follow`` for wha
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -19,16 +19,21 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.errors import OutOfSpace, Unavailable
+from tunesmith.files import NO_ROOM
 from tunesmith.journal import Entry
 from tunesmith.paths import RunPaths, StatePaths
 from tunesmith.records import Progress, Run
-from tunesmith.runner import LONGEST_LINE, Line, LogReader
+from tunesmith.runner import LONGEST_LINE, LogReader
+from tunesmith.runs.derived import append_metrics, read_notes, save_progress
 from tunesmith.runs.fold import Event, Fold, read_event
 
 _RECENT_BYTES = 1024 * 1024
 _POLL_FOLLOWED = 0.01
 _POLL_ALONE = 0.1
 _SAVE_EVERY_SECONDS = 1.0
+_MOST_UNWRITTEN = 8 * 1024 * 1024
+"""On a full disk so much of the metrics history waits in memory; what comes then is in the log only."""
 _encoder = msgspec.json.Encoder()
 _log = structlog.get_logger()
 
@@ -108,6 +113,7 @@ class LiveRun:
         self._ended = asyncio.Event()
         self._saved_at = 0.0
         self._unreadable = False
+        self._unsaved = False
         self._unwritten = b""
         """Lines for metrics.jsonl that are not in the file yet."""
         self.followers = 0
@@ -143,7 +149,7 @@ class LiveRun:
 
     async def restore(self, *, new_attempt: bool) -> None:
         """Go on where an earlier server or attempt was; without its notes, read the log from its start."""
-        progress, self._metrics_upto = await anyio.to_thread.run_sync(_read_notes, self._paths)
+        progress, self._metrics_upto = await anyio.to_thread.run_sync(read_notes, self._paths)
         if new_attempt:
             progress = msgspec.structs.replace(progress, error=None, phase=None, eta_seconds=None)
         self._ended = asyncio.Event()
@@ -174,37 +180,48 @@ class LiveRun:
         before = self._reader.offset
         if not at_end and _size(self._paths.log) == before:
             return False
-        lines = await anyio.to_thread.run_sync(self._read, at_end)
-        if (lines[0].start if lines else self._reader.offset) < before:
+        batch = await anyio.to_thread.run_sync(self._read, at_end)
+        if (batch.start if batch is not None else self._reader.offset) < before:
             self._metrics_upto = 0  # the log was cut, to be written anew: its offsets begin again
-        if not lines:
+        if batch is None:
             return False
         progress = self.progress
-        await self._hear(self._take(lines), progress)
+        self._take(batch)
+        await self._tell(batch.events, progress)
         if self._unwritten or time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:
             await anyio.to_thread.run_sync(self._save)
         return True
 
-    def _read(self, at_end: bool) -> list[Line]:  # noqa: FBT001  # called through a thread, which takes no keywords
+    def _read(self, at_end: bool) -> Batch | None:  # noqa: FBT001  # called through a thread, which takes no keywords
         try:
-            return self._reader.read(at_end=at_end)
+            lines = self._reader.read(at_end=at_end)
         except OSError as error:
             # A program may put anything in the place of its log. That costs it the log, not the record of its end.
             if not self._unreadable:
                 _log.warning("log_not_readable", log=str(self._paths.log), reason=str(error))
             self._unreadable = True
-            return []
+            return None
+        return Batch(lines[0].start, lines[-1].end, tuple(map(read_event, lines))) if lines else None
 
-    def _take(self, lines: list[Line]) -> tuple[Event, ...]:
+    async def _tell(self, events: tuple[Event, ...], before: Progress) -> None:
+        try:
+            await self._hear(events, before)
+        except (OutOfSpace, Unavailable, OSError):
+            raise  # they have to be heard again
+        except Exception:  # noqa: BLE001  # whoever stumbles over a line must not keep the run from its end
+            _log.exception("events_not_heard", folder=str(self._paths.folder), log_offset=before.log_offset)
+
+    def _take(self, batch: Batch) -> None:
         now = time.time()
-        events = tuple(map(read_event, lines))
-        for event in events:
+        written = [self._unwritten]
+        for event in batch.events:
             self._fold.take(event, now)
             if event.kind == "metrics" and event.end > self._metrics_upto:
                 metric = _encoder.encode({"at": round(now, 3), **event.fields, "log_offset": event.end})
                 # What is too long to be read back as one line stays in the log only.
-                self._unwritten += metric + b"\n" if len(metric) < LONGEST_LINE else b""
-        batch = Batch(lines[0].start, lines[-1].end, events)
+                written += [metric, b"\n"] if len(metric) < LONGEST_LINE else []
+        if len(self._unwritten) < _MOST_UNWRITTEN:
+            self._unwritten = b"".join(written)
         replaced = self._recent.pop(batch.start, None)
         self._recent_size -= replaced.size if replaced is not None else 0
         self._recent[batch.start] = batch
@@ -212,83 +229,37 @@ class LiveRun:
         while self._recent_size > _RECENT_BYTES and len(self._recent) > 1:
             self._recent_size -= self._recent.popitem(last=False)[1].size
         self.wake()
-        return events
 
     def _save(self) -> None:
         """Write down what is derived from the log. A full disk only delays it: the log is the truth."""
         try:
-            self._unwritten = self._unwritten[_append(self._paths.metrics, self._unwritten) :]
-            beside = self._paths.progress.with_suffix(".tmp")
-            beside.write_bytes(_encoder.encode(self.progress) + b"\n")
-            beside.replace(self._paths.progress)
+            self._save_metrics()
+            save_progress(self._paths, self.progress)
+            self._unsaved = False
         except OSError as error:
-            _log.warning("derived_files_not_written", folder=str(self._paths.folder), reason=str(error))
+            if not self._unsaved:
+                _log.warning("derived_files_not_written", folder=str(self._paths.folder), reason=str(error))
+            self._unsaved = True
         self._saved_at = time.monotonic()
+
+    def _save_metrics(self) -> None:
+        lines = self._unwritten
+        if not lines:
+            return
+        try:
+            append_metrics(self._paths.metrics, lines)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise  # there may be room later
+            self._unwritten = b""  # the run put something else in the file's place: its history is in the log only
+            raise
+        self._unwritten = self._unwritten[len(lines) :]
 
 
 def _size(path: Path) -> int:
     # A stat of an open log is answered from memory in a microsecond; a thread would cost a hundred.
     try:
-        return os.stat(path).st_size  # noqa: PTH116  # twice as fast as Path.stat, a hundred times a second
+        status = os.lstat(path)  # twice as fast as Path.lstat, a hundred times a second
     except OSError:
         return 0
-
-
-def _read_notes(paths: RunPaths) -> tuple[Progress, int]:
-    """The folded progress, and up to which byte of the log metrics.jsonl is complete."""
-    upto, intact = _mend_metrics(paths.metrics)
-    try:
-        progress = msgspec.json.decode(paths.progress.read_bytes(), type=Progress)
-    except (OSError, msgspec.DecodeError):
-        progress = Progress()
-    # Where a metric may be missing the log is read again from its start; what is in the file already is passed over.
-    return (progress if intact else Progress()), upto
-
-
-def _mend_metrics(path: Path) -> tuple[int, bool]:
-    """Cut a half-written or garbled end away; answers the log offset of the last whole line, and whether all was well."""
-    try:
-        with path.open("r+b") as file:
-            size = end = file.seek(0, os.SEEK_END)
-            while end:
-                start = max(0, end - 2 * LONGEST_LINE)
-                file.seek(start)
-                content = file.read(end - start)
-                line_end = content.rfind(b"\n") + 1
-                line_start = content.rfind(b"\n", 0, max(0, line_end - 1)) + 1
-                offset = _log_offset(content[line_start:line_end])
-                if offset is not None:
-                    file.truncate(start + line_end)
-                    return offset, start + line_end == size
-                end = start + line_start
-            file.truncate(0)
-            return 0, size == 0
-    except FileNotFoundError:
-        return 0, True
-
-
-def _log_offset(line: bytes) -> int | None:
-    try:
-        return msgspec.json.decode(line, type=_WrittenMetric).log_offset
-    except msgspec.DecodeError:
-        return None
-
-
-def _append(path: Path, lines: bytes) -> int:
-    """Append whole lines or nothing; answers how many bytes were written."""
-    if not lines:
-        return 0
-    with path.open("ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            written = file.write(lines)
-        except OSError:
-            written = 0
-        if written < len(lines):
-            file.truncate(before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    return written
-
-
-class _WrittenMetric(msgspec.Struct):
-    log_offset: int
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

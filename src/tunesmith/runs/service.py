@@ -337,14 +337,15 @@ class RunService:
         return self._live.progress(run)
 
     def warnings(self, run: Run) -> tuple[str, ...]:
-        """What was noticed when it was created, and why it will not start where it is queued now."""
+        """What was noticed when it was created and in what it printed, and why it will not start where it is queued now."""
+        noticed = (*run.warnings, *self.progress(run).warnings)
         if run.state is not RunState.QUEUED:
-            return run.warnings
+            return noticed
         try:
             self._slots.check(Demand(gpus=run.resources.count or 0, gpu_type=run.resources.gpu_type))
         except InvalidInput as error:
-            return (*run.warnings, f"it cannot start here: it {error.message}; cancel it, or put the GPUs back")
-        return run.warnings
+            return (*noticed, f"it cannot start here: it {error.message}; cancel it, or put the GPUs back")
+        return noticed
 
     def follow(self, run_id: str, last_event_id: str | None) -> Follower:
         """Raises NotFound, or InvalidInput for an event id that is none."""

@@ -6,6 +6,7 @@ Decides what an end means for the run. Does not decide which run goes next; see 
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import anyio
@@ -13,17 +14,18 @@ import anyio.to_thread
 import msgspec
 import structlog
 
-from tunesmith.errors import Conflict, Fault, OutOfSpace
+from tunesmith.errors import Conflict, Fault, InvalidInput, OutOfSpace, TooLarge
 from tunesmith.files import NO_ROOM
 from tunesmith.paths import AttemptPaths, StatePaths
-from tunesmith.records import Clock, Exit, Run, RunState
-from tunesmith.runner import Executor, Launch, LogReader
+from tunesmith.records import Clock, Exit, Progress, Run, RunState
+from tunesmith.runner import Executor, Launch, LogReader, log_size
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.live import LiveRun, LiveRuns
 
 _log = structlog.get_logger()
 _LAST_LINES = 5
 _TAIL_BYTES = 8192
+_LONGEST_MESSAGE = 4000
 _DISK_RETRY_SECONDS = 1.0
 PAUSE = "pause"
 """The reason of a stop after which the run can go on."""
@@ -139,8 +141,7 @@ class Supervisor:
     async def _end(self, run_id: str, exit_: Exit | None, live: LiveRun) -> None:
         run = self._book.get(run_id)
         state, fault = _meaning(run, exit_)
-        # One that went on from another run's checkpoint, and has none of its own yet, still has that one.
-        checkpoint = await self._newest_checkpoint(run) or run.resume_from
+        checkpoint = await self._checkpoint_of(run)
         if _died_with_the_machine(run, state, exit_) and checkpoint is not None and run.restarts < self._max_restarts:
             await self._queue_again(run, checkpoint, exit_, live)
             return
@@ -165,6 +166,17 @@ class Supervisor:
             return
         _log.info("run_ended", run_id=run_id, state=str(state), exit=exit_ and msgspec.to_builtins(exit_))
 
+    async def _checkpoint_of(self, run: Run) -> str | None:
+        """The newest one; without one of its own it still has the one that it started from.
+
+        Whatever lies in the folder of the run: its end has to be recorded.
+        """
+        try:
+            return await self._newest_checkpoint(run) or run.resume_from
+        except Exception:  # noqa: BLE001  # a run may put anything in the place of its checkpoints
+            _log.exception("checkpoints_not_looked_at", run_id=run.id)
+            return run.resume_from
+
     async def _queue_again(self, run: Run, checkpoint: str, exit_: Exit | None, live: LiveRun) -> None:
         """Another attempt from where the newest checkpoint is."""
         _log.warning("run_queued_again", run_id=run.id, restarts=run.restarts + 1, checkpoint=checkpoint)
@@ -181,16 +193,42 @@ class Supervisor:
         )
 
     async def _record(self, run_id: str, state: RunState, **changes: Any) -> Run:
-        """Record what has already happened: a full disk delays it, it cannot be refused."""
+        """Record what has already happened: a full disk delays it, it cannot be refused.
+
+        What makes the record too large, or what no journal takes, is left out of it.
+        """
         while True:
             try:
                 return await self._book.move(run_id, state, **changes)
+            except (TooLarge, InvalidInput) as error:
+                if changes == _lean(changes):
+                    raise
+                _log.error("run_recorded_without_progress", run_id=run_id, state=str(state), reason=str(error))
+                changes = _lean(changes)
             except OutOfSpace:
                 _log.warning("record_waits_for_disk_space", run_id=run_id, state=str(state))
                 await anyio.sleep(_DISK_RETRY_SECONDS)
 
     def _attempt(self, run: Run) -> AttemptPaths:
         return self._paths.run(run.id).attempt(run.attempt)
+
+
+def _lean(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes with as much of what the process printed as fits any record."""
+    lean = dict(changes)
+    progress, error = changes.get("progress"), changes.get("error")
+    if progress is not None:
+        lean["progress"] = Progress(
+            step=progress.step,
+            total_steps=progress.total_steps,
+            epoch=progress.epoch,
+            log_offset=progress.log_offset,
+            warnings=("its metrics and paths did not fit its record: they are in its log only",),
+        )
+    if error is not None:
+        message: str = error.message[:_LONGEST_MESSAGE].encode(errors="replace").decode()
+        lean["error"] = Fault(message=message, mend="read its log")
+    return lean
 
 
 def _meaning(run: Run, exit_: Exit | None) -> tuple[RunState, Fault | None]:
@@ -219,10 +257,9 @@ def _from_last_lines(paths: StatePaths, run: Run, exit_: Exit | None) -> Fault:
     """An error for a program that ended badly without reporting one."""
     log = paths.run(run.id).log
     try:
-        size = log.stat().st_size
-    except FileNotFoundError:
-        size = 0
-    lines = LogReader(log, max(0, size - _TAIL_BYTES)).read(at_end=True)
+        lines = LogReader(log, max(0, log_size(log) - _TAIL_BYTES)).read(at_end=True)
+    except OSError:
+        lines = []
     said = [line.text.rpartition("\r")[2].strip() for line in lines]
     last = "\n".join([text for text in said if text][-_LAST_LINES:])
     how = f"was ended by signal {exit_.signal}" if exit_ and exit_.signal else f"exited with {exit_ and exit_.code}"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tunesmith.paths import RunPaths
 from tunesmith.progress import read_line
+from tunesmith.runner import open_log
 
 Place: TypeAlias = tuple[str, ...]
 """A path below the run's folder, by its parts. Bytes that are no UTF-8 are in it as surrogates."""
@@ -78,13 +79,14 @@ def _told(run: RunPaths) -> dict[Place, str]:
 def _end_of(log: Path) -> bytes:
     """The last bytes of a log; none of what is no regular file."""
     try:
-        descriptor = os.open(log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not wait for its writer
+        descriptor = open_log(log)
     except OSError:
         return b""
+    if descriptor is None:
+        return b""
     try:
-        status = os.fstat(descriptor)
-        start = max(0, status.st_size - _TOLD_BYTES)
-        return os.pread(descriptor, _TOLD_BYTES, start) if stat.S_ISREG(status.st_mode) else b""
+        start = max(0, os.fstat(descriptor).st_size - _TOLD_BYTES)
+        return os.pread(descriptor, _TOLD_BYTES, start)
     finally:
         os.close(descriptor)
 
