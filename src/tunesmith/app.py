@@ -178,7 +178,10 @@ def open_house(
     supervisor = Supervisor(
         book=book,
         live=live,
-        executor=executor or LocalExecutor(start_deadline_seconds=settings.start_deadline_seconds),
+        executor=executor
+        or LocalExecutor(
+            start_deadline_seconds=settings.start_deadline_seconds, stop_grace_seconds=settings.stop_grace_seconds
+        ),
         paths=paths,
         clock=clock,
         stop_grace_seconds=settings.stop_grace_seconds,

@@ -53,16 +53,19 @@ class ScriptedExecutor:
         self.launched.append((_run_id(attempt), launch))
         self._begun.add(attempt)
 
-    async def started(self, attempt: AttemptPaths) -> Started | None:
+    async def started(self, attempt: AttemptPaths, run_id: str) -> Started | None:
+        del run_id
         if attempt not in self._begun:
             return None
         return Started(program=ProcessIdentity(pid=0, start_ticks=0, boot_id="scripted"))
 
-    async def abandon(self, attempt: AttemptPaths) -> bool:
+    async def abandon(self, attempt: AttemptPaths, run_id: str) -> bool:
+        del run_id
         return attempt not in self._begun
 
-    async def wait(self, attempt: AttemptPaths) -> Exit | None:
-        return await asyncio.shield(self._exits[_run_id(attempt)])
+    async def wait(self, attempt: AttemptPaths, run_id: str) -> Exit | None:
+        del attempt
+        return await asyncio.shield(self._exits[run_id])
 
     async def stop(self, attempt: AttemptPaths, run_id: str, *, grace_seconds: float) -> None:
         """End as a program without a handler does."""

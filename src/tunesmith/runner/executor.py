@@ -20,7 +20,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    """Added to the environment that the program inherits. It is written to disk: no secrets in here."""
+    """Added to the environment that the program inherits. It is written to disk: no secrets in here.
+
+    ``TUNESMITH_RUN_ID`` in it is the mark by which everything that belongs to the run is found.
+    """
     cwd: str
     log: str
     """Standard output and error are appended here by the process itself."""
@@ -39,23 +42,23 @@ class Executor(Protocol):
     """Where attempts run."""
 
     async def start(self, attempt: AttemptPaths, launch: Launch) -> None:
-        """Ask for the process. The caller has journaled the intent before.
+        """Ask for the process. The caller has journaled the intent before. What an earlier attempt left is ended first.
 
         Raises:
-            OSError: nothing was started, for instance because the disk is full.
+            OSError: nothing was started, for instance because the disk is full or an earlier attempt does not end.
         """
         ...
 
-    async def started(self, attempt: AttemptPaths) -> Started | None:
+    async def started(self, attempt: AttemptPaths, run_id: str) -> Started | None:
         """Wait until the process is known; None when it had not begun by the deadline and now never will."""
         ...
 
-    async def abandon(self, attempt: AttemptPaths) -> bool:
+    async def abandon(self, attempt: AttemptPaths, run_id: str) -> bool:
         """Make sure that an attempt which has not begun never does; False when it has begun."""
         ...
 
-    async def wait(self, attempt: AttemptPaths) -> Exit | None:
-        """Wait for the end; None when the process is gone and nobody can know how it ended."""
+    async def wait(self, attempt: AttemptPaths, run_id: str) -> Exit | None:
+        """Wait for the end; None when nothing of it is left and nobody can know how it ended."""
         ...
 
     async def stop(self, attempt: AttemptPaths, run_id: str, *, grace_seconds: float) -> None:

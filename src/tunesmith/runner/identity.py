@@ -63,29 +63,27 @@ def signal_group(identity: ProcessIdentity, sign: signal.Signals) -> bool:
         return True
 
 
-def kill_marked(run_id: str) -> int:
-    """Kill every process whose environment says it belongs to ``run_id``; answers how many.
+def marked(name: str, value: str) -> list[ProcessIdentity]:
+    """Every living process, oldest first, that was started with this in its environment, but not this one.
 
     This finds descendants that left the group and lost their reaper. Only processes of the same user can be read.
     """
-    mark = f"TUNESMITH_RUN_ID={run_id}".encode()
-    killed = 0
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid() or not _carries(entry.name, mark):
-            continue
-        try:
-            descriptor = os.pidfd_open(int(entry.name))
-        except OSError:
-            continue
-        try:
-            if _carries(entry.name, mark):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                killed += 1
-        except ProcessLookupError:
-            continue
-        finally:
-            os.close(descriptor)
-    return killed
+    mark = f"{name}={value}".encode()
+    with os.scandir("/proc") as entries:
+        pids = [entry.name for entry in entries if entry.name.isdigit() and int(entry.name) != os.getpid()]
+    found = [identify(int(pid)) for pid in pids if _carries(pid, mark)]
+    return sorted((one for one in found if one is not None), key=lambda one: one.start_ticks)
+
+
+def signal_one(identity: ProcessIdentity, sign: signal.Signals) -> bool:
+    """Signal exactly this process; False when it is gone, and then nobody is signalled."""
+    with opened(identity) as descriptor:
+        if descriptor is None:
+            return False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(descriptor, sign)
+            return True
+        return False
 
 
 def _carries(pid: str, mark: bytes) -> bool:

@@ -7,6 +7,7 @@ logs and does not decide what a run's end means.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -19,9 +20,10 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 import msgspec
+import structlog
 
 from tunesmith.failpoints import FAILPOINTS
-from tunesmith.files import write_atomically
+from tunesmith.files import read_regular, write_atomically
 from tunesmith.paths import AttemptPaths
 from tunesmith.records import Exit, ProcessIdentity
 from tunesmith.runner import identity
@@ -29,8 +31,15 @@ from tunesmith.runner.executor import Launch, Started
 
 _SHIM = Path(__file__).with_name("shim.py")
 _POLL_SECONDS = 0.01
+_SCAN_SECONDS = 0.1
 _REMNANT_DEADLINE_SECONDS = 5.0
+_LARGEST_RECORD = 64 * 1024
+_RUN_MARK = "TUNESMITH_RUN_ID"
+"""Every process of a run has it in its environment, wherever it has gone; the shim has not."""
+_SHIM_MARK = "TUNESMITH_SHIM_OF"
+"""And the shim has this one, in case that the run deletes the record of its process."""
 
+_log = structlog.get_logger()
 _T = TypeVar("_T")
 
 
@@ -46,14 +55,19 @@ class _Process(msgspec.Struct, frozen=True):
 class LocalExecutor:
     """Runs attempts on this machine. Linux only: it relies on pidfds, process groups and /proc."""
 
-    def __init__(self, *, start_deadline_seconds: float) -> None:
+    def __init__(self, *, start_deadline_seconds: float, stop_grace_seconds: float = 30.0) -> None:
+        """``stop_grace_seconds`` is what a process gets that outlived its attempt, between being asked and being killed."""
         self._start_deadline = start_deadline_seconds
+        self._grace = stop_grace_seconds
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
 
     async def start(self, attempt: AttemptPaths, launch: Launch) -> None:
-        await anyio.to_thread.run_sync(self._start, attempt, launch)
+        run_id = launch.env[_RUN_MARK]
+        if not await _clear(run_id, self._grace):
+            raise OSError(errno.EBUSY, "processes of an earlier attempt do not end, not even when they are killed")
+        await anyio.to_thread.run_sync(self._start, attempt, launch, run_id)
 
-    def _start(self, attempt: AttemptPaths, launch: Launch) -> None:
+    def _start(self, attempt: AttemptPaths, launch: Launch, run_id: str) -> None:
         attempt.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(attempt.command, msgspec.json.encode(launch) + b"\n")
         FAILPOINTS.hit("attempt.before_spawn")
@@ -65,11 +79,12 @@ class LocalExecutor:
             start_new_session=True,
             cwd="/",
             # A run needs the operator's environment, but not the service's own keys and settings.
-            env={name: value for name, value in os.environ.items() if not name.startswith("TUNESMITH_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("TUNESMITH_")}
+            | {_SHIM_MARK: run_id},
         )
         FAILPOINTS.hit("attempt.after_spawn")
 
-    async def started(self, attempt: AttemptPaths) -> Started | None:
+    async def started(self, attempt: AttemptPaths, run_id: str) -> Started | None:
         with anyio.move_on_after(self._start_deadline):
             while True:
                 process = _read(attempt.process, _Process)
@@ -81,13 +96,25 @@ class LocalExecutor:
                     return Started(program=None, at=process.at if process is not None else None)
                 if process is not None and process.shim is not None and not identity.is_alive(process.shim):
                     return Started(program=None)  # the shim died on the way: wait() finds that the end is unknown
+                if process is None and not attempt.folder.is_dir():
+                    return await self._without_folder(run_id)
                 await anyio.sleep(_POLL_SECONDS)
-        return None if await self.abandon(attempt) else Started(program=None)
+        return None if await self.abandon(attempt, run_id) else await self._without_folder(run_id)
 
-    async def abandon(self, attempt: AttemptPaths) -> bool:
-        return await anyio.to_thread.run_sync(self._abandon, attempt)
+    async def _without_folder(self, run_id: str) -> Started:
+        """What began, and has deleted what was on record of it: known by its marks, or gone already."""
+        while True:
+            programs = await anyio.to_thread.run_sync(identity.marked, _RUN_MARK, run_id)
+            if programs or not await anyio.to_thread.run_sync(identity.marked, _SHIM_MARK, run_id):
+                return Started(program=programs[0] if programs else None)
+            await anyio.sleep(_SCAN_SECONDS)
 
-    def _abandon(self, attempt: AttemptPaths) -> bool:
+    async def abandon(self, attempt: AttemptPaths, run_id: str) -> bool:
+        return await anyio.to_thread.run_sync(self._abandon, attempt, run_id)
+
+    def _abandon(self, attempt: AttemptPaths, run_id: str) -> bool:
+        if not attempt.folder.parent.parent.exists() or identity.marked(_RUN_MARK, run_id):
+            return False  # the folder was there before any attempt: whoever deleted it has begun
         attempt.folder.mkdir(parents=True, exist_ok=True)
         beside = attempt.folder / f".abandon.{os.getpid()}"
         try:
@@ -98,22 +125,31 @@ class LocalExecutor:
             return process is not None and process.abandoned
         finally:
             beside.unlink(missing_ok=True)
-        return True
+        if _leaves(run_id):
+            return True
+        attempt.process.unlink(missing_ok=True)
+        return False
 
-    async def wait(self, attempt: AttemptPaths) -> Exit | None:
+    async def wait(self, attempt: AttemptPaths, run_id: str) -> Exit | None:
         process = _read(attempt.process, _Process) or _Process()
         if process.shim is not None:
             await _gone(process.shim)
+        for shim in await anyio.to_thread.run_sync(identity.marked, _SHIM_MARK, run_id):
+            await _gone(shim)
         child = self._children.pop(attempt.folder, None)
         if child is not None:
             await anyio.to_thread.run_sync(child.wait)
         exit_ = _read(attempt.exit, Exit)
-        if exit_ is None and process.program is not None:
+        if exit_ is None:
             # The shim is gone without a word. The program may go on; how it ends, nobody will know.
-            await _gone(process.program)
+            if process.program is not None:
+                await _gone(process.program)
+            while not await _clear(run_id, self._grace):
+                _log.warning("processes_do_not_end", run_id=run_id)
         return exit_
 
     async def stop(self, attempt: AttemptPaths, run_id: str, *, grace_seconds: float) -> None:
+        until = time.monotonic() + grace_seconds
         process = _read(attempt.process, _Process) or _Process()
         if process.program is not None and identity.signal_group(process.program, signal.SIGTERM):
             with anyio.move_on_after(grace_seconds):
@@ -122,13 +158,38 @@ class LocalExecutor:
         if process.shim is not None:
             with anyio.move_on_after(_REMNANT_DEADLINE_SECONDS):
                 await _gone(process.shim)  # it clears what the program left behind
-        await anyio.to_thread.run_sync(_sweep, run_id)
+        await _clear(run_id, max(0.0, until - time.monotonic()))
 
 
-def _sweep(run_id: str) -> None:
+async def _clear(run_id: str, grace_seconds: float) -> bool:
+    """End everything that carries the run's mark: each is asked once, and killed after the grace period.
+
+    Answers whether all of it is gone: a process that waits for a disk or a driver cannot be killed until that answers.
+    """
+    asked: set[ProcessIdentity] = set()
+    until = time.monotonic() + grace_seconds
+    while left := set(await anyio.to_thread.run_sync(identity.marked, _RUN_MARK, run_id)):
+        now = time.monotonic()
+        if now > until + _REMNANT_DEADLINE_SECONDS:
+            return False
+        for process in left if now >= until else left - asked:
+            identity.signal_one(process, signal.SIGKILL if now >= until else signal.SIGTERM)
+        asked |= left
+        await anyio.sleep(_POLL_SECONDS if now >= until else _SCAN_SECONDS)
+    return True
+
+
+def _leaves(run_id: str) -> bool:
+    """Whether the shim of an attempt that was taken from it goes without having started anything. Blocks until it is clear.
+
+    One that finds the attempt taken goes at once. One that stays had taken it before, and its record was deleted.
+    """
     until = time.monotonic() + _REMNANT_DEADLINE_SECONDS
-    while identity.kill_marked(run_id) and time.monotonic() < until:
+    while identity.marked(_SHIM_MARK, run_id) and time.monotonic() < until:
+        if identity.marked(_RUN_MARK, run_id):
+            return False
         time.sleep(_POLL_SECONDS)
+    return not identity.marked(_RUN_MARK, run_id)
 
 
 async def _gone(process: ProcessIdentity) -> None:
@@ -148,6 +209,6 @@ async def _gone(process: ProcessIdentity) -> None:
 def _read(path: Path, type_: type[_T]) -> _T | None:
     """A small file that is replaced as a whole: read it or find it missing. Anything unreadable counts as missing."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=type_)
+        return msgspec.json.decode(read_regular(path, _LARGEST_RECORD), type=type_)
     except (OSError, msgspec.DecodeError):
         return None

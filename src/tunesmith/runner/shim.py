@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -25,53 +26,58 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LEFTOVER_GRACE_SECONDS = 2.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_RETRY_SECONDS = 0.5
+_OWN_MARK = "TUNESMITH_SHIM_OF"
+"""How a server finds this process when the program has deleted its records; the program does not get it."""
 
 
-def main(folder: str) -> None:
+def main(path: str) -> None:
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, lambda *_: None)  # a handler, not SIG_IGN: the program must not inherit it
     os.chdir("/")
-    with open(os.path.join(folder, "command.json"), encoding="utf-8") as file:
+    # Held open: what the program puts in the place of this folder, such as a link, is not written to.
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with open(os.open("command.json", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), encoding="utf-8") as file:
         command = json.load(file)
     process: dict[str, Any] = {"shim": identity(os.getpid()), "at": now()}
-    if not claim(os.path.join(folder, "process.json"), process):
+    if not claim(folder, process):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         program = start(command)  # kept to the end: a Popen that is dropped reaps its child behind our back
     except OSError as error:
-        write_patiently(os.path.join(folder, "exit.json"), {"code": 127, "at": now(), "reason": str(error)})
+        write_patiently(folder, "exit.json", {"code": 127, "at": now(), "reason": str(error)})
         return
     process["program"] = identity(program.pid)
-    write_patiently(os.path.join(folder, "process.json"), process)
+    write_patiently(folder, "process.json", process)
     status = wait_for(program.pid)
     clear_leftovers()
     ended: dict[str, Any] = (
         {"signal": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else {"code": os.WEXITSTATUS(status)}
     )
-    write_patiently(os.path.join(folder, "exit.json"), {**ended, "at": now()})
+    write_patiently(folder, "exit.json", {**ended, "at": now()})
 
 
-def claim(path: str, content: dict[str, Any]) -> bool:
-    """Create ``path`` with ``content`` unless it exists; says whether it was created."""
-    beside = f"{path}.{os.getpid()}"
-    write(beside, content)
+def claim(folder: int, content: dict[str, Any]) -> bool:
+    """Create ``process.json`` with ``content`` unless it exists; says whether it was created."""
+    beside = f"process.json.{os.getpid()}"
+    write(folder, beside, content)
     try:
-        os.link(beside, path)
+        os.link(beside, "process.json", src_dir_fd=folder, dst_dir_fd=folder)
     except FileExistsError:
         return False
     finally:
-        os.unlink(beside)
+        os.unlink(beside, dir_fd=folder)
     return True
 
 
 def start(command: dict[str, Any]) -> "subprocess.Popen[bytes]":
-    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = open_log(command["log"])
+    inherited = {name: value for name, value in os.environ.items() if name != _OWN_MARK}
     try:
         return subprocess.Popen(
             command["argv"],
             cwd=command["cwd"],
-            env={**os.environ, **command["env"]},
+            env={**inherited, **command["env"]},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -79,6 +85,16 @@ def start(command: dict[str, Any]) -> "subprocess.Popen[bytes]":
         )
     finally:
         os.close(log)
+
+
+def open_log(path: str) -> int:
+    """The log to append to. An earlier attempt may have left a link, a FIFO or a device in its place: those are refused."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    log = os.open(path, flags, 0o644)
+    if not stat.S_ISREG(os.fstat(log).st_mode):
+        os.close(log)
+        raise OSError(errno.EINVAL, "the log is not a regular file", path)
+    return log
 
 
 def wait_for(child: int) -> int:
@@ -140,30 +156,32 @@ def identity(pid: int) -> dict[str, Any]:
     return {"pid": pid, "start_ticks": int(fields[19]), "boot_id": boot_id}
 
 
-def write_patiently(path: str, content: dict[str, Any]) -> None:
-    """Write what nobody else can know: a full disk delays it, for as long as it takes."""
+def write_patiently(folder: int, name: str, content: dict[str, Any]) -> None:
+    """Write what nobody else can know: a full disk delays it, for as long as it takes.
+
+    A program that has deleted its folder has nowhere to keep it: then how it ends stays unknown, but it is still waited for.
+    """
     while True:
         try:
-            write(path, content)
+            write(folder, name, content)
             return
         except OSError as error:
             if error.errno not in _NO_ROOM:
-                raise
+                return
         time.sleep(_DISK_RETRY_SECONDS)
 
 
-def write(path: str, content: dict[str, Any]) -> None:
+def write(folder: int, name: str, content: dict[str, Any]) -> None:
     """Write beside, fsync, rename: a reader sees all of it or nothing."""
-    beside = f"{path}.tmp"
-    with open(beside, "w", encoding="utf-8") as file:
+    beside = f"{name}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(beside, flags, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
         json.dump(content, file)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     os.fsync(folder)
-    os.close(folder)
 
 
 def now() -> str:

@@ -83,7 +83,7 @@ class Supervisor:
     async def adopt(self, run: Run) -> None:
         """Take over a run that an earlier server started."""
         attempt = self._attempt(run)
-        if run.state is RunState.STARTING and await self._executor.abandon(attempt):
+        if run.state is RunState.STARTING and await self._executor.abandon(attempt, run.id):
             # The intent was journaled, the process never began: nothing is lost by queueing it again.
             await self._book.move(run.id, RunState.QUEUED, gpus=())
             return
@@ -95,8 +95,8 @@ class Supervisor:
         live = self._live.get(run)
         assert live is not None  # a run with an attempt under way is not final
         await live.restore(new_attempt=run.state is RunState.STARTING)
-        started = await self._executor.started(attempt)
-        if started is None:
+        started = await self._executor.started(attempt, run.id)
+        if started is None and run.state is RunState.STARTING:
             fault = Fault(message="the process did not begin in time", mend="see start_deadline_seconds and the load")
             await self._record(run.id, RunState.FAILED, error=fault, finished_at=self._clock())
             return
@@ -104,15 +104,15 @@ class Supervisor:
             run = await self._record(
                 run.id,
                 RunState.RUNNING,
-                process=started.program,
-                started_at=run.started_at or started.at or self._clock(),
+                process=started and started.program,
+                started_at=run.started_at or (started and started.at) or self._clock(),
                 log_bytes=live.offset,
             )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.follow)
             if run.state is RunState.STOPPING:
                 tasks.start_soon(self._stop_process, run)
-            exit_ = await self._executor.wait(attempt)
+            exit_ = await self._executor.wait(attempt, run.id)
             live.finish()
         await self._end(run.id, exit_, live)
 
@@ -142,9 +142,16 @@ class Supervisor:
         run = self._book.get(run_id)
         state, fault = _meaning(run, exit_)
         checkpoint = await self._checkpoint_of(run)
-        if _died_with_the_machine(run, state, exit_) and checkpoint is not None and run.restarts < self._max_restarts:
+        may_restart = run.restarts < self._max_restarts and self._paths.run(run_id).config.is_file()
+        if _died_with_the_machine(run, state, exit_) and checkpoint is not None and may_restart:
             await self._queue_again(run, checkpoint, exit_, live)
             return
+        if state is RunState.LOST and not self._paths.run(run_id).folder.exists():
+            fault = Fault(
+                message="the folder of the run is gone, and with it the record of how its process ended",
+                where=str(self._paths.run(run_id).folder),
+                mend="start it again; a run must leave TUNESMITH_RUN_DIR where it is",
+            )
         if state is RunState.PAUSED:
             await self._record(run_id, state, exit=exit_, progress=live.progress, log_bytes=live.offset, gpus=())
             return
