@@ -134,9 +134,11 @@ def test_every_place_is_as_likely_for_every_row(tmp_path):
 
 
 def test_chats_of_every_shape_become_the_same_messages(tmp_path):
-    """ShareGPT, conversations and instructions: one shape, with what else the row says kept."""
+    """ShareGPT, conversations and instructions: one shape where it is asked for, with what else the row says kept."""
     some = [{**row, "id": n} for n, row in enumerate([GOOD, SHAREGPT, SHAPES["conversations"], SHAPES["instruction"]])]
-    report = processed(write(tmp_path / "a.jsonl", some), tmp_path / "out", (1, 0, 0), shuffle=False)
+    report = processed(
+        write(tmp_path / "a.jsonl", some), tmp_path / "out", (1, 0, 0), shuffle=False, to_shape="messages"
+    )
     written = everything(tmp_path / "out")
     assert written[:3] == [{"messages": TURNS, "id": n} for n in range(3)]
     assert written[3] == {
@@ -148,6 +150,33 @@ def test_chats_of_every_shape_become_the_same_messages(tmp_path):
         "role_renamed": 2,
         "conversations_to_messages": 2,
         "instruction_to_messages": 1,
+    }
+
+
+def test_conversations_with_role_and_content_stay_what_they_are(tmp_path):
+    """Whoever keeps rows in that shape gets them back in it, tidied; only ShareGPT's turns become messages."""
+    some = [
+        {"conversations": TURNS, "id": 1},
+        {
+            "conversations": [{"role": "human", "content": "a"}, {"role": "human", "content": "b"}, *TURNS[1:]],
+            "note": "x",
+        },
+        SHAREGPT,
+        {"conversations": TURNS, "system": "be kind"},
+    ]
+    report = processed(write(tmp_path / "a.jsonl", some), tmp_path / "out", (1, 0, 0), shuffle=False)
+    assert everything(tmp_path / "out") == [
+        some[0],
+        {"conversations": [{"role": "user", "content": "a\n\nb"}, *TURNS[1:]], "note": "x"},
+        {"messages": TURNS},
+        {"conversations": [{"role": "system", "content": "be kind"}, *TURNS]},
+    ]
+    assert report["changes"] == {
+        "role_renamed": 4,
+        "fields_renamed": 2,
+        "turns_merged": 1,
+        "conversations_to_messages": 1,
+        "system_field_moved": 1,
     }
 
 

@@ -97,7 +97,7 @@ def test_a_file_is_shown_with_its_hash(client: httpx.Client) -> None:
     assert {"upload_id", "dataset_id", "bytes", "filename"} <= set(received)
     assert (received["dataset_id"], received["bytes"], received["filename"]) == (dataset, len(ROW), "训练.jsonl")
     (shown,) = client.get(f"/api/v1/datasets/{dataset}").json()["files"]
-    assert set(shown) == {"upload_id", "name", "stored_name", "bytes", "sha256", "uploaded_at"}
+    assert set(shown) == {"upload_id", "name", "stored_name", "bytes", "sha256", "uploaded_at", "replaced_by"}
     assert (shown["name"], shown["stored_name"]) == ("训练.jsonl", "data.jsonl")
     assert shown["sha256"] == hashlib.sha256(ROW).hexdigest()
 

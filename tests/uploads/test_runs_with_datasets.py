@@ -88,6 +88,29 @@ def test_what_a_split_cannot_choose_is_listed(client, run) -> None:
     assert run(dataset, "b").status_code == 201
 
 
+def test_of_files_with_one_name_the_newest_counts(client, server, run) -> None:
+    """The answer to the upload says what it replaces; both stay on record, and the older one counts once it is alone."""
+    dataset = new_dataset(client)
+    first = put_file(client, dataset, "rows.jsonl")
+    assert first["replaces"] == []
+    second = put_file(client, dataset, "rows.jsonl", ROW * 2)
+    assert second["replaces"] == [first["upload_id"]]
+    third = put_file(client, dataset, "rows.jsonl", ROW * 3)
+    assert third["replaces"] == [first["upload_id"], second["upload_id"]]
+    shown = client.get(f"/api/v1/datasets/{dataset}").json()
+    assert [one["replaced_by"] for one in shown["files"]] == [third["upload_id"], third["upload_id"], None]
+    assert shown["metadata"]["total_files"] == 3
+    assert third["upload_id"] in run(dataset).json()["dataset"]["path"]
+    client.delete(f"/api/v1/uploads/{second['upload_id']}").raise_for_status()
+    fourth = put_file(client, dataset, "train.jsonl", ROW)
+    assert third["upload_id"] in run(dataset, "rows").json()["dataset"]["path"]
+    client.delete(f"/api/v1/uploads/{fourth['upload_id']}").raise_for_status()
+    other = new_dataset(client)
+    old, new = (put_file(client, other, "train.jsonl")["upload_id"] for _ in range(2))
+    client.delete(f"/api/v1/uploads/{new}").raise_for_status()
+    assert old in run(other).json()["dataset"]["path"]
+
+
 @pytest.mark.parametrize("reference", ["no such dataset", "upl_nothing", "ds_nothing", "a\0b", "x" * 5000])
 def test_what_is_no_dataset_is_a_path_that_is_not_there(run, reference) -> None:
     """400, as for any file that a request names and that does not exist."""

@@ -115,7 +115,7 @@ class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Made if need be. A folder with other files is refused unless `overwrite` is set."""
     split_config: SplitConfig = SplitConfig()
     to_shape: Literal["messages", "conversations", "instruction", "prompt_completion"] | None = None
-    """Without it, chats become `messages` and every other shape stays what it is."""
+    """Without it, ShareGPT's turns (`from`, `value`) and `instruction` become `messages`; every other row keeps its shape."""
     default_system: str | None = None
     """A system message for conversations that have none."""
     deidentify: str | None = None

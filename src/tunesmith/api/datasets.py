@@ -35,6 +35,8 @@ class FileView(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     sha256: str
     uploaded_at: datetime
+    replaced_by: str | None = None
+    """The newer upload of the same name, which runs use instead; this one stays until it is deleted."""
 
 
 class TrainConfigView(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,8 @@ class ReceivedFile(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     filename: str
     sha256: str
+    replaces: list[str] = []
+    """Earlier uploads of the same name in this dataset. Runs use this one; the others stay until they are deleted."""
 
 
 class AbortedUpload(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +175,12 @@ async def upload_file(request: HttpRequest, dataset_id: FromPath[str]) -> Receiv
     file = await incoming_file(request, limit=house.settings.max_upload_bytes, setting="max_upload_bytes")
     upload = await house.datasets.receive(dataset_id, file.name, file.chunks())
     return ReceivedFile(
-        upload_id=upload.id, dataset_id=dataset_id, bytes=upload.bytes, filename=upload.name, sha256=upload.sha256
+        upload_id=upload.id,
+        dataset_id=dataset_id,
+        bytes=upload.bytes,
+        filename=upload.name,
+        sha256=upload.sha256,
+        replaces=house.uploads.older(upload),
     )
 
 
@@ -262,6 +271,8 @@ def _view(house: Rooms, dataset: Dataset) -> DatasetView:
     total_files, total_bytes = house.datasets.totals(dataset.id)
     config = house.train_configs.find(dataset.id)
     totals = {"total_files": total_files, "total_bytes": total_bytes, "has_train_config": config is not None}
+    uploads = house.uploads.of(dataset.id)
+    newest = {upload.name: upload.id for upload in uploads}
     return DatasetView(
         id=dataset.id,
         name=dataset.name,
@@ -271,14 +282,14 @@ def _view(house: Rooms, dataset: Dataset) -> DatasetView:
         description=dataset.description,
         status="ready" if total_files else "empty",
         metadata={**dataset.metadata, **totals},
-        files=[_file_view(upload) for upload in house.uploads.of(dataset.id)],
+        files=[_file_view(upload, newest[upload.name]) for upload in uploads],
         train_config=_config_view(config) if config is not None else None,
         upload_progress=UploadProgress(files_count=total_files, in_flight=house.uploads.in_flight(dataset.id)),
         created_at=dataset.created_at,
     )
 
 
-def _file_view(upload: Upload) -> FileView:
+def _file_view(upload: Upload, newest: str) -> FileView:
     return FileView(
         upload_id=upload.id,
         name=upload.name,
@@ -286,6 +297,7 @@ def _file_view(upload: Upload) -> FileView:
         bytes=upload.bytes,
         sha256=upload.sha256,
         uploaded_at=upload.uploaded_at,
+        replaced_by=newest if newest != upload.id else None,
     )
 
 

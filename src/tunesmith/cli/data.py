@@ -61,7 +61,7 @@ def validate(*, service: Service, file: str, max_errors: int, as_json: bool) -> 
 @click.option(
     "--to-shape",
     type=click.Choice(["messages", "conversations", "instruction", "prompt_completion"]),
-    help="Convert every row (default: chats become messages, other shapes stay).",
+    help="Convert every row (default: ShareGPT and instruction rows become messages, others stay).",
 )
 @click.option("--system", "default_system", help="A system message for conversations that have none.")
 @click.option("--deidentify", metavar="POLICY", help="Take every text through this de-identification policy.")

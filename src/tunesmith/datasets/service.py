@@ -143,12 +143,13 @@ class DatasetService:
     def files_of(self, reference: str) -> list[tuple[str, Path]] | None:
         """Names and paths of the files of the dataset with this id or name; None: there is no such dataset.
 
-        Also to be asked from threads.
+        Of several with one name, the newest. Also to be asked from threads.
         """
         dataset_id = self.id_of(reference)
         if dataset_id is None:
             return None
-        return [(one.name, self._uploads.path(key)) for key, one in self._uploads.summaries_of(dataset_id)]
+        newest = {one.name: key for key, one in self._uploads.summaries_of(dataset_id)}
+        return [(name, self._uploads.path(key)) for name, key in newest.items()]
 
     def config_for(self, reference: str | None, recipe: str) -> ChosenConfig | None:
         """The train config of a run that names none; ``reference`` is how it names its dataset."""

@@ -127,6 +127,11 @@ class UploadService:
         """Ids and summaries, oldest first; also to be asked from threads."""
         return [(upload_id, self._journal.summaries[upload_id]) for upload_id in self.ids_of(dataset_id)]
 
+    def older(self, upload: Upload) -> list[str]:
+        """The dataset's other uploads of the same name that came before it, and do not count beside it; oldest first."""
+        same = [key for key, one in self.summaries_of(upload.dataset_id) if one.name == upload.name]
+        return same[: same.index(upload.id)] if upload.id in same else []
+
     def named(self, name: str) -> list[str]:
         """The uploads that clients gave this name, in any dataset, newest first."""
         found = [upload_id for live in list(self._live.values()) for upload_id in list(live)]

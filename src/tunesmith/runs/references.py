@@ -168,8 +168,8 @@ class References:
         """
         used = {path for path in (dataset.path, dataset.validation_path) if path is not None}
         of_uploads = {path for path in used if Path(path).is_relative_to(self._paths.uploads_folder.absolute())}
-        there = {str(path) for _, path in self._uploaded(dataset.name) or ()}
-        if any(Path(path).parent.name not in dataset.name for path in of_uploads - there):
+        # By the upload's id, which its folder is named by: under its name there may be a newer one by now.
+        if any(self._uploaded(Path(path).parent.name) is None for path in of_uploads):
             raise MissingReference(
                 f"the dataset {_shown(dataset.name)!r} was just deleted", where="dataset.name", mend="name another"
             )

@@ -42,7 +42,9 @@ class Normalised:
 
 
 class Normaliser:
-    """Knows which shape is wanted. Without one, chats become ``messages`` and every other shape stays what it is."""
+    """Knows which shape is wanted. Without one, a row stays what it is, but ShareGPT's turns and ``instruction`` become
+    ``messages``.
+    """
 
     def __init__(self, to_shape: ToShape | None = None, default_system: str | None = None) -> None:
         self._to_shape = to_shape
@@ -58,9 +60,11 @@ class Normaliser:
         changes: Changes = []
         reading = read(row, changes)
         if isinstance(reading, Conversation):
+            # Read before what is tidied: a turn of its own fields (from, value) has been renamed, one of ours has not.
+            kept_shape = reading.shape if "fields_renamed" not in changes else "messages"
             tidy = self._with_system(_tidied(reading.messages, changes), changes)
-            shape: str = self._to_shape or "messages"
-            content = _FROM_MESSAGES[shape](tidy)
+            shape: str = self._to_shape or (kept_shape if kept_shape == "conversations" else "messages")
+            content = _FROM_MESSAGES[shape](tidy) if self._to_shape or shape == "messages" else {shape: tidy}
             tools = {"tools": reading.tools} if reading.tools else {}
         else:
             shape = reading.shape

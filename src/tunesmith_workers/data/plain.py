@@ -146,6 +146,13 @@ class _Out(msgspec.Struct, gc=False):
     id: Any
 
 
+class _OutConversations(msgspec.Struct, gc=False, rename={"messages": "conversations"}):
+    """The same, where it came in with role and content below this key."""
+
+    messages: list[_OutMessage]
+    id: Any
+
+
 _Row = TypeVar("_Row")
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -156,7 +163,7 @@ def has_usual_names(row: Any) -> bool:
 
 
 def _conversations(
-    shape: str, changes: Sequence[str], rows: Sequence[Any], places: Sequence[int], wanted: Wanted
+    shape: str, changes: Sequence[str], out: type, rows: Sequence[Any], places: Sequence[int], wanted: Wanted
 ) -> Found:
     """``changes`` are those to every message."""
     found: list[Plain] = []
@@ -170,7 +177,7 @@ def _conversations(
             told += ["system_field_moved"] * system
             here = picked(where, group.places)
             found.append(
-                _conversation(shape, _usual(group.roles), group.columns, here, picked(some, group.places), told)
+                _conversation(shape, _usual(group.roles), group.columns, here, picked(some, group.places), told, out)
             )
     return found, doubtful
 
@@ -216,12 +223,13 @@ def _conversation(
     places: Sequence[int],
     rows: Sequence[Any],
     changes: list[str],
+    out: type = _Out,
 ) -> Plain:
-    def values() -> list[_Out]:
+    def values() -> list[Any]:
         said = zip(*columns, strict=True)
-        return [_Out(list(map(_OutMessage, names, texts)), row.id) for texts, row in zip(said, rows, strict=True)]
+        return [out(list(map(_OutMessage, names, texts)), row.id) for texts, row in zip(said, rows, strict=True)]
 
-    if shape != "messages":
+    if shape != "messages" and out is _Out:
         changes = [*changes, f"{shape}_to_messages"]
     return Plain(shape=shape, names=names, columns=columns, places=places, values=values, changes=changes)
 
@@ -255,8 +263,8 @@ def _says_something(*texts: str) -> bool:
     return all(texts) and not any(map(str.isspace, texts))
 
 
-def _of_conversations(shape: str, key: str, row: type, changes: Sequence[str] = ()) -> Kind:
-    return Kind(shape, _sign(key), msgspec.json.Decoder(row).decode, partial(_conversations, shape, changes))
+def _of_conversations(shape: str, key: str, row: type, changes: Sequence[str] = (), out: type = _Out) -> Kind:
+    return Kind(shape, _sign(key), msgspec.json.Decoder(row).decode, partial(_conversations, shape, changes, out))
 
 
 def _of_texts(shape: str, key: str, row: type, *names: str) -> Kind:
@@ -267,14 +275,21 @@ def _sign(key: str) -> bytes:
     return b'"%s"' % key.encode()
 
 
-CONVERSATIONS = (
-    _of_conversations("messages", "messages", _Messages),
-    _of_conversations("conversations", "from", _ShareGpt, ("fields_renamed",)),
+_MESSAGES = _of_conversations("messages", "messages", _Messages)
+_SHAREGPT = _of_conversations("conversations", "from", _ShareGpt, ("fields_renamed",))
+_INSTRUCTION = Kind("instruction", _sign("output"), msgspec.json.Decoder(_Instruction).decode, _instructions)
+TO_MESSAGES = (
+    _MESSAGES,
+    _SHAREGPT,
     _of_conversations("conversations", "conversations", _Conversations),
-    Kind("instruction", _sign("output"), msgspec.json.Decoder(_Instruction).decode, _instructions),
+    _INSTRUCTION,
 )
+"""Where every row is to become ``messages``."""
 KINDS = (
-    *CONVERSATIONS,
+    _MESSAGES,
+    _SHAREGPT,
+    _of_conversations("conversations", "conversations", _Conversations, out=_OutConversations),
+    _INSTRUCTION,
     _of_texts("prompt_completion", "completion", _PromptCompletion, "prompt", "completion"),
     _of_texts("preference", "chosen", _Preference, "prompt", "chosen", "rejected"),
     _of_texts("scored", "score", _Scored, "prompt", "response"),

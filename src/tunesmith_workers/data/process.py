@@ -20,7 +20,7 @@ from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.explain import decoded
 from tunesmith_workers.data.fast import Sorted, Sorting, look_closely, sort_out
 from tunesmith_workers.data.normalise import Normaliser, ToShape
-from tunesmith_workers.data.plain import CONVERSATIONS, KINDS, Plain
+from tunesmith_workers.data.plain import KINDS, TO_MESSAGES, Plain
 from tunesmith_workers.data.provenance import NAME as PROVENANCE
 from tunesmith_workers.data.provenance import Input, Provenance, is_result, provenance_of
 from tunesmith_workers.data.reader import LONGEST_ROW, Batch, DataFile, NotData, Unreadable, open_regular
@@ -157,7 +157,7 @@ class _Processing:
 
     def _vouched_for(self, batch: Batch) -> Sorted:
         vouches = batch.is_utf8 and self._normalise.leaves_tidy_messages and self._deidentifier is None
-        kinds = KINDS if self._request.to_shape is None else CONVERSATIONS
+        kinds = KINDS if self._request.to_shape is None else TO_MESSAGES
         return (self._sorting if vouches else look_closely)(batch.rows, is_tidy, kinds)
 
     def _converted(self, plain: Plain) -> list[bytes]:
