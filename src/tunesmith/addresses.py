@@ -6,8 +6,10 @@ They follow the IANA registries of special-purpose addresses, because ``is_globa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
 
 Address = IPv4Address | IPv6Address
 
@@ -20,8 +22,16 @@ class Reach(IntEnum):
     NEVER = 2  # link-local, where clouds hand out credentials; and what no server listens on
 
 
+THIS_MACHINE: Mapping[Address, Address] = MappingProxyType(
+    {IPv4Address("0.0.0.0"): IPv4Address("127.0.0.1"), IPv6Address("::"): IPv6Address("::1")}  # noqa: S104  # nothing listens
+)
+"""Addresses that a program listens on, given by people as its address: a kernel connects them to loopback."""
+
+
 def reach(address: Address) -> Reach:
     """Judge an address with all IPv4 addresses it carries inside; the worst counts."""
+    if address in THIS_MACHINE:
+        return reach(THIS_MACHINE[address])
     if isinstance(address, IPv4Address):
         if any(address in network for network in _NEVER_4):
             return Reach.NEVER
@@ -52,7 +62,7 @@ _NEVER_4 = tuple(
     map(
         IPv4Network,
         (
-            "0.0.0.0/8",  # "this network": the kernel takes 0.0.0.0 for loopback
+            "0.0.0.0/8",  # "this network", but for 0.0.0.0 itself
             "100.100.100.200/32",  # metadata at Alibaba
             "168.63.129.16/32",  # the host's agent at Azure; a public address otherwise
             "169.254.0.0/16",  # link-local, and metadata nearly everywhere
@@ -85,7 +95,6 @@ _NEVER_6 = tuple(
     map(
         IPv6Network,
         (
-            "::/128",
             "64:ff9b:1::/48",  # a local NAT64: where it puts the IPv4 address cannot be known
             "fd00:42::42/128",  # metadata at Scaleway
             "fd00:a9fe:a9fe::/48",  # metadata at Linode

@@ -40,7 +40,7 @@ from tunesmith.datasets import (
 from tunesmith.deid import DeidService
 from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
-from tunesmith.finetune import FunctionDoor
+from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.guarded import GuardedClient
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
@@ -260,6 +260,7 @@ def open_house(
         calls=calls,
         previews=PreviewService(calls, paths.previews),
         deid=DeidService(paths.policies),
+        finetune_turns=Turns(),
         function=function,
     )
     return House(rooms=rooms, reporter=reporter, client=client, journals=journals.all)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from tunesmith.failpoints import FAILPOINTS
 
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json")
+"""How files of rows are named."""
+
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk answers; the last one is a file size limit's (``ulimit -f``)."""
 
@@ -81,6 +84,17 @@ def read_regular(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EOVERFLOW, f"longer than {limit} bytes", str(path))
     return content
+
+
+def data_files(place: Path) -> list[Path]:
+    """The data files that a path stands for: itself, or what lies directly in a folder and is named like rows, by name.
+
+    The workers' ``data.reader`` has the same rule. Raises OSError.
+    """
+    if not place.is_dir():
+        return [place]
+    named = (path for path in place.iterdir() if path.suffix.lower() in DATA_SUFFIXES and not path.name.startswith("."))
+    return sorted((path for path in named if path.is_file()), key=lambda path: path.name)
 
 
 def place_of(name: str) -> Path | None:

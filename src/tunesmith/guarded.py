@@ -25,7 +25,7 @@ import httpcore
 import httpx
 import msgspec
 
-from tunesmith.addresses import Address, Reach, reach
+from tunesmith.addresses import THIS_MACHINE, Address, Reach, reach
 from tunesmith.errors import InvalidInput, MissingReference, OutOfSpace, TooLarge
 from tunesmith.files import NO_ROOM, sync_folder
 
@@ -221,7 +221,8 @@ class _Gate(httpcore.AsyncNetworkBackend):
         for address in found:
             if reach(address) > self._widest:
                 raise _refused(host, address)
-        return list(dict.fromkeys(found))
+        # What connects to 0.0.0.0 is left to no kernel.
+        return list(dict.fromkeys(THIS_MACHINE.get(address, address) for address in found))
 
 
 class _Resolve:

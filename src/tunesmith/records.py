@@ -231,6 +231,16 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     """What a result is sent back with; without it the run's id. For the shape finetune only."""
 
 
+class FinetuneTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the finetune door was asked for and has promised, so that a repeat of the request gets the same answer."""
+
+    task_id: str
+    request_sha256: str
+    """Hash of the request, to tell a repeat from another one under the same id."""
+    output_model_path: str
+    output_log_path: str
+
+
 class Run(Record, frozen=True, kw_only=True):
     """One request to execute a recipe."""
 
@@ -257,6 +267,8 @@ class Run(Record, frozen=True, kw_only=True):
     """The checkpoint that the next attempt starts from."""
     finetuned_place: str | None = None
     """The folder that the finetune door has promised: it gets the model and the log."""
+    finetune_task: FinetuneTask | None = None
+    """Set for a run that the finetune door created."""
     restarts: int = 0
     """How often it was queued again because its process died with the machine."""
     attempt: int = 0

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tunesmith_workers.data.provenance import DataPolicy, policy_behind
+from tunesmith_workers.data.reader import data_files
 from tunesmith_workers.faults import BadConfig
 
 MANIFEST = "manifest.json"
@@ -59,7 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def origin_of(*, base: str, tokenizer: Any, data: Path, config: dict[str, Any]) -> Origin:
     template = tokenizer.chat_template
-    data_sha256 = _sha256_of_file(data)
+    data_sha256 = sha256_of_data(data)
     return Origin(
         base_model=base,
         template_sha256=_sha256(template.encode()) if isinstance(template, str) else None,
@@ -179,6 +180,10 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _sha256_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of_data(data: Path) -> str:
+    """Of a data file, or of all in a folder one after the other; the service's ``checkpoints.fit`` computes the same."""
+    found = hashlib.sha256()
+    for path in data_files(data):
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
+    return found.hexdigest()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tunesmith_workers.data.explain import decoded
-from tunesmith_workers.data.reader import Batch, DataFile, NotData, open_regular
+from tunesmith_workers.data.reader import Batch, DataFile, NotData, data_files, open_regular
 from tunesmith_workers.data.shapes import ROLES, Conversation, Message, RowFault, read
 from tunesmith_workers.faults import BadRows, listed
 
@@ -34,14 +35,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_rows(path: Path, most: int | None = None) -> list[Row]:
-    """Every row of the file, or its first ``most``.
+    """Every row of the file, or of all files in a folder by name; or the first ``most``.
 
     Raises:
         BadRows: the file is missing, empty or unreadable, or some rows are wrong: all of them are named at once.
     """
     rows: list[Row] = []
     faults: list[str] = []
-    for where, found in _rows(path):
+    for where, found in chain.from_iterable(map(_rows, data_files(path))):
         if len(rows) + len(faults) == most:
             break
         try:

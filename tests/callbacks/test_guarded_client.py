@@ -43,7 +43,19 @@ async def fetched(url: str, into: Path, *, max_bytes: int = 1_000_000, expect_sh
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "ⓛocalhost", "0"],
+    [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f.1",
+        "127.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "ⓛocalhost",
+        "0",
+        "0.0.0.0",
+        "[::]",
+    ],
 )
 async def test_no_spelling_of_loopback_gets_through(host):
     """Whatever the system's resolver makes of it: refused when named and when sent to, and nothing connects."""
@@ -54,6 +66,15 @@ async def test_no_spelling_of_loopback_gets_through(host):
                 await call(f"http://{host}:{sentinel.port}/")
         await client.aclose()
         assert sentinel.connections == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0"])
+async def test_the_address_that_a_receiver_listens_on_means_this_machine(host):
+    """`http://0.0.0.0:9000/` is how many programs print where they are: it goes to loopback, where that is allowed."""
+    async with receiving() as receiver:
+        network = NotedNetwork(receiver.port)
+        assert (await posted(f"http://{host}:{receiver.port}/hook", network=network)).status == 200
+        assert network.connected == [f"127.0.0.1:{receiver.port}"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 
 def train(train_dataset_path, param_dict, model_path, output_model_path, output_log_path, resume_from):
     told = param_dict["config_param"]
-    print("reading", Path(train_dataset_path).read_text().strip(), flush=True)
+    data = Path(train_dataset_path)
+    print("reading", data if data.is_dir() else data.read_text().strip(), flush=True)
     kind = param_dict["measurement"]
     last = told.get("steps", param_dict["total_epoch_number"])
     done = int(Path(resume_from).read_text()) if resume_from else 0

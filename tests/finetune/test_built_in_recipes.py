@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from finetune_parts import file_server, request_for, wait_for_end
 
 from support.receiver import receiving
@@ -109,6 +110,70 @@ def test_lora_by_steps(server):
     assert events[0]["fig_param"]["valid_losses"] == [None, 1.0, None, 0.5]
 
 
+ROW = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
+
+
+def folder_with(place: Path, *names: str) -> Path:
+    place.mkdir(parents=True)
+    for name in names:
+        (place / name).write_text(ROW)
+    return place
+
+
+def data_of(server, answer) -> dict[str, str]:
+    assert answer.status_code == 200, answer.text
+    config = yaml.safe_load((server.state_dir / "runs" / answer.json()["run_id"] / "config.yaml").read_text())
+    return {name: str(config["data"][f"{name}_file"]) for name in ("train", "validation", "test")}
+
+
+def test_folders_stand_for_their_data_files(server):
+    """All files of rows in a folder; one that is alone stands for itself; what else lies there does not count."""
+    home = server.state_dir.parent
+    many = folder_with(home / "many", "b.jsonl", "a.json", ".hidden.jsonl", "notes.txt")
+    one = folder_with(home / "one", "only.jsonl", "readme.md")
+    with receiving() as receiver, server.client() as client:
+        request = request_for(receiver, many, new_id("task"), finetune_mode="lora")
+        request["input_content"]["customized_input"] |= {"valid_dataset_path": str(one)}
+        request["input_content"]["customized_input"] |= {"test_dataset_path": str(one / "only.jsonl")}
+        answer = client.post("/finetune", json=request)
+        assert data_of(server, answer) == {
+            "train": str(many),
+            "validation": str(one / "only.jsonl"),
+            "test": str(one / "only.jsonl"),
+        }
+        assert client.get(f"/v1/runs/{answer.json()['run_id']}").json()["dataset"]["path"] == str(many)
+        wait_for_end(receiver)
+
+
+def test_one_folder_for_all_three_stands_for_its_splits(server):
+    """Nobody means to test on what is trained, where the folder has a file for each."""
+    folder = folder_with(server.state_dir.parent / "splits", "train.jsonl", "val.jsonl", "test.json")
+    with receiving() as receiver, server.client() as client:
+        answer = client.post("/finetune", json=request_for(receiver, folder, new_id("task"), finetune_mode="lora"))
+        assert data_of(server, answer) == {
+            "train": str(folder / "train.jsonl"),
+            "validation": str(folder / "val.jsonl"),
+            "test": str(folder / "test.json"),
+        }
+        wait_for_end(receiver)
+
+
+def test_a_folder_without_data_files_is_refused(server):
+    """Each position is named, and what would have counted; a link that leads out of the roots is forbidden."""
+    home = server.state_dir.parent
+    empty = folder_with(home / "empty", "rows.csv")
+    outside = home.parent / "outside.jsonl"
+    outside.write_text(ROW)
+    linked = folder_with(home / "linked", "a.jsonl")
+    (linked / "b.jsonl").symlink_to(outside)
+    with server.client() as client:
+        for folder, status in ((empty, 400), (linked, 403)):
+            answer = client.post("/finetune", json=request_for("http://127.0.0.1:9/hook", folder, new_id("task")))
+            assert answer.status_code == status, answer.text
+            assert len(answer.json()["errors"]) == 3
+            assert answer.json()["errors"][0]["where"] == "input_content.customized_input.train_dataset_path"
+
+
 def test_a_failing_recipe_is_told(server):
     """`full` is the sft recipe, and here it fails."""
     with receiving() as receiver:
@@ -125,9 +190,17 @@ def test_addresses_are_fetched_before_the_run_is_made(server):
         assert client.post("/finetune", json=request).status_code == 200
         assert wait_for_end(receiver)[-1]["is_final"]
         for path, status in {"/none": 400, "/huge": 413, "/metadata": 422}.items():
-            refused = client.post("/finetune", json=request_for(receiver, files + path, finetune_mode="lora"))
+            refused = client.post(
+                "/finetune", json=request_for(receiver, files + path, new_id("task"), finetune_mode="lora")
+            )
             assert refused.status_code == status, refused.text
         assert not list((server.state_dir / "downloads").glob("*/*.part"))
+        before = set((server.state_dir / "downloads").iterdir())
+        request = request_for(
+            receiver, f"{files}/rows.csv", new_id("task"), finetune_mode="lora", config_param={"rr": 1}
+        )
+        assert client.post("/finetune", json=request).status_code == 422
+        assert set((server.state_dir / "downloads").iterdir()) == before, "nothing of a refused request is left"
 
 
 def test_an_unknown_knob_is_refused(server):

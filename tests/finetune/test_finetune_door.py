@@ -7,6 +7,7 @@ import copy
 import re
 import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,7 @@ def test_a_receiver_that_was_down_gets_everything_once_it_is_up(tmp_path):
         assert [event["is_final"] for event in events] == [False] * 4 + [True]
         listed = client.get(f"/v1/runs/{run_id}/deliveries", params={"limit": 100}).json()["deliveries"]
         assert len(listed) == 5
+        assert started(server, request)["run_id"] == run_id, "a task is known after a kill, too"
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=".".join)
@@ -274,19 +276,70 @@ def test_files_are_looked_for_where_they_may_be(server, place):
     assert len(refused(server, request_for("http://127.0.0.1:9/hook", "/etc/passwd"), 403)) == 3
 
 
-def test_a_task_begun_twice_in_a_second_is_refused(server, rows):
-    """Its folder is named by the second: what would share one is a repeat, and 409. A later one is another try."""
-    with receiving() as receiver, server.client() as client:
-        request = request_for(receiver, rows, task_id="twice", show_frequecy=5)
-        statuses: list[int] = []
-        for status in polled(lambda: client.post("/finetune", json=request).status_code):
-            statuses.append(status)
-            if status == 409:
-                break
-        assert set(statuses) == {200, 409}
-        for events in polled(lambda: receiver.events):
-            if len(events) == statuses.count(200):
-                break
+def test_a_repeat_is_the_same_task(server, rows, place):
+    """The same run, however the request is spelled and whether or not its data is still there; nothing is begun twice."""
+    data = place / "data/once.csv"
+    data.write_text("rows\n")
+    with receiving() as receiver:
+        request = request_for(receiver, data, task_id="repeated", lr=1.0)
+        first = started(server, request)
+        data.unlink()
+        spelled = copy.deepcopy(dict(reversed(request.items())))
+        spelled["param_dict"]["show_frequency"] = spelled["param_dict"].pop("show_frequecy")
+        spelled["param_dict"]["lr"] = 1
+        again = started(server, spelled)
+        assert {**again, "status": ""} == {**first, "status": ""}
+        wait_for_end(receiver)
+        assert started(server, request)["run_id"] == first["run_id"]
+    folders = list((place / "data/finetuned/digits").glob("*_repeated"))
+    assert [str(folder / "model_files") for folder in folders] == [first["output_model_path"]]
+
+
+def test_another_request_under_a_task_is_refused(server, rows):
+    """409 that names the run, whatever differs."""
+    with receiving() as receiver:
+        request = request_for(receiver, rows, task_id="taken")
+        run_id = started(server, request)["run_id"]
+        wait_for_end(receiver)
+    for change in ({"lr": 0.5}, {"config_param": {"seed": 1}}):
+        other = copy.deepcopy(request)
+        other["param_dict"] |= change
+        with server.client() as client:
+            before = runs_there(client)
+            answer = client.post("/finetune", json=other)
+            assert answer.status_code == 409
+            assert run_id in answer.json()["detail"]
+            assert runs_there(client) == before
+
+
+def test_of_many_repeats_at_once_one_begins(server, rows):
+    """All of them get the one run."""
+    with receiving() as receiver:
+        request = request_for(receiver, rows, task_id="race")
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: started(server, request), range(8)))
+        wait_for_end(receiver)
+    assert len({answer["run_id"] for answer in answers}) == 1
+    assert len({answer["output_model_path"] for answer in answers}) == 1
+
+
+def test_a_function_gets_a_folder_as_it_is(server, place):
+    """Datasets may be folders, of whatever the function reads."""
+    folder = place / "data/pictures"
+    (folder / "cats").mkdir(parents=True)
+    with receiving() as receiver:
+        answer = started(server, request_for(receiver, folder, task_id="folder"))
+        assert wait_for_end(receiver)[-1]["is_final"]
+    assert f"reading {folder}" in Path(answer["output_log_path"]).read_text()
+
+
+def test_a_receiver_on_all_addresses_of_this_machine_is_told(server, rows):
+    """`http://0.0.0.0:port/` means this machine, as programs print it that listen there."""
+    with receiving() as receiver:
+        address = receiver.url.replace("127.0.0.1", "0.0.0.0")  # that is what is tried
+        assert address != receiver.url
+        started(server, request_for(address, rows, task_id="everywhere"))
+        assert wait_for_end(receiver)[-1]["task_id"] == "everywhere"
 
 
 def test_no_other_door_names_the_file_that_is_run(server):

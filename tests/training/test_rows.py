@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.checkpoints.fit import differences
+from tunesmith.checkpoints.manifest import ManifestOrigin
+from tunesmith_workers.checkpoints import sha256_of_data
 from tunesmith_workers.faults import BadRows
 from tunesmith_workers.rows import read_rows
 
@@ -109,3 +113,38 @@ def test_any_bytes_give_rows_or_a_verdict(tmp_path_factory, content):
     path.write_bytes(content)
     with contextlib.suppress(BadRows):
         assert read_rows(path)
+
+
+def test_a_folder_is_all_of_its_data_files(tmp_path):
+    """In the order of their names, each row with its own file and line; the service hashes it as the training does."""
+    for name, words in {
+        "b.jsonl": ["three"],
+        "a.json": ["one", "two"],
+        "notes.txt": ["no"],
+        ".c.jsonl": ["no"],
+    }.items():
+        rows = [{"prompt": "say", "completion": word} for word in words]
+        text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / name).write_text(text)
+    found = read_rows(tmp_path)
+    assert [row.completion for row in found] == ["one", "two", "three"]
+    assert found[2].where == f"{tmp_path / 'b.jsonl'}:1"
+    assert [row.completion for row in read_rows(tmp_path, 2)] == ["one", "two"]
+    sha256 = sha256_of_data(tmp_path)
+    assert (
+        sha256 == hashlib.sha256((tmp_path / "a.json").read_bytes() + (tmp_path / "b.jsonl").read_bytes()).hexdigest()
+    )
+    origin = ManifestOrigin(data_sha256=sha256)
+    config = {"data": {"train_file": str(tmp_path)}}
+    assert differences(origin, config) == ()
+    (tmp_path / "c.jsonl").write_text("{}")
+    assert [fault.where for fault in differences(origin, config)] == ["data.train_file"]
+
+
+def test_a_folder_without_data_files_is_refused(tmp_path):
+    """The error names the folder and what is looked for."""
+    (tmp_path / "rows.csv").write_text("a,b")
+    with pytest.raises(BadRows) as refused:
+        read_rows(tmp_path)
+    assert refused.value.where == str(tmp_path)
+    assert ".jsonl" in str(refused.value.mend)

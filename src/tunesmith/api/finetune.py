@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from litestar.params import JSONBody
 from tunesmith.api.access import NEEDS_WRITE
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.errors import Conflict, Fault, Forbidden, InvalidInput, MissingReference, OutOfSpace, TunesmithError
-from tunesmith.files import NO_ROOM
+from tunesmith.files import DATA_SUFFIXES, NO_ROOM
 from tunesmith.finetune import (
     LOG,
     MODEL,
@@ -25,11 +27,11 @@ from tunesmith.finetune import (
     CustomizedInput,
     Data,
     FinetuneRequest,
-    FunctionDoor,
     Job,
     Model,
     ParamDict,
     Training,
+    digest_of,
     is_address,
     read_request,
     show_log,
@@ -37,12 +39,18 @@ from tunesmith.finetune import (
 )
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import Recipe
-from tunesmith.records import Callback, CallbackEvent, DatasetReference, Run, RunState, new_id, utc_now
+from tunesmith.records import Callback, CallbackEvent, DatasetReference, FinetuneTask, Run, RunState, new_id, utc_now
 from tunesmith.runs import RunRequest
 
 _log = structlog.get_logger()
 _BUILT_IN = {"full": "sft", "lora": "lora"}
 _FILES = {"validation_file": "valid_dataset_path", "test_file": "test_dataset_path"}
+_DATASETS = "input_content.customized_input"
+_SPLITS = {
+    "train_dataset_path": ("train",),
+    "valid_dataset_path": ("valid", "validation", "val"),
+    "test_dataset_path": ("test",),
+}
 _TOLD = (CallbackEvent.METRICS, CallbackEvent.FINAL)
 
 
@@ -55,7 +63,7 @@ class FinetuneBody(msgspec.Struct, frozen=True, kw_only=True):
         Any,
         msgspec.Meta(
             description="`customized_input` with `train_dataset_path`, `valid_dataset_path` and `test_dataset_path`: "
-            "files or http(s) addresses"
+            "files, folders or http(s) addresses"
         ),
     ] = None
     param_dict: Annotated[
@@ -68,7 +76,7 @@ class FinetuneBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinetuneAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What was begun; all else comes by callback."""
+    """What was begun, now or by an earlier request for the task; all else comes by callback."""
 
     task_id: str
     run_id: str
@@ -81,17 +89,41 @@ class FinetuneAnswer(msgspec.Struct, frozen=True, kw_only=True):
 async def finetune(request: HttpRequest, data: JSONBody[FinetuneBody]) -> FinetuneAnswer:
     """Train, and tell `call_back_api` every `show_frequecy` steps or epochs, and at the end. A bad request names every fault.
 
-    Every field is required, and no other is allowed.
+    Every field is required, and no other is allowed. Repeating a request under the same `task_id` begins nothing: it answers
+    with the run that is there. Another request under that id is refused.
     """
     del data  # a struct keeps no more than its own fields, and stops at the first fault
     house = rooms(request)
     given: dict[str, Any] = await request.json()
     wanted, faults = read_request(given)
-    datasets = await _refer(house, given, faults)
+    if wanted is None:
+        await _refer(house, given, faults)
     assert wanted is not None  # or it had faults, and they were raised
-    if house.function is None:
-        return await _built_in(house, wanted, datasets)
-    return await _own(house, house.function, wanted, datasets)
+    # Shielded, so that whoever waits for the turn sees what was begun, also when the client that asked has gone.
+    return await asyncio.shield(_begin_once(house, wanted, given))
+
+
+async def _begin_once(house: Rooms, wanted: FinetuneRequest, given: dict[str, Any]) -> FinetuneAnswer:
+    """The task as it is on record, or begun now."""
+    async with house.finetune_turns.turn(wanted.task_id):
+        earlier = house.runs.book.of_task(wanted.task_id)
+        if earlier is not None:
+            return _repeated(wanted, earlier)
+        datasets = await _refer(house, given, [])
+        begin = _built_in(house, wanted, datasets) if house.function is None else _own(house, wanted, datasets)
+        return _answer(await begin)
+
+
+def _repeated(wanted: FinetuneRequest, earlier: Run) -> FinetuneAnswer:
+    """Raises Conflict: the task is another one. Its data may be gone by now: a repeat is not checked again."""
+    task = earlier.finetune_task
+    if task is None or task.request_sha256 != digest_of(wanted):
+        raise Conflict(
+            f"task {wanted.task_id} was begun with another request, as run {earlier.id}",
+            where="task_id",
+            mend="choose a new task_id for a new task",
+        )
+    return _answer(earlier)
 
 
 async def _refer(house: Rooms, data: dict[str, Any], shape_faults: list[Fault]) -> dict[str, str]:
@@ -101,23 +133,45 @@ async def _refer(house: Rooms, data: dict[str, Any], shape_faults: list[Fault]) 
     if isinstance(url, str) and url:
         found += await _vetted(house, url, "call_back_api")
     content = data.get("input_content")
-    named = content.get("customized_input") if isinstance(content, dict) else None
+    given = content.get("customized_input") if isinstance(content, dict) else None
+    named = {
+        name: dataset
+        for name in CustomizedInput.__struct_fields__
+        if isinstance(given, dict) and isinstance(dataset := given.get(name), str) and dataset
+    }
     datasets: dict[str, str] = {}
-    for name in CustomizedInput.__struct_fields__:
-        dataset = named.get(name) if isinstance(named, dict) else None
-        where = f"input_content.customized_input.{name}"
-        if not isinstance(dataset, str) or not dataset:
-            continue
+    for name, dataset in named.items():
+        where = f"{_DATASETS}.{name}"
         if is_address(dataset):
             found += await _vetted(house, dataset, where)
             datasets[name] = dataset
             continue
         try:
-            datasets[name] = str(await anyio.to_thread.run_sync(house.runs.file, dataset, where))
+            # A function gets what was named. What a built-in recipe reads are rows.
+            datasets[name] = str(await anyio.to_thread.run_sync(house.runs.file_or_folder, dataset, where))
+            if house.function is None:
+                shared = list(named.values()).count(dataset) > 1
+                datasets[name] = await anyio.to_thread.run_sync(_rows_of, house, name, datasets[name], shared)
         except (MissingReference, Forbidden) as error:
             found.append(error)
     _refuse(shape_faults, found)
     return datasets
+
+
+def _rows_of(house: Rooms, name: str, place: str, shared: bool) -> str:  # noqa: FBT001  # private, called by position
+    """What a built-in recipe reads of a file or folder: all data files of a folder, in the order of their names.
+
+    A folder that is named more than once is one dataset with its splits, such as ``train.jsonl``: if it has them.
+    """
+    where = f"{_DATASETS}.{name}"
+    folder = Path(place)
+    if not folder.is_dir():
+        return place
+    for split in _SPLITS[name] if shared else ():
+        for suffix in DATA_SUFFIXES:
+            with suppress(MissingReference):
+                return str(house.runs.file(str(folder / f"{split}{suffix}"), where))
+    return str(house.runs.whole_folder(folder, where))
 
 
 async def _vetted(house: Rooms, url: str, where: str) -> list[TunesmithError]:
@@ -140,7 +194,9 @@ def _refuse(shape_faults: list[Fault], found: list[TunesmithError]) -> None:
     )
 
 
-async def _own(house: Rooms, door: FunctionDoor, wanted: FinetuneRequest, datasets: dict[str, str]) -> FinetuneAnswer:
+async def _own(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) -> Run:
+    door = house.function
+    assert door is not None, "asked only where there is one"
     place = await _place(house, door.model_name, wanted.task_id)
     output, log = str(place / MODEL), str(place / LOG)
     params = wanted.param_dict
@@ -164,18 +220,18 @@ async def _own(house: Rooms, door: FunctionDoor, wanted: FinetuneRequest, datase
         ),
     )
     try:
-        run = await house.runs.create(
+        return await house.runs.create(
             RunRequest(
                 recipe=RECIPE,
                 notes=f"finetune task {wanted.task_id}",
                 filled=write_job(job),
                 callback=Callback(url=wanted.call_back_api, events=_TOLD, shape="finetune", task_id=wanted.task_id),
+                finetune_task=_task(wanted, place),
             )
         )
     except TunesmithError:
-        await anyio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+        await _remove(place)
         raise
-    return _answer(wanted, run, output, log)
 
 
 async def _place(house: Rooms, model_name: str, task_id: str) -> Path:
@@ -198,54 +254,64 @@ def _make_place(folder: Path, task_id: str, now: datetime) -> Path:
     return place
 
 
-async def _built_in(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) -> FinetuneAnswer:
-    params = wanted.param_dict
-    model = params.config_param.get("model") or house.settings.default_model
+async def _built_in(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) -> Run:
+    model = wanted.param_dict.config_param.get("model") or house.settings.default_model
     if not isinstance(model, str):
         raise InvalidInput("must be text", where="param_dict.config_param.model", mend="name a model reference")
-    recipe = await anyio.to_thread.run_sync(house.recipes.get, _BUILT_IN[params.finetune_mode])
-    local = await _fetched(house, datasets, StatePaths(house.settings.state_dir).downloads / new_id("dl"))
-    by_epoch = params.measurement == "epoch"
-    place = await _place(house, _name_of(model) or recipe.name, wanted.task_id)
+    recipe = await anyio.to_thread.run_sync(house.recipes.get, _BUILT_IN[wanted.param_dict.finetune_mode])
+    downloads = StatePaths(house.settings.state_dir).downloads / new_id("dl")
+    made = [downloads]
     try:
-        run = await house.runs.create(
-            RunRequest(
-                recipe=recipe.name,
-                model=model or None,
-                dataset=DatasetReference(name=local["train_dataset_path"]),
-                hyperparams={
-                    "training.num_train_epochs": float(params.total_epoch_number),
-                    "training.per_device_train_batch_size": params.batch_size,
-                    "training.learning_rate": params.lr,
-                    **{name: value for name, value in params.config_param.items() if name != "model"},
-                },
-                train_config=_how_often(params, recipe),
-                notes=f"finetune task {wanted.task_id}",
-                filled={
-                    f"data.{knob}": local[dataset]
-                    for knob, dataset in _FILES.items()
-                    if knob in recipe.config.get("data", {})
-                },
-                callback=Callback(
-                    url=wanted.call_back_api,
-                    events=_TOLD,
-                    every_epochs=params.show_frequecy if by_epoch else None,
-                    every_steps=None if by_epoch else params.show_frequecy,
-                    shape="finetune",
-                    task_id=wanted.task_id,
-                ),
-                finetuned_place=str(place),
-            )
-        )
+        local = await _fetched(house, datasets, downloads)
+        place = await _place(house, _name_of(model) or recipe.name, wanted.task_id)
+        made.append(place)
+        run = await house.runs.create(_request_for(recipe, model, wanted, local, place))
     except TunesmithError:
-        await anyio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+        for folder in made:
+            await _remove(folder)
         raise
     try:
         await anyio.to_thread.run_sync(show_log, (house.runs.folder(run.id) / "run.log").resolve(), place)
     except OSError as error:
         # The run is on its way; the log is put there once more at its end.
         _log.warning("log_not_shown", run_id=run.id, place=str(place), reason=str(error))
-    return _answer(wanted, run, str(place / MODEL), str(place / LOG))
+    return run
+
+
+def _request_for(recipe: Recipe, model: str, wanted: FinetuneRequest, local: dict[str, str], place: Path) -> RunRequest:
+    params = wanted.param_dict
+    by_epoch = params.measurement == "epoch"
+    train = local["train_dataset_path"]
+    return RunRequest(
+        recipe=recipe.name,
+        model=model or None,
+        dataset=DatasetReference(name=train, split="" if Path(train).is_dir() else "train"),
+        hyperparams={
+            "training.num_train_epochs": float(params.total_epoch_number),
+            "training.per_device_train_batch_size": params.batch_size,
+            "training.learning_rate": params.lr,
+            **{name: value for name, value in params.config_param.items() if name != "model"},
+        },
+        train_config=_how_often(params, recipe),
+        notes=f"finetune task {wanted.task_id}",
+        filled={
+            f"data.{knob}": local[dataset] for knob, dataset in _FILES.items() if knob in recipe.config.get("data", {})
+        },
+        callback=Callback(
+            url=wanted.call_back_api,
+            events=_TOLD,
+            every_epochs=params.show_frequecy if by_epoch else None,
+            every_steps=None if by_epoch else params.show_frequecy,
+            shape="finetune",
+            task_id=wanted.task_id,
+        ),
+        finetuned_place=str(place),
+        finetune_task=_task(wanted, place),
+    )
+
+
+async def _remove(folder: Path) -> None:
+    await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def _how_often(params: ParamDict, recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -283,9 +349,24 @@ async def _fetched(house: Rooms, datasets: dict[str, str], folder: Path) -> dict
     return local
 
 
-def _answer(wanted: FinetuneRequest, run: Run, output: str, log: str) -> FinetuneAnswer:
+def _task(wanted: FinetuneRequest, place: Path) -> FinetuneTask:
+    return FinetuneTask(
+        task_id=wanted.task_id,
+        request_sha256=digest_of(wanted),
+        output_model_path=str(place / MODEL),
+        output_log_path=str(place / LOG),
+    )
+
+
+def _answer(run: Run) -> FinetuneAnswer:
+    task = run.finetune_task
+    assert task is not None, "it was created at this door"
     return FinetuneAnswer(
-        task_id=wanted.task_id, run_id=run.id, status=run.state, output_model_path=output, output_log_path=log
+        task_id=task.task_id,
+        run_id=run.id,
+        status=run.state,
+        output_model_path=task.output_model_path,
+        output_log_path=task.output_log_path,
     )
 
 

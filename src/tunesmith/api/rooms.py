@@ -14,7 +14,7 @@ from tunesmith.checkpoints import CheckpointBook
 from tunesmith.datasets import DatasetService, TrainConfigs, UploadService
 from tunesmith.deid import DeidService
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
-from tunesmith.finetune import FunctionDoor
+from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.guarded import GuardedClient
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
@@ -48,6 +48,8 @@ class Rooms:
     calls: WorkerCalls
     previews: PreviewService
     deid: DeidService
+    finetune_turns: Turns
+    """One request at a time for each task of the finetune door."""
     function: FunctionDoor | None = None
     """What the finetune door calls; without it, built-in recipes."""
 

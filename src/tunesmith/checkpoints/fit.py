@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith.checkpoints.manifest import ManifestOrigin
 from tunesmith.errors import Fault
+from tunesmith.files import data_files
 
 # Everything else may be overridden: whoever changes the batch or the length of rows means it.
 _SAME_KNOBS = (
@@ -68,9 +69,13 @@ def _at(config: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(place: Path) -> str | None:
+    """Of a data file, or of all in a folder one after the other."""
+    found = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        for path in data_files(place):
+            with path.open("rb") as file:
+                hashlib.file_digest(file, lambda: found)
     except OSError:
         return None
+    return found.hexdigest()

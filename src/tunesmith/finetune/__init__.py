@@ -9,6 +9,7 @@ from tunesmith.finetune.function import FunctionReference, refer_to
 from tunesmith.finetune.job import RECIPE, RECIPES_FOLDER, Data, FunctionDoor, Job, Model, Training, write_job
 from tunesmith.finetune.publish import LOG, MODEL, publish, show_log
 from tunesmith.finetune.request import CustomizedInput, FinetuneRequest, ParamDict, name_faults, read_request
+from tunesmith.finetune.tasks import Turns, digest_of
 
 __all__ = [
     "LOG",
@@ -24,6 +25,8 @@ __all__ = [
     "Model",
     "ParamDict",
     "Training",
+    "Turns",
+    "digest_of",
     "is_address",
     "name_faults",
     "publish",

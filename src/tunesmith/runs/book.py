@@ -14,6 +14,12 @@ from tunesmith.journal import Entry, Journal
 from tunesmith.records import LEGAL_MOVES, Callback, Run, RunKind, RunState
 
 
+class TaskSummary(msgspec.Struct, frozen=True):
+    """What is kept in memory of a task of the finetune door."""
+
+    task_id: str
+
+
 class RunSummary(msgspec.Struct, frozen=True):
     """What is kept in memory of every run."""
 
@@ -23,6 +29,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     experiment_id: str | None = None
     priority: int = 0
     callback: Callback | None = None
+    finetune_task: TaskSummary | None = None
 
 
 RunJournal = Journal[Run, RunSummary]
@@ -42,6 +49,7 @@ class RunBook:
         self._journal = journal
         self._order: list[str] = []
         self._by_experiment: defaultdict[str, list[int]] = defaultdict(list)
+        self._by_task: dict[str, str] = {}
         self._live: dict[str, Run] = {}
         """Runs that are not final, decoded: these are asked for all the time."""
         self._locks: dict[str, asyncio.Lock] = {}
@@ -55,6 +63,8 @@ class RunBook:
     def _index(self, run_id: str, summary: RunSummary) -> None:
         if summary.experiment_id is not None:
             self._by_experiment[summary.experiment_id].append(len(self._order))
+        if summary.finetune_task is not None:
+            self._by_task.setdefault(summary.finetune_task.task_id, run_id)
         self._order.append(run_id)
 
     def _stored(self, run_id: str) -> Run:
@@ -73,6 +83,11 @@ class RunBook:
         changed = self._changed.pop(run.id, None)
         if changed is not None:
             changed.set()
+
+    def of_task(self, task_id: str) -> Run | None:
+        """The run that the finetune door created for a task."""
+        run_id = self._by_task.get(task_id)
+        return self.get(run_id) if run_id is not None else None
 
     def get(self, run_id: str) -> Run:
         """Raises NotFound."""

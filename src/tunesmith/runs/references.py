@@ -10,7 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import msgspec
+
 from tunesmith.errors import Fault, Forbidden, InvalidInput, MissingReference
+from tunesmith.files import DATA_SUFFIXES, data_files
 from tunesmith.paths import StatePaths
 from tunesmith.recipes.suggest import nearest
 from tunesmith.records import Checkpoint, DatasetReference, RunState
@@ -107,7 +110,8 @@ class References:
         """The dataset with its file's path.
 
         It is an uploaded dataset's id or name, or else a path. A folder stands for its files by split: ``train.jsonl``,
-        ``validation.jsonl``, ...; so does an uploaded dataset, and one with a single file stands for that one.
+        ``validation.jsonl``, ...; so does an uploaded dataset, and one with a single file stands for that one. With an empty
+        split, a folder stands for all of its data files.
 
         Raises:
             MissingReference: no such file.
@@ -124,6 +128,8 @@ class References:
                 )
             return DatasetReference(name=dataset.name, split=dataset.split, path=str(path))
         path = self._existing(dataset.name, "dataset.name")
+        if path.is_dir() and not dataset.split:
+            return msgspec.structs.replace(dataset, path=str(self.whole_folder(path, "dataset.name")))
         if path.is_dir():
             path = self._split_file(path, dataset.split) or path
         if not path.is_file():
@@ -144,6 +150,8 @@ class References:
         if files is not None:
             by_split = [path for split in _VALIDATION_SPLITS for name, path in files if _stem(name) == split]
             return next((str(path) for path in by_split if str(path) != dataset.path), None)
+        if not dataset.split:
+            return None
         folder = self._existing(dataset.name, "dataset.name")
         found = (self._split_file(folder, split) for split in _VALIDATION_SPLITS)
         # An empty one is what a split without validation rows leaves.
@@ -180,6 +188,36 @@ class References:
         if not path.is_file():
             raise MissingReference(f"{_shown(name)!r} is not a file", where=where, mend="name a regular file")
         return path
+
+    def file_or_folder(self, name: str, where: str) -> Path:
+        """Either of them, for what reads both."""
+        path = self._existing(name, where)
+        if not path.is_file() and not path.is_dir():
+            raise MissingReference(
+                f"{_shown(name)!r} is neither a file nor a folder", where=where, mend="name one of the two"
+            )
+        return path
+
+    def whole_folder(self, folder: Path, where: str) -> Path:
+        """A folder all of whose data files are read: itself, or its only data file.
+
+        Raises:
+            MissingReference: it has none.
+            Forbidden: one of them is a link to outside the allowed roots.
+        """
+        try:
+            found = [self._allowed(str(path), where) for path in data_files(folder)]
+        except OSError as error:
+            raise MissingReference(
+                f"{_shown(str(folder))!r} cannot be read: {error.strerror}", where=where, mend="check its permissions"
+            ) from error
+        if not found:
+            raise MissingReference(
+                f"the folder {_shown(str(folder))!r} holds no data file",
+                where=where,
+                mend=f"put files of rows into it, named {', '.join(DATA_SUFFIXES)}; files in folders below do not count",
+            )
+        return found[0] if len(found) == 1 else folder
 
     def output_folder(self, name: str, where: str) -> Path:
         """A folder that a request wants something written to; it need not exist yet. Links in it are followed.

@@ -13,7 +13,7 @@ import msgspec
 
 from tunesmith.errors import InvalidInput, MissingReference, TooLarge
 from tunesmith.recipes import Recipe, RecipeBook, ResolvedConfig, read_train_config, recipe_name_from, resolve
-from tunesmith.records import Callback, Checkpoint, DatasetReference, Resources
+from tunesmith.records import Callback, Checkpoint, DatasetReference, FinetuneTask, Resources
 from tunesmith.runs.references import References, gather
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
@@ -43,6 +43,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     parent_run_id: str | None = None
     resume_from: Checkpoint | None = None
     finetuned_place: str | None = None
+    finetune_task: FinetuneTask | None = None
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):

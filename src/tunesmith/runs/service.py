@@ -154,6 +154,7 @@ class RunService:
             parent_run_id=request.parent_run_id,
             resume_from=request.resume_from.path if request.resume_from else None,
             finetuned_place=request.finetuned_place,
+            finetune_task=request.finetune_task,
         )
         return run, to_yaml(config)
 
@@ -367,6 +368,14 @@ class RunService:
     def file(self, name: str, where: str) -> Path:
         """A file that a request names, for a door that has one more. Raises MissingReference or Forbidden."""
         return self._references.file(name, where)
+
+    def file_or_folder(self, name: str, where: str) -> Path:
+        """Likewise, where a folder will do."""
+        return self._references.file_or_folder(name, where)
+
+    def whole_folder(self, folder: Path, where: str) -> Path:
+        """A folder of data files, all of which are read. Raises MissingReference or Forbidden."""
+        return self._references.whole_folder(folder, where)
 
     def output_folder(self, name: str, where: str) -> Path:
         """A folder that a request wants something written to. Raises InvalidInput or Forbidden."""

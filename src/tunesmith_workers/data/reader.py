@@ -40,6 +40,9 @@ _FORMATS = (
 )
 
 
+_SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Some rows as bytes, with the line that each begins on."""
 
@@ -113,6 +116,26 @@ class DataFile:
                 os.posix_fadvise(self._file.fileno(), begin, end - begin, os.POSIX_FADV_DONTNEED)
                 begin = end
             block = self._file.read(_BLOCK)
+
+
+def data_files(place: Path) -> list[Path]:
+    """The data files that a path stands for: itself, or what lies directly in a folder and is named like rows, by name.
+
+    Raises:
+        BadRows: the folder has none, or cannot be read.
+    """
+    if not place.is_dir():
+        return [place]
+    try:
+        named = [path for path in place.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")]
+    except OSError as error:
+        raise BadRows(f"cannot be read: {error.strerror}", where=str(place), mend="check its permissions") from error
+    found = sorted((path for path in named if path.is_file()), key=lambda path: path.name)
+    if not found:
+        raise BadRows(
+            "the folder holds no data file", where=str(place), mend=f"put a file into it named {' or '.join(_SUFFIXES)}"
+        )
+    return found
 
 
 def open_regular(path: Path) -> BinaryIO:
