@@ -19,8 +19,13 @@ class OrderedWeight:
     """A frozen weight in the orders that a product forward and one backward read. ``weight`` is (outputs, inputs)."""
 
     def __init__(self, weight: Tensor) -> None:
+        self._dtype = weight.dtype
         self._forward = _in_order(weight.detach())
         self._backward = _in_order(weight.detach().t().contiguous())
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether it can be multiplied by ``x``; the weight itself can be cast, this cannot."""
+        return x.dtype == self._dtype
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(rows, inputs) to (rows, outputs)."""
@@ -47,11 +52,11 @@ def can_order(weight: Tensor) -> bool:
         return False
     try:
         ordered = OrderedWeight(weight)
-        x = _sample(4, weight.shape[1], weight.dtype)
+        x = sample(4, weight.shape[1], weight.dtype)
         forward, backward = ordered.forward(x, None), ordered.backward(x @ weight.t())
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
-    return _agree(forward, x @ weight.t()) and _agree(backward, (x @ weight.t()) @ weight)
+    return agree(forward, x @ weight.t()) and agree(backward, (x @ weight.t()) @ weight)
 
 
 def quicken_norms(model: nn.Module) -> int:
@@ -80,9 +85,9 @@ def _is_plain_norm(module: nn.Module) -> bool:
         return False
     if weight.requires_grad or weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not _epsilon(module):
         return False
-    x = _sample(4, len(weight), weight.dtype)
+    x = sample(4, len(weight), weight.dtype)
     with torch.no_grad():
-        return _agree(_FrozenNorm(module)(x), module(x))
+        return agree(_FrozenNorm(module)(x), module(x))
 
 
 def _epsilon(module: Any) -> float | None:
@@ -111,11 +116,11 @@ class _RootMeanSquareNorm(torch.autograd.Function):
         return for_x, None, None
 
 
-def _sample(rows: int, size: int, dtype: torch.dtype) -> Tensor:
+def sample(rows: int, size: int, dtype: torch.dtype) -> Tensor:
     """Numbers to try something with, without touching the random numbers of the training."""
     return torch.randn(rows, size, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def _agree(one: Tensor, other: Tensor) -> bool:
+def agree(one: Tensor, other: Tensor) -> bool:
     difference = (one.float() - other.float()).abs().max()
     return bool(difference <= _AGREES_WITHIN * other.float().abs().max())

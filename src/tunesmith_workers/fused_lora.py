@@ -66,7 +66,7 @@ class FusedLoraLinear(Linear):
             x,
             base.weight,
             base.bias,
-            self.ordered,
+            self.ordered if self.ordered and self.ordered.takes(x) else None,
             self.lora_A[name].weight,
             self.lora_B[name].weight,
             self.scaling[name],
@@ -110,9 +110,11 @@ class _LoraProduct(torch.autograd.Function):
         hidden = (flat @ low_a.t()).mul_(scale)
         output = ordered.forward(flat, bias) if ordered else linear(flat, weight, bias)
         output.addmm_(hidden, low_b.t())
+        # Models change what a layer returns in place, which is not allowed on a view that comes from in here.
+        owned: Tensor = torch.ops.aten._unsafe_view(output, [*x.shape[:-1], output.shape[-1]])  # noqa: SLF001  # has no public name
         ctx.save_for_backward(flat, hidden, weight, low_a, low_b)
         ctx.ordered, ctx.scale, ctx.shape, ctx.adapter_dtype = ordered, scale, x.shape, a.dtype
-        return output.view(*x.shape[:-1], output.shape[-1])
+        return owned
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None, Tensor, Tensor, None]:

@@ -9,7 +9,7 @@ from tunesmith_workers.config import Lora, TrainConfig, read_arguments
 from tunesmith_workers.faults import BadConfig, run_and_exit
 from tunesmith_workers.stopping import StopRequest
 from tunesmith_workers.target_modules import ALL_LINEAR, refuse_absent_modules
-from tunesmith_workers.telling import log
+from tunesmith_workers.telling import log, note
 
 
 class LowRankTraining:
@@ -20,6 +20,7 @@ class LowRankTraining:
     def attach(self, model: Any, config: TrainConfig) -> Any:
         from peft import LoraConfig, get_peft_model  # noqa: PLC0415  # slow to import, as is all it brings
 
+        from tunesmith_workers.adaptable import misfits  # noqa: PLC0415  # likewise
         from tunesmith_workers.frozen import quicken_norms  # noqa: PLC0415  # likewise
         from tunesmith_workers.fused_lora import order_weights, use_fused_layers  # noqa: PLC0415  # likewise
         from tunesmith_workers.models import device  # noqa: PLC0415  # likewise
@@ -33,12 +34,17 @@ class LowRankTraining:
             lora_dropout=lora.lora_dropout,
             target_modules=ALL_LINEAR if lora.target_modules == (ALL_LINEAR,) else list(lora.target_modules),
         )
+        unfit = misfits(model, wanted)
+        if wanted.target_modules == ALL_LINEAR:
+            wanted.exclude_modules = unfit or None
+            if unfit:
+                note(f"{ALL_LINEAR} leaves out {', '.join(unfit)}: an adapter does not fit there")
+        elif asked := sorted(set(unfit).intersection(lora.target_modules)):
+            raise _unfit(f"{', '.join(asked)}: an adapter does not fit there in this model")
         try:
             adapted = get_peft_model(model, use_fused_layers(wanted))
         except ValueError as error:
-            raise BadConfig(
-                str(error), where="lora.target_modules", mend=f"name layers of this model, or use [{ALL_LINEAR}]"
-            ) from error
+            raise _unfit(str(error)) from error
         if config.training.gradient_checkpointing:
             adapted.enable_input_require_grads()
         if device() == "cpu":
@@ -56,6 +62,10 @@ class LowRankTraining:
         model.peft_config["default"].base_model_name_or_path = base
         model.save_pretrained(folder)
         return "adapter"
+
+
+def _unfit(text: str) -> BadConfig:
+    return BadConfig(text, where="lora.target_modules", mend=f"name layers of this model, or use [{ALL_LINEAR}]")
 
 
 def _required(config: TrainConfig) -> Lora:

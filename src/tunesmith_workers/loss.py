@@ -2,9 +2,8 @@
 
 Most of a chat row is prompt. Its logits cost as much as all others and are then thrown away, so the hidden states of the
 trained positions are picked before the output layer runs, by a hook on that layer. The model's own ``forward`` still
-runs around it, so whatever it does to logits (scaling, soft caps) is done. A model whose loss is more than this cross
-entropy is found by comparing once, and is then trained by its own loss. In the same way it is found out whether the rows
-of a batch can be laid side by side (``padding_free``).
+runs around it, so whatever it does to logits (scaling, soft caps) is done. Whether that is all there is to a model's
+loss, and whether its batches can be packed (``padding_free``), is found out in ``verify``.
 """
 
 from __future__ import annotations
@@ -13,16 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from tunesmith_workers.cross_entropy import summed_cross_entropy
-from tunesmith_workers.padding_free import SideBySide, choose, layers_of, obstacle
+from tunesmith_workers.padding_free import SideBySide, choose, layers_of
 from tunesmith_workers.rendering import IGNORED
-
-AGREES_WITHIN = 0.02
-"""How far the two ways may differ, relatively: bfloat16 rounds, and a different loss differs by far more."""
 
 
 class BatchLoss(msgspec.Struct, frozen=True):
@@ -44,68 +39,44 @@ class TrainedTokenLoss:
         head = model.get_output_embeddings()  # type: ignore[operator]  # every causal model of transformers has it
         self.gathers = isinstance(head, nn.Module)
         """Whether logits are computed at trained positions only, or the model's own loss is used."""
-        self.side_by_side = False
-        """Whether the rows of a batch are laid side by side instead of padded."""
+        self._attention_of_padded: str | None = None
         self._hook = head.register_forward_pre_hook(self._pick) if self.gathers else None
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor], *, count_correct: bool = False) -> BatchLoss:
         """Run ``model`` on ``input_ids``, ``attention_mask`` and ``labels``, each (batch, length)."""
-        targets = _targets(inputs["labels"])
-        positions = targets != IGNORED
-        trained = int(positions.sum())
         if not self.gathers:
-            mean = model(**inputs).loss
-            return BatchLoss(total=mean.float() * trained, trained=trained, correct=None)
-        wanted = targets[positions]
-        logits = self._logits(model, inputs, positions)
+            trained = int(count_trained(inputs["labels"]))
+            return BatchLoss(total=own_loss(model, inputs).float() * trained, trained=trained, correct=None)
+        logits, wanted = self.logits(model, inputs)
         total = summed_cross_entropy(logits, wanted)
         correct = (logits.detach().argmax(-1) == wanted).sum() if count_correct else None
-        return BatchLoss(total=total, trained=trained, correct=correct)
+        return BatchLoss(total=total, trained=len(wanted), correct=correct)
 
-    @torch.no_grad()
-    def settle(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> str | None:
-        """Compare with the model's own loss on one batch, and use that from now on if they differ; the reason is returned."""
-        if not self.gathers:
-            return "the model has no output layer that can be found"
-        training = model.training
-        model.eval()
-        own = float(model(**inputs).loss)
-        try:
-            batch = self(model, inputs)
-            ours = float(batch.total) / max(batch.trained, 1)
-            reason = None if abs(ours - own) <= AGREES_WITHIN * max(abs(own), 1.0) else f"{ours:.4f} against {own:.4f}"
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-        model.train(training)
-        if reason is not None:
-            self.gathers = False
-        return reason
+    @property
+    def packs(self) -> bool:
+        """Whether the rows of a batch are packed into one sequence instead of padded."""
+        return self._attention_of_padded is not None
 
-    @torch.no_grad()
-    def settle_side_by_side(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> str | None:
-        """Lay rows side by side from now on if that gives the same on one batch; the reason is returned if it does not."""
-        reason = obstacle(model) if self.gathers else "the model is trained by its own loss"
-        if reason is not None:
-            return reason
-        training = model.training
-        model.eval()
-        padded = float(self(model, inputs).total)
-        before = choose(model)
-        self.side_by_side = True
-        try:
-            ours = float(self(model, inputs).total)
-            if not abs(ours - padded) <= AGREES_WITHIN * max(abs(padded), 1.0):
-                reason = f"{ours:.4f} against {padded:.4f}"
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-        model.train(training)
-        if reason is not None:
-            self.side_by_side = False
-            choose(model, before)
-        return reason
+    def pack(self, model: nn.Module) -> None:
+        """Pack rows from now on, and have ``model`` attend within them."""
+        if not self.packs:
+            self._attention_of_padded = choose(model)
 
-    def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
-        rows = SideBySide(inputs, positions) if self.side_by_side else None
+    def pad(self, model: nn.Module) -> None:
+        """Pad rows from now on, and have ``model`` attend as before."""
+        if self._attention_of_padded is not None:
+            choose(model, self._attention_of_padded)
+            self._attention_of_padded = None
+
+    def logits(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits at the positions that trained tokens are predicted from, (trained, vocabulary), and those tokens.
+
+        Raises:
+            ValueError: the model does something with its rows or its logits that is not known here.
+        """
+        targets = targets_of(inputs["labels"])
+        positions = targets != IGNORED
+        rows = SideBySide(inputs, positions) if self.packs else None
         self._picked = (positions,) if rows is None else (0, rows.places[positions])
         given = rows.arguments() if rows else {name: value for name, value in inputs.items() if name != "labels"}
         try:
@@ -117,7 +88,8 @@ class TrainedTokenLoss:
             raise ValueError(f"expected logits of {int(positions.sum())} tokens, got the shape {tuple(logits.shape)}")
         if rows and rows.layout.attended != layers_of(model):
             raise ValueError(f"{rows.layout.attended} of {layers_of(model)} layers attended within rows")
-        return logits.squeeze(0)  # an index would have its gradient filled with zeros first
+        # An index would have its gradient filled with zeros first.
+        return logits.squeeze(0), targets[positions]
 
     def _pick(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._picked is None:
@@ -126,7 +98,13 @@ class TrainedTokenLoss:
         return (hidden[self._picked][None], *rest)
 
 
-def _targets(labels: Tensor) -> Tensor:
+def own_loss(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the model itself calls the loss of a batch: a mean over its tokens, and whatever else it adds."""
+    loss: Tensor = model(**inputs, use_cache=False).loss
+    return loss
+
+
+def targets_of(labels: Tensor) -> Tensor:
     """What the model should say at each position: the label of the next one."""
     return pad(labels[:, 1:], (0, 1), value=IGNORED)
 

@@ -62,12 +62,18 @@ def precision_for(wanted: DType, *, trains_weights: bool) -> Precision:
     return Precision(torch.bfloat16 if fast else torch.float32, autocast=False)
 
 
-def attention_for(wanted: Attention, longest: int, precision: Precision) -> str:
-    """The attention implementation for rows of up to ``longest`` tokens."""
+def attention_for(wanted: Attention, longest: int, precision: Precision) -> str | None:
+    """The attention implementation for rows of up to ``longest`` tokens; None for the best that the model has."""
     if wanted != "auto":
         return wanted
     on_cpu_in_bfloat16 = device() == "cpu" and (precision.autocast or precision.weights == torch.bfloat16)
-    return "eager" if on_cpu_in_bfloat16 and longest < _EAGER_IS_FASTER_BELOW else "sdpa"
+    return "eager" if on_cpu_in_bfloat16 and longest < _EAGER_IS_FASTER_BELOW else None
+
+
+def attention_of(model: Any) -> str:
+    """The attention implementation that a loaded model has."""
+    found: str = model.config._attn_implementation  # noqa: SLF001  # has no public name
+    return found
 
 
 def load_tokenizer(base: str, *, with_weights: bool = True) -> Any:
@@ -95,8 +101,8 @@ def load_config(base: str, *, with_weights: bool = True) -> Any:
         return AutoConfig.from_pretrained(local_folder(base, with_weights=with_weights), trust_remote_code=False)
 
 
-def load_model(base: str, dtype: torch.dtype, attention: str) -> Any:
-    """Load a causal language model from safetensors.
+def load_model(base: str, dtype: torch.dtype, attention: str | None) -> Any:
+    """Load a causal language model from safetensors. Without ``attention``: sdpa where the model can, eager otherwise.
 
     Raises:
         ModelUnavailable: it is missing, incomplete, needs code of its own, or the hub cannot be reached.
@@ -174,6 +180,8 @@ def _explained(base: str, part: str) -> Iterator[None]:
 def _fault(base: str, part: str, error: Exception) -> ModelUnavailable:
     text = " ".join(str(error).split())
     mend = "check that the folder holds config.json, the tokenizer's files and *.safetensors"
-    if "trust_remote_code" in text or "custom code" in text:
+    if "attention implementation" in text or "attn_implementation" in text:
+        mend = "set model.attention to auto, or to eager, which every model has"
+    elif "trust_remote_code" in text or "custom code" in text:
         mend = "models that need code of their own are not run; choose an architecture that transformers knows"
     return ModelUnavailable(f"the {part} cannot be loaded: {text[:400]}", where=base, mend=mend)

@@ -11,7 +11,7 @@ Only models that are seen to fit are run in this way; ``obstacle`` says why anot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -63,8 +63,6 @@ def _shared(ids: Tensor, shortest: int) -> int:
 
 def obstacle(model: nn.Module) -> str | None:
     """Why the rows of a batch cannot be laid side by side for this model, as far as can be seen without running it."""
-    if drops(model):
-        return "dropout is used, and rows would share its random numbers"
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be chosen"
     if any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules()):  # noqa: SLF001  # has no public name
@@ -75,9 +73,23 @@ def obstacle(model: nn.Module) -> str | None:
 
 
 def drops(model: nn.Module) -> bool:
-    """Whether any part of the model drops values at random while training."""
-    dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
-    return dropout or bool(getattr(getattr(model, "config", None), "attention_dropout", 0.0))
+    """Whether any part of the model says that it changes values at random while training.
+
+    Parts that drop by a function keep how much in an attribute of their own. What draws random numbers without saying so
+    is seen when the model is run (``verify``).
+    """
+    return any(_is_random(name, value) for module in model.modules() for name, value in _settings(module))
+
+
+def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    if isinstance(module, nn.modules.dropout._DropoutNd):  # noqa: SLF001  # has no public name
+        yield "dropout", module.p
+    yield from vars(module).items()
+
+
+def _is_random(name: str, value: Any) -> bool:
+    named = any(part in name for part in ("drop", "jitter"))
+    return named and isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def layers_of(model: nn.Module) -> int | None:

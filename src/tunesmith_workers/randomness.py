@@ -31,6 +31,12 @@ class Randomness:
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
 
+    def differs_from(self, other: Randomness) -> bool:
+        """Whether any number was drawn between the two."""
+        (_, *numbers), (_, *theirs) = self._numpy, other._numpy
+        same = self._python == other._python and all(map(np.array_equal, numbers, theirs))
+        return not (same and all(map(torch.equal, [self._cpu, *self._cuda], [other._cpu, *other._cuda])))
+
 
 class StepStart(TrainerCallback):
     """Remembers the state of all generators where a resumed Trainer will set them again.

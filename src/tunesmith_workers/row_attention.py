@@ -106,7 +106,7 @@ def row_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001  # the signature of an attention in transformers
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     layout: Layout | None = None,
@@ -118,10 +118,13 @@ def row_attention(
     ``layout`` says where rows begin and end. Returned are (1, tokens, heads, head size of the values), and no weights.
 
     Raises:
-        ValueError: the model asks for something else, such as a window, caps or sinks.
+        ValueError: the model asks for something else, such as a window, caps, sinks or a mask of its own.
     """
     given = {name for name, value in others.items() if value is not None and value is not False}
     asked = sorted(given - _HARMLESS)
+    if attention_mask is not None:
+        # transformers makes none for this attention, so the model has one of its own: positions, or a choice of tokens.
+        asked.append("attention_mask")
     if layout is None or dropout or asked or not getattr(module, "is_causal", True):
         raise ValueError(f"attention in rows does not know {', '.join(asked) or 'what is asked for'}")
     layout.attended += 1

@@ -28,6 +28,7 @@ from tunesmith_workers.randomness import Randomness, StepStart
 from tunesmith_workers.speed import Speed
 from tunesmith_workers.stopping import StopRequest
 from tunesmith_workers.telling import Paced, log, note, tell
+from tunesmith_workers.verify import verify
 
 
 class FineTuner(Trainer):
@@ -61,7 +62,7 @@ class FineTuner(Trainer):
         self._keep = save_total_limit
         self._group_by_length = group_by_length
         self._token_loss = TrainedTokenLoss(model)
-        self._settled = False
+        self._verified = False
         self._step_start = StepStart()
         self._correct: list[Tensor] = []
         self._speed = Speed()
@@ -85,6 +86,7 @@ class FineTuner(Trainer):
         """One step on the longest rows, one scoring and one save, with nothing left of them but what was measured."""
         args, state = self.args, self.state
         begun_with = Randomness()
+        on_trial = _Trial(self, model)  # knows then in how many parts a batch is computed
         saves = -(-state.max_steps // int(args.save_steps)) if args.save_strategy == "steps" else state.max_steps
         kept = saves if self._keep is None else min(saves, self._keep + 1)
         plan = Plan(
@@ -97,7 +99,7 @@ class FineTuner(Trainer):
             folder=Path(args.output_dir or "."),
         )
         try:
-            return preflight(_Trial(self, model), plan, scores=self.eval_dataset is not None)
+            return preflight(on_trial, plan, scores=self.eval_dataset is not None)
         finally:
             begun_with.restore()
 
@@ -116,7 +118,7 @@ class FineTuner(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self._settle_on(batches[0])
+            self._verify_on(batches[0])
         self._speed.rows += sum(len(batch["input_ids"]) for batch in batches) * self.args.world_size
         self._speed.tokens += sum(int(batch["attention_mask"].sum()) for batch in batches) * self.args.world_size
         self._correct.clear()
@@ -185,23 +187,26 @@ class FineTuner(Trainer):
         loss: Tensor = batch.total * self.args.world_size / trained
         return loss
 
-    def _settle_on(self, batch: Mapping[str, Tensor]) -> None:
-        """Find out once whether logits at trained positions are all that the model's own loss is made of."""
-        if self._settled:
+    def _verify_on(self, batch: Mapping[str, Tensor]) -> None:
+        """Find out once in which of the faster ways this model may be run."""
+        if self._verified:
             return
-        self._settled = True
-        few = {name: value[:2] for name, value in batch.items()}
+        self._verified = True
         with self.accelerator.autocast():
-            reason = self._token_loss.settle(self._whole_model, few)
-        if _anyone(reason is not None, self.args):
+            found = verify(self._token_loss, self._whole_model, batch, fastest=self._side_by_side)
+        if _anyone(found.own_loss is not None, self.args):
+            self._token_loss.pad(self._whole_model)
             self._token_loss.gathers = False
-            reason = reason or "another process found a difference"
-            note(f"logits are computed at every position, with the model's own loss: {reason}", level="warning")
+            reason = found.own_loss or "another process found a difference"
+            note(f"the model's own loss is used, with logits at every position: {reason}", level="warning")
+        if found.attention is not None:
+            note(f"sdpa attention is used: {found.attention}")
         if self._side_by_side:
-            with self.accelerator.autocast():
-                reason = self._token_loss.settle_side_by_side(self._whole_model, few)
-            found = "rows lie side by side, and what all of a batch begin with stands once"
-            note(found if reason is None else f"rows are padded to one length: {reason}")
+            packed = "rows lie side by side, and what all of a batch begin with stands once"
+            note(packed if self._token_loss.packs else f"rows are padded to one length: {found.padded}")
+        if self._lane_count is not None and (found.whole or not self._token_loss.gathers):
+            self._lane_count = None
+            note(f"batches are computed in one process: {found.whole or 'the own loss of the model is used'}")
 
     def _logs_after_this_step(self) -> bool:
         step = self.state.global_step + 1
@@ -329,7 +334,7 @@ class _Trial:
         self._trainer = trainer
         self._model = model
         self._by_length = sorted(trainer._rows, key=lambda row: len(row.input_ids), reverse=True)  # noqa: SLF001  # one module, two halves
-        trainer._settle_on(self.batch_of(2, longest=False))  # noqa: SLF001  # likewise
+        trainer._verify_on(self.batch_of(2, longest=False))  # noqa: SLF001  # likewise
 
     def batch_of(self, rows: int, *, longest: bool) -> Mapping[str, Tensor]:
         first = 0 if longest else max(0, (len(self._by_length) - rows) // 2)

@@ -27,6 +27,7 @@ from tunesmith_workers.material import get_ready
 from tunesmith_workers.models import (
     Precision,
     attention_for,
+    attention_of,
     device,
     load_generation_config,
     load_model,
@@ -108,11 +109,13 @@ def _load(config: TrainConfig, method: Method, examples: Examples, precision: Pr
     torch.manual_seed(config.training.seed)
     attention = attention_for(config.model.attention, examples.longest, precision)
     model = method.attach(load_model(config.base, precision.weights, attention), config)
+    if attention is None and attention_of(model) == "eager":
+        note("eager attention is used: this model has no sdpa attention in transformers")
     parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     total, trained = sum(n for n, _ in parameters), sum(n for n, requires in parameters if requires)
     note(
         f"model: {config.base}, {total / 1e6:.1f} M parameters, {trained / 1e6:.2f} M trained ({trained / total:.2%}), "
-        f"{precision}, {attention} attention, on {_hardware()}"
+        f"{precision}, {attention_of(model)} attention, on {_hardware()}"
     )
     return model
 

@@ -12,9 +12,10 @@ from training_parts import COLOURS, SIZES, gradients
 
 from tunesmith_workers.batches import Padding, RowSampler
 from tunesmith_workers.fused_lora import FusedLoraLinear, order_weights, use_fused_layers
-from tunesmith_workers.loss import TrainedTokenLoss
+from tunesmith_workers.loss import TrainedTokenLoss, count_trained
 from tunesmith_workers.rendering import Renderer
 from tunesmith_workers.rows import read_rows
+from tunesmith_workers.verify import verify
 
 # PEFT asks transformers by an old name; nothing of ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -55,21 +56,68 @@ def test_the_loss_and_its_gradients_are_the_models_own(batch, config):
     assert result.total.item() / result.trained == pytest.approx(own_loss.item(), rel=1e-5)
     for name, gradient in gradients(own).items():
         torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-4, atol=1e-6)
-    assert ours.settle(model, batch) is None
+    assert verify(ours, model, batch, fastest=False).own_loss is None
     assert ours.gathers
 
 
-def test_a_model_with_a_loss_of_its_own_is_trained_by_it(batch):
-    """Routing losses of mixtures of experts are not lost for speed: the difference is noticed on the first batch."""
-    torch.manual_seed(0)
-    config = transformers.MixtralConfig(
-        **SIZES, num_local_experts=4, output_router_logits=True, router_aux_loss_coef=1.0
+def routed(coefficient: float, **settings) -> transformers.MixtralConfig:
+    return transformers.MixtralConfig(
+        **SIZES, num_local_experts=4, output_router_logits=True, router_aux_loss_coef=coefficient, **settings
     )
-    model = transformers.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("coefficient", [1.0, 0.02, 0.001])
+def test_a_model_with_a_loss_of_its_own_is_trained_by_it(batch, coefficient, dtype):
+    """Routing losses of mixtures of experts are not lost for speed, however little they add, nor in bfloat16."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(routed(coefficient)).to(dtype)
     ours = TrainedTokenLoss(model)
-    assert "against" in ours.settle(model, batch)
+    found = verify(ours, model, batch, fastest=True)
+    assert "loss of its own for routing" in found.own_loss
+    assert found.whole is not None
+    assert not ours.packs
+    own = model(**batch)
     result = ours(model, batch)
-    assert result.total.item() / result.trained == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+    assert result.total.item() / result.trained == pytest.approx(own.loss.item(), rel=1e-5)
+    assert result.correct is None
+
+
+class Scaled(transformers.LlamaForCausalLM):
+    """Adds to its loss what no output names."""
+
+    def forward(self, *args, labels=None, **kwargs):
+        outputs = super().forward(*args, labels=labels, **kwargs)
+        if labels is not None:
+            outputs.loss = outputs.loss + 2e-5 * outputs.logits.float().logsumexp(-1).square().mean()
+        return outputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_loss_that_nothing_names_is_found_by_comparing(batch, dtype):
+    """A z-loss of a ten-thousandth is more than float32 rounds, and bfloat16 does not hide it."""
+    torch.manual_seed(0)
+    model = Scaled(transformers.LlamaConfig(**SIZES)).to(dtype)
+    ours = TrainedTokenLoss(model)
+    assert "the cross entropy of its logits" in verify(ours, model, batch, fastest=True).own_loss
+    assert not ours.gathers
+
+
+def test_a_routers_loss_is_the_mean_over_micro_batches_by_their_tokens(batch):
+    """With gradients accumulated over two unlike batches, each adds its loss as often as it has trained tokens."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(routed(1.0))
+    ours = TrainedTokenLoss(model)
+    verify(ours, model, batch, fastest=True)
+    parts = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 3), slice(3, 4))]
+    trained = sum(int(count_trained(part["labels"])) for part in parts)
+    for part in parts:
+        (ours(model, part).total / trained).backward()
+    found = {name: gradient.clone() for name, gradient in gradients(model).items()}
+    model.zero_grad()
+    sum(model(**part).loss * int(count_trained(part["labels"])) / trained for part in parts).backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 def adapted(model, *, fused: bool, dropout: float = 0.0):

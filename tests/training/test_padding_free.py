@@ -14,6 +14,7 @@ from tunesmith_workers.loss import TrainedTokenLoss
 from tunesmith_workers.padding_free import SideBySide
 from tunesmith_workers.rendering import IGNORED, Rendered
 from tunesmith_workers.row_attention import SHORT, Layout, row_attention
+from tunesmith_workers.verify import Verified, verify
 
 SYSTEM = [5, 6, 7, 8, 9, 10]
 ENDS = [[20, 21, 22], [30], [20, 40, 41, 42, 43, 44, 45], [50, 51]]
@@ -73,8 +74,8 @@ def test_other_models_too(config):
 def check_equal(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> None:
     other = copy.deepcopy(model)
     ours, plain = TrainedTokenLoss(model), TrainedTokenLoss(other)
-    assert ours.settle_side_by_side(model, batch) is None
-    assert ours.side_by_side
+    assert verify(ours, model, batch, fastest=True) == Verified()
+    assert ours.packs
     result, expected = ours(model, batch, count_correct=True), plain(other, batch, count_correct=True)
     result.total.backward()
     expected.total.backward()
@@ -91,7 +92,8 @@ def test_under_autocast_too(name):
     other = copy.deepcopy(model)
     ours = TrainedTokenLoss(model)
     with torch.autocast("cpu", torch.bfloat16):
-        assert ours.settle_side_by_side(model, BATCHES[name]) is None
+        assert verify(ours, model, BATCHES[name], fastest=True) == Verified()
+        assert ours.packs
         result, expected = ours(model, BATCHES[name]), TrainedTokenLoss(other)(other, BATCHES[name])
     result.total.backward()
     expected.total.backward()
@@ -152,8 +154,8 @@ def test_a_model_that_attends_otherwise_keeps_its_padding(config, reason):
     ours = TrainedTokenLoss(model)
     batch = BATCHES["a system prompt"]
     before = ours(model.eval(), batch).total.item()
-    assert reason in ours.settle_side_by_side(model, batch)
-    assert not ours.side_by_side
+    assert reason in verify(ours, model, batch, fastest=True).padded
+    assert not ours.packs
     assert ours(model.eval(), batch).total.item() == before
 
 
@@ -169,5 +171,5 @@ def test_a_model_that_changes_what_rows_are_is_found_out():
     """A layer that attends twice, or not at all, does something with rows that is not known here."""
     model = model_of(LLAMA)
     model.config.num_hidden_layers = 3
-    reason = TrainedTokenLoss(model).settle_side_by_side(model, BATCHES["a system prompt"])
-    assert "2 of 3 layers attended" in reason
+    found = verify(TrainedTokenLoss(model), model, BATCHES["a system prompt"], fastest=True)
+    assert "2 of 3 layers attended" in found.padded
