@@ -24,6 +24,8 @@ from tunesmith.api import datasets as dataset_door
 from tunesmith.api import deid as deid_door
 from tunesmith.api import previews as preview_door
 from tunesmith.api.access import AccessGuard
+from tunesmith.api.bodies import StrictBody
+from tunesmith.api.parameters import KnownParameters
 from tunesmith.api.rooms import Rooms
 from tunesmith.api.telemetry import RequestTimer, RequestTimes
 from tunesmith.callbacks import CallbackService, DeliverySummary
@@ -289,10 +291,13 @@ def create_app(house: House) -> Litestar:
         middleware=[
             DefineMiddleware(RequestTimer, times=times),
             DefineMiddleware(AccessGuard, keys=house.rooms.keys),
+            DefineMiddleware(KnownParameters),
         ],
+        dto=StrictBody,
+        return_dto=None,
         exception_handlers=problems.HANDLERS,
         lifespan=[_lifespan(house)],
-        openapi_config=documentation.document_config(),
+        openapi_config=None,
         request_max_body_size=_LARGEST_JSON_BODY,
         logging_config=None,
     )

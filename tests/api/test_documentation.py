@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from litestar.routes import HTTPRoute
 
+from tunesmith.api.bodies import decoded
+from tunesmith.api.examples import BODIES
+from tunesmith.api.statuses import ALSO, SUCCESS
+from tunesmith.api.words import SUMMARIES
 from tunesmith.app import create_app, open_house
 from tunesmith.settings import Settings
 
@@ -62,19 +67,68 @@ def test_every_route_is_in_the_document(document, tmp_path):
 
 
 def test_every_call_says_what_it_does(document):
-    """A summary or description, a tag, unique operation ids, and every path parameter."""
+    """A summary for people, a description, a tag, unique operation ids, every path parameter, a word on every parameter."""
     operations = []
     for path, methods in document["paths"].items():
         for method, call in methods.items():
-            assert call.get("description") or call.get("summary"), (method, path)
-            assert call["tags"], (method, path)
-            assert call["responses"], (method, path)
+            place = (method, path)
+            assert 3 <= len(call["summary"]) <= 80, place
+            assert call["summary"] != call["operationId"].replace("_", " ").title(), f"{place}: a function's name"
+            assert call["description"], place
+            assert call["tags"], place
             operations.append(call["operationId"])
             named = {item["name"] for item in call.get("parameters", []) if item["in"] == "path"}
-            assert named == set(re.findall(r"{(\w+)}", path)), (method, path)
+            assert named == set(re.findall(r"{(\w+)}", path)), place
             for item in call.get("parameters", []):
-                assert item["schema"], (method, path, item["name"])
+                assert item["schema"], (*place, item["name"])
+                assert item["description"], f"{place} {item['name']}: describe it, or put a word into api/words.py"
     assert len(set(operations)) == len(operations)
+
+
+def test_every_call_has_its_answers(document):
+    """A good one, 422 for what it does not know, 401 and 403 unless it is open, and all errors are problem documents."""
+    for path, methods in document["paths"].items():
+        for method, call in methods.items():
+            place, statuses = (method, path), set(call["responses"])
+            assert any(status.startswith("2") for status in statuses), place
+            assert "422" in statuses, place
+            assert {"401", "403"} <= statuses or call["security"] == [], place
+            assert "404" in statuses or "{" not in path, place
+            for status, answer in call["responses"].items():
+                assert answer["description"], (*place, status)
+                if int(status) >= 400:
+                    assert list(answer["content"]) == ["application/problem+json"], (*place, status)
+                    schema = answer["content"]["application/problem+json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/Problem"}
+
+
+def test_every_field_is_described(document):
+    """Of every struct that goes in or comes out."""
+    for name, schema in document["components"]["schemas"].items():
+        assert schema["description"], name
+        for field, of_field in schema.get("properties", {}).items():
+            assert of_field.get("description"), f"{name}.{field}: give it a docstring, or put a word into api/words.py"
+
+
+def test_every_body_has_an_example(document):
+    """Which its own call accepts: as far as types go, by what decodes requests."""
+    by_name = {cls.__name__: cls for cls in BODIES}
+    for path, methods in document["paths"].items():
+        for method, call in methods.items():
+            content = call.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is not None:
+                assert content.get("example"), f"{method} {path}: put one into api/examples.py"
+                taken = {reference.rpartition("/")[2] for reference in references(content["schema"])}
+                assert any(BODIES[by_name[name]] == content["example"] for name in taken & set(by_name))
+    for cls, example in BODIES.items():
+        assert decoded(msgspec.json.encode(example), cls) is not None
+
+
+def test_the_tables_name_calls_that_exist(document):
+    """What is said of a call by its name is not left behind when the call goes, or gets another name."""
+    named = {call["operationId"] for methods in document["paths"].values() for call in methods.values()}
+    assert set(ALSO) | set(SUCCESS) <= named
+    assert set(SUMMARIES) <= named
 
 
 def test_the_document_is_sound(document):

@@ -74,7 +74,7 @@ def test_bodies_that_make_no_sense(client, body, status, key):
 def test_a_wrong_field_is_named(client):
     """Where the fault is, in the words of the request."""
     problem = assert_problem(client.post("/v1/experiments", json={"name": 5, "task_type": "sft"}), 422)
-    assert problem["errors"] == [{"message": "Expected `str`, got `int`", "where": "name"}]
+    assert problem["errors"] == [{"message": "must be text, not the number 5", "where": "name"}]
     problem = assert_problem(client.post("/v1/experiments", content=b"", headers=JSON), 422)
     assert problem["errors"] == [{"message": "a JSON body is needed", "where": "body"}]
     problem = assert_problem(client.get("/v1/runs", params={"state": "bogus"}), 422)

@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from litestar import MediaType, Response, Router, get
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar import MediaType, Response, get
 from litestar.params import FromPath
 from litestar.response import File
 from litestar.serialization import encode_json
 
-from tunesmith import __version__
 from tunesmith.api.access import NEEDS_READ
+from tunesmith.api.document import document
 from tunesmith.api.rooms import HttpRequest
 from tunesmith.errors import NotFound
 
@@ -39,31 +36,17 @@ _PAGE = """<!doctype html>
 """
 
 
-class _Page(OpenAPIRenderPlugin):
-    """The page, in place of Litestar's own ones, whose scripts come from another host."""
-
-    def render(self, request: HttpRequest, openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002  # Litestar's signature
-        return _PAGE.encode()
+@get("/docs", opt=NEEDS_READ, include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
+def page() -> str:
+    return _PAGE
 
 
-def document_config() -> OpenAPIConfig:
-    """How Litestar builds the document, and the page below ``/docs``."""
-    return OpenAPIConfig(
-        path="/docs",
-        render_plugins=[_Page(path="/")],
-        openapi_router=Router("/docs", route_handlers=[], opt=NEEDS_READ, include_in_schema=False),
-        title="Tunesmith",
-        version=__version__,
-        description="A self-hosted fine-tuning service for language models. Errors are RFC 9457 problem documents.",
-        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
-        security=[{"key": []}],
-        use_handler_docstrings=True,
-    )
-
-
-@get("/openapi.json", opt=NEEDS_READ, include_in_schema=False)
+@get(["/openapi.json", "/docs/openapi.json"], opt=NEEDS_READ, include_in_schema=False)
 async def openapi(request: HttpRequest) -> Response[bytes]:
-    content = await anyio.to_thread.run_sync(lambda: encode_json(request.app.openapi_schema.to_schema()))
+    content: bytes | None = request.app.state.get("openapi_document")
+    if content is None:
+        content = await anyio.to_thread.run_sync(lambda: encode_json(document(request.app)))
+        request.app.state.openapi_document = content
     return Response(content, media_type=MediaType.JSON)
 
 
@@ -85,4 +68,4 @@ def _assets_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "static"
 
 
-HANDLERS = [openapi, asset]
+HANDLERS = [page, openapi, asset]

@@ -10,6 +10,8 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
+from tunesmith.api.bodies import WRONG_FIELDS
+from tunesmith.api.parameters import wrong_parameters
 from tunesmith.errors import (
     Conflict,
     Fault,
@@ -26,17 +28,8 @@ from tunesmith.errors import (
 )
 
 _log = structlog.get_logger()
-_MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE = "application/problem+json"
 _SEE_DOCS = "/docs lists every call with its fields"
-# Parameters of handlers whose name in a request is another one.
-_SENT_AS = {
-    "data": "body",
-    "run_state": "state",
-    "project_state": "status",
-    "one_tag": "tag",
-    "idempotency_key": "Idempotency-Key",
-    "last_event_id": "Last-Event-ID",
-}
 
 STATUS: dict[type[TunesmithError], int] = {
     MissingReference: 400,
@@ -83,8 +76,8 @@ def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError)
 def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """What Litestar itself refuses: unknown paths and methods, unreadable bodies, wrong fields and parameters."""
     if isinstance(error, ValidationException):
-        faults = tuple(_field_fault(item) for item in error.extra or ())
-        return _answer(request, 422, detail="the request has wrong fields", errors=faults, mend=_SEE_DOCS)
+        faults = tuple(wrong_parameters(request)) or (Fault(message="a JSON body is needed", where="body"),)
+        return _answer(request, 422, detail=WRONG_FIELDS, errors=faults)
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
     detail, mend = error.detail, _SEE_DOCS
     if error.status_code == 404:
@@ -109,20 +102,11 @@ def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Prob
     return _answer(request, 500, detail=detail, mend="please report it with the traceback")
 
 
-def _field_fault(item: Any) -> Fault:
-    if not isinstance(item, dict):
-        return Fault(message=str(item))
-    message, where = str(item.get("message", "is wrong")), item.get("key")
-    if message == "'data'":  # how Litestar says that there was no body
-        return Fault(message="a JSON body is needed", where="body")
-    return Fault(message=message, where=_SENT_AS.get(where, where) if isinstance(where, str) else None)
-
-
 def _answer(
     request: Request[Any, Any, Any], status: int, *, headers: dict[str, str] | None = None, **fields: Any
 ) -> Response[Problem]:
     problem = Problem(title=HTTPStatus(status).phrase, status=status, instance=request.url.path, **fields)
-    return Response(problem, status_code=status, media_type=_MEDIA_TYPE, headers=headers or {})
+    return Response(problem, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})
 
 
 HANDLERS: dict[Any, Any] = {
