@@ -1,7 +1,8 @@
-"""HTTP connections that must get on with it: a deadline for the head of a request, and for progress of its body.
+"""HTTP connections that must get on with it: a deadline for the head of a request, for progress of its body, and for a client
+that does not read its answer.
 
 uvicorn waits for ever for whoever connects and is slow on purpose; some hundreds of them take all descriptors. How long
-the answer takes, and how fast it is read, is nobody's concern here: event streams stay open for days.
+the answer takes is nobody's concern here: event streams stay open for days. How much is held is decided in ``bounds``.
 """
 
 from __future__ import annotations
@@ -9,41 +10,50 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from tunesmith.bounds import BoundedProtocol
 
-HEAD_SECONDS = 10.0
-"""From the first byte of a request, or from the connection, to the end of its head."""
-BODY_SECONDS = 10.0
-"""In every such stretch at least LEAST_BODY_BYTES of a body arrive, or the rest of it."""
 LEAST_BODY_BYTES = 1024
 
 
-class PunctualProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with these deadlines. Between two requests its own one for idle connections holds."""
+class PunctualProtocol(BoundedProtocol):
+    """The protocol with these deadlines. Between two requests uvicorn's own one for idle connections holds."""
+
+    head_seconds = 10.0
+    """From the first byte of a request, or from the connection, to the end of its head."""
+    body_seconds = 10.0
+    """In every such stretch at least LEAST_BODY_BYTES of a body arrive, or the rest of it."""
+    unread_seconds = 30.0
+    """In every such stretch a client takes in some of what waits to be sent to it."""
 
     _deadline: asyncio.TimerHandle | None = None
     _body_bytes = 0
+    _unread_deadline: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        self._set(HEAD_SECONDS, self._end)
+        if not self.refused:
+            self._set(self.head_seconds, self._end)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset()
+        self._unset_unread()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         head_was_awaited = self._awaits_head()
         super().data_received(data)
-        if self._awaits_head():
+        if self.refused:
+            self._unset()  # its end is on its way
+        elif self._awaits_head():
             # Not set again by more bytes of the same head, nor by those of a body that was refused unread.
             if not head_was_awaited or self._deadline is None:
-                self._set(HEAD_SECONDS, self._end)
+                self._set(self.head_seconds, self._end)
         elif not self.cycle.more_body:
             self._unset()
         elif head_was_awaited or self._deadline is None:
             self._body_bytes = 0
-            self._set(BODY_SECONDS, self._look_at_body)
+            self._set(self.body_seconds, self._look_at_body)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -52,6 +62,15 @@ class PunctualProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._unset()
         super().on_response_complete()
+        self._expect_reader()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._expect_reader()
 
     def _awaits_head(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -63,7 +82,7 @@ class PunctualProtocol(HttpToolsProtocol):
             self._end()
             return
         self._body_bytes = 0
-        self._set(BODY_SECONDS, self._look_at_body)
+        self._set(self.body_seconds, self._look_at_body)
 
     def _end(self) -> None:
         self._deadline = None
@@ -78,3 +97,24 @@ class PunctualProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _expect_reader(self) -> None:
+        """From now on, as long as something waits to be sent, also while the connection is being closed.
+
+        Nothing is added to what waits while the transport is full, nor after an answer's end: it can only become less.
+        """
+        self._unset_unread()
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        if self._unread_bytes:
+            self._unread_deadline = self.loop.call_later(self.unread_seconds, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        if self.transport.get_write_buffer_size() >= self._unread_bytes:
+            self.transport.abort()
+        else:
+            self._expect_reader()
+
+    def _unset_unread(self) -> None:
+        if self._unread_deadline is not None:
+            self._unread_deadline.cancel()
+            self._unread_deadline = None

@@ -13,7 +13,7 @@ from litestar.params import FromPath
 from tunesmith import __version__
 from tunesmith.api.access import NEEDS_READ, OPEN_TO_ALL
 from tunesmith.api.rooms import HttpRequest, rooms
-from tunesmith.api.telemetry import render
+from tunesmith.api.telemetry import observe, render
 from tunesmith.errors import Fault, NotFound
 from tunesmith.recipes import BrokenRecipe, Recipe
 from tunesmith.records import RunKind
@@ -81,7 +81,8 @@ def health() -> Health:
 @get("/metrics", opt=NEEDS_READ, media_type=MediaType.TEXT, tags=["Service"])
 async def metrics(request: HttpRequest) -> Response[bytes]:
     """Runs by state, queue length, slots and request times, as Prometheus text."""
-    text, media_type = await anyio.to_thread.run_sync(render, rooms(request), request.app.state.request_times)
+    observed = observe(rooms(request), request.app.state.request_times)
+    text, media_type = await anyio.to_thread.run_sync(render, observed)
     return Response(text, media_type=media_type)
 
 

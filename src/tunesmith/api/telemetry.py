@@ -1,11 +1,14 @@
-"""Prometheus text: what is counted about requests, and what is read off the rooms when somebody asks."""
+"""Prometheus text: what is counted about requests, and what is read off the rooms when somebody asks.
+
+Everything is read on the event loop, where nothing changes meanwhile; only the text is made in a thread.
+"""
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,9 +22,10 @@ _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class RequestTimes:
-    """Durations by route and status, in buckets."""
+    """Durations by route and status, in buckets; and how many requests are being answered."""
 
     def __init__(self) -> None:
+        self.now = 0
         self.buckets: dict[tuple[str, str, int], list[int]] = {}
         self.sums: dict[tuple[str, str, int], float] = {}
 
@@ -46,6 +50,7 @@ class RequestTimer:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        self._times.now += 1
         status = 500
 
         async def noting_status(message: Message) -> None:
@@ -57,47 +62,71 @@ class RequestTimer:
         try:
             await self._app(scope, receive, noting_status)
         finally:
+            self._times.now -= 1
             template = scope.get("path_template") or "unmatched"
             self._times.add((str(scope["method"]), template, status), time.perf_counter() - began)
 
 
-def render(rooms: Rooms, times: RequestTimes) -> tuple[bytes, str]:
+class Observed(NamedTuple):
+    """What is told, as it was in one moment."""
+
+    runs: dict[str, int]
+    queue_length: int
+    slots: tuple[tuple[str, int, int], ...]
+    """Kind, taken and all."""
+    requests_now: int
+    requests: list[tuple[tuple[str, str, int], list[int], float]]
+    """Method, route and status; how many by duration; and the sum of the durations."""
+
+
+def observe(rooms: Rooms, times: RequestTimes) -> Observed:
+    """Look at everything, on the event loop."""
+    taken = rooms.slots
+    return Observed(
+        runs={str(state): count for state, count in rooms.runs.book.counts().items()},
+        queue_length=rooms.scheduler.queue_length,
+        slots=(
+            ("cpu", taken.cpu_runs, taken.max_cpu_runs),
+            ("gpu", len(taken.leased_gpus), len(taken.gpus)),
+        ),
+        requests_now=times.now,
+        requests=[(key, list(buckets), times.sums[key]) for key, buckets in times.buckets.items()],
+    )
+
+
+def render(observed: Observed) -> tuple[bytes, str]:
     """The text and its media type."""
     import prometheus_client  # noqa: PLC0415  # 50 ms of start-up that only a scraped server needs
 
     registry = prometheus_client.CollectorRegistry()
-    registry.register(_Collected(rooms, times))
+    registry.register(_Collected(observed))
     return prometheus_client.generate_latest(registry), prometheus_client.CONTENT_TYPE_LATEST
 
 
 class _Collected:
-    def __init__(self, rooms: Rooms, times: RequestTimes) -> None:
-        self._rooms = rooms
-        self._times = times
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415  # see above
 
+        observed = self._observed
         runs = GaugeMetricFamily("tunesmith_runs", "Runs by state.", labels=["state"])
-        for state, count in self._rooms.runs.book.counts().items():
-            runs.add_metric([str(state)], count)
+        for state, count in observed.runs.items():
+            runs.add_metric([state], count)
         yield runs
-        yield GaugeMetricFamily("tunesmith_queue_length", "Runs waiting.", value=self._rooms.scheduler.queue_length)
+        yield GaugeMetricFamily("tunesmith_queue_length", "Runs waiting.", value=observed.queue_length)
         slots = GaugeMetricFamily("tunesmith_slots", "Slots by kind and use.", labels=["kind", "use"])
-        taken = self._rooms.slots
-        for kind, used, total in (
-            ("cpu", taken.cpu_runs, taken.max_cpu_runs),
-            ("gpu", len(taken.leased_gpus), len(taken.gpus)),
-        ):
+        for kind, used, total in observed.slots:
             slots.add_metric([kind, "taken"], used)
             slots.add_metric([kind, "free"], max(0, total - used))
         yield slots
+        yield GaugeMetricFamily("tunesmith_requests_now", "Requests being answered.", value=observed.requests_now)
         requests = HistogramMetricFamily(
             "tunesmith_request_seconds", "Request times.", labels=["method", "route", "status"]
         )
-        for (method, route, status), buckets in list(self._times.buckets.items()):
-            key = (method, route, status)
-            requests.add_metric([method, route, str(status)], _cumulated(buckets), self._times.sums[key])
+        for (method, route, status), buckets, seconds in observed.requests:
+            requests.add_metric([method, route, str(status)], _cumulated(buckets), seconds)
         yield requests
 
 

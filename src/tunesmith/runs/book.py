@@ -50,12 +50,14 @@ class RunBook:
         self._order: list[str] = []
         self._by_experiment: defaultdict[str, list[int]] = defaultdict(list)
         self._by_task: dict[str, str] = {}
+        self._counts = dict.fromkeys(RunState, 0)
         self._live: dict[str, Run] = {}
         """Runs that are not final, decoded: these are asked for all the time."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._changed: dict[str, asyncio.Event] = {}
         for run_id, summary in journal.summaries.items():
             self._index(run_id, summary)
+            self._counts[summary.state] += 1
             if not summary.state.final:
                 self._live[run_id] = self._stored(run_id)
         journal.on_commit(self._committed)
@@ -75,6 +77,9 @@ class RunBook:
     def _committed(self, _entry: Entry, run: Run, previous: RunSummary | None) -> None:
         if previous is None:
             self._index(run.id, self._journal.summaries[run.id])
+        else:
+            self._counts[previous.state] -= 1
+        self._counts[run.state] += 1
         if run.state.final:
             self._live.pop(run.id, None)
             self._locks.pop(run.id, None)
@@ -108,10 +113,7 @@ class RunBook:
         return [run_id for run_id, summary in self._journal.summaries.items() if summary.callback is not None]
 
     def counts(self) -> dict[RunState, int]:
-        counted = dict.fromkeys(RunState, 0)
-        for summary in self._journal.summaries.values():
-            counted[summary.state] += 1
-        return counted
+        return dict(self._counts)
 
     def page(
         self,
