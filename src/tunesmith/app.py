@@ -63,7 +63,7 @@ from tunesmith.records import (
     utc_now,
 )
 from tunesmith.reporter import Reporter
-from tunesmith.runner import Demand, Executor, GpuProbe, LocalExecutor, Slots, WorkerCalls, find_gpus
+from tunesmith.runner import Executor, GpuProbe, LocalExecutor, Slots, WorkerCalls, find_gpus
 from tunesmith.runs import (
     ArtifactBook,
     ArtifactSummary,
@@ -75,6 +75,7 @@ from tunesmith.runs import (
     RunSummary,
     Scheduler,
     Supervisor,
+    demand_of,
 )
 from tunesmith.runs.fold import Event
 from tunesmith.settings import Settings
@@ -194,7 +195,7 @@ def open_house(
         book=book,
         supervisor=supervisor,
         slots=slots,
-        demand_of=_demand,
+        demand_of=demand_of,
         launch_of=lambda run, gpus: run_service.launch(run, gpus),  # noqa: PLW0108  # the service is built just below
     )
     uploads = UploadService(journals.uploads, paths, clock)
@@ -340,7 +341,3 @@ def _needed(unfinished: Iterable[Run]) -> Iterator[str]:
     """Checkpoints that a run under way or in the queue starts from or uses as its model."""
     for run in unfinished:
         yield from (path for path in (run.resume_from, run.model) if path is not None)
-
-
-def _demand(run: Run) -> Demand:
-    return Demand(gpus=run.resources.count or 0, gpu_type=run.resources.gpu_type)

@@ -39,6 +39,11 @@ class RunPaths:
         return self.folder / "config.yaml"
 
     @property
+    def origins(self) -> Path:
+        """Where the values of config.yaml come from that are not the recipe's own; runs of before have none."""
+        return self.folder / "origins.json"
+
+    @property
     def log(self) -> Path:
         return self.folder / "run.log"
 

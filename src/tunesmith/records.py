@@ -254,6 +254,9 @@ class Run(Record, frozen=True, kw_only=True):
     hyperparams: dict[str, Any] = {}
     train_config: str | None = None
     resources: Resources = Resources()
+    """As the request has them."""
+    gpus_needed: int | None = None
+    """How many GPUs it leases, with 0 a CPU slot; None in records of before, where it is ``resources.count``."""
     notes: str = ""
     priority: int = 0
     """Larger starts first; equal ones in the order they were created."""

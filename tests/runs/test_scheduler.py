@@ -91,7 +91,8 @@ async def test_what_this_machine_cannot_give_is_refused_or_said(house):
             RunRequest(recipe="plain", resources=Resources(count=2, gpu_type="A100"))
         )
         assert "2 x A100 was asked for; this machine has no GPU" in run.warnings[0]
-        assert run.resources.count == 0
+        assert (run.resources, run.gpus_needed) == (Resources(count=2, gpu_type="A100"), 0)
+        assert (await reached(open_house, run.id, "running")).gpus == ()
         with pytest.raises(InvalidInput, match="needs a GPU and this machine has none"):
             await new_run(open_house, "gpu-only")
         with pytest.raises(InvalidInput, match="cannot be negative"):
@@ -102,12 +103,12 @@ async def test_a_type_of_gpu_alone_asks_for_one_of_it(house):
     """Also where the recipe wants none by default; without any GPU here, the run says that it uses the CPU."""
     async with house(gpus=("A100", "L4")) as open_house:
         run = open_house.rooms.runs.book.get(await new_run(open_house, resources=Resources(gpu_type="L4")))
-        assert (run.resources.count, run.resources.gpu_type) == (1, "L4")
+        assert (run.resources, run.gpus_needed) == (Resources(gpu_type="L4"), 1)
         assert (await reached(open_house, run.id, "running")).gpus == ("GPU-L4",)
         with pytest.raises(InvalidInput, match="asks for 1 GPUs of type H100"):
             await new_run(open_house, resources=Resources(gpu_type="H100"))
         on_cpu = await new_run(open_house, resources=Resources(gpu_type="L4", count=0))
-        assert open_house.rooms.runs.book.get(on_cpu).resources.count == 0
+        assert open_house.rooms.runs.book.get(on_cpu).gpus_needed == 0
     async with house() as open_house:
         run = open_house.rooms.runs.book.get(await new_run(open_house, resources=Resources(gpu_type="L4")))
         assert "1 x L4 was asked for; this machine has no GPU" in run.warnings[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio.to_thread
 import msgspec
@@ -13,6 +13,7 @@ from litestar.response import Stream
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of, view_of
+from tunesmith.recipes import Origin
 from tunesmith.records import Run, RunState
 from tunesmith.runs import LogFilter, LogLevel, LogPage, MetricsPage, read_log, read_metrics
 
@@ -42,6 +43,22 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str | None
 
 
+class RunConfigView(msgspec.Struct, frozen=True, kw_only=True):
+    """The config of a run, with where each value came from."""
+
+    run_id: str
+    recipe: str
+    train_config: str | None
+    """The file that the values of origin `train_config` came from."""
+    parent_run_id: str | None
+    """The run that this one goes on from: it took over that one's values with their origins."""
+    config: dict[str, Any]
+    """Nested by sections, every value that the run started with."""
+    origins: dict[str, Origin]
+    """By dotted path, such as `training.learning_rate`: `recipe` (its default), `train_config`, `hyperparams`, `request` (its
+    model, dataset or seed), `service`, or `unknown` for runs that an earlier version created."""
+
+
 def shown(house: Rooms, run: Run) -> RunView:
     return view_of(run, house.runs.progress(run), str(house.runs.folder(run.id).resolve()), house.runs.warnings(run))
 
@@ -69,6 +86,22 @@ def show_run(request: HttpRequest, run_id: FromPath[str]) -> RunView:
     """One run."""
     house = rooms(request)
     return shown(house, house.runs.book.get(run_id))
+
+
+@get("/v1/runs/{run_id:str}/config", opt=NEEDS_READ, tags=["Runs"])
+async def run_config(request: HttpRequest, run_id: FromPath[str]) -> RunConfigView:
+    """The resolved config that the run started with, and where each value came from."""
+    house = rooms(request)
+    run = house.runs.book.get(run_id)
+    resolved = await house.runs.config(run_id)
+    return RunConfigView(
+        run_id=run.id,
+        recipe=run.recipe,
+        train_config=run.train_config,
+        parent_run_id=run.parent_run_id,
+        config=resolved.config,
+        origins=resolved.origins,
+    )
 
 
 @get("/v1/runs/{run_id:str}/status", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
@@ -142,4 +175,4 @@ async def run_events(
     return Stream(follower.events(), media_type="text/event-stream", headers=headers)
 
 
-HANDLERS = [list_runs, show_run, run_status, cancel_run, run_logs, run_metrics, run_events]
+HANDLERS = [list_runs, show_run, run_config, run_status, cancel_run, run_logs, run_metrics, run_events]

@@ -69,6 +69,13 @@ def value_named(recipe: Recipe, train_config: Mapping[str, Any], path: str) -> A
     return layer.values.get(path)
 
 
+def overridden(recipe: Recipe, overrides: Mapping[str, Any], *, short_names: bool) -> dict[str, Any]:
+    """What overrides give, by dotted path; what of them is at fault is left out. ``short_names`` as a request may have."""
+    layer = _Layer(recipe, _Names(recipe), "", short_names=short_names)
+    layer.read(overrides)
+    return layer.values
+
+
 def recipe_name_from(train_config: Mapping[str, Any] | None) -> str | None:
     """The recipe that a train config names by ``job.type`` (for ``rl``: by ``job.method``), or None.
 

@@ -12,7 +12,7 @@ from tunesmith.runs.logs import LogFilter, LogLine, LogPage, MetricsPage, latest
 from tunesmith.runs.references import References
 from tunesmith.runs.request import RequestResolver, Resolved, RunRequest
 from tunesmith.runs.scheduler import Scheduler
-from tunesmith.runs.service import ResumeRequest, RunService
+from tunesmith.runs.service import ResumeRequest, RunConfig, RunService, demand_of
 from tunesmith.runs.supervise import Supervisor
 
 __all__ = [
@@ -32,12 +32,14 @@ __all__ = [
     "Resolved",
     "ResumeRequest",
     "RunBook",
+    "RunConfig",
     "RunPage",
     "RunRequest",
     "RunService",
     "RunSummary",
     "Scheduler",
     "Supervisor",
+    "demand_of",
     "latest_lines",
     "read_log",
     "read_metrics",

@@ -12,7 +12,16 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import InvalidInput, MissingReference, TooLarge
-from tunesmith.recipes import Recipe, RecipeBook, ResolvedConfig, read_train_config, recipe_name_from, resolve
+from tunesmith.recipes import (
+    Origin,
+    Recipe,
+    RecipeBook,
+    ResolvedConfig,
+    origins_of,
+    read_train_config,
+    recipe_name_from,
+    resolve,
+)
 from tunesmith.records import Callback, Checkpoint, DatasetReference, FinetuneTask, Resources
 from tunesmith.runs.references import References, gather
 
@@ -20,6 +29,14 @@ _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "p
 _FILE_KNOBS = ("data.validation_file", "data.test_file", "data.chat_template")
 _LARGEST_SEED = 2**32 - 1
 _MOST_HYPERPARAM_BYTES = 64 * 1024
+
+
+class Inherited(msgspec.Struct, frozen=True, kw_only=True):
+    """What a resumed run takes over from the one it goes on from; its config is its train config."""
+
+    hyperparams: Mapping[str, Any]
+    origins: Mapping[str, Origin]
+    train_config: str | None
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +61,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     resume_from: Checkpoint | None = None
     finetuned_place: str | None = None
     finetune_task: FinetuneTask | None = None
+    inherited: Inherited | None = None
+    """Of a run that goes on from another: what that one was asked for."""
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +70,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     recipe: Recipe
     config: ResolvedConfig
+    origins: dict[str, Origin]
+    """Where the values come from that are not the recipe's own, by dotted path."""
     dataset: DatasetReference | None
     train_config: str | None
     """The path of the train config, if it is a file."""
@@ -84,7 +105,7 @@ class RequestResolver:
             MissingReference: with every missing file and model at once.
             Forbidden: a path outside the allowed roots.
         """
-        _check_size(request.hyperparams)
+        check_size(request.hyperparams)
         train_config = self._train_config(request.train_config)
         recipe = self._recipe(request, train_config)
         named, place = request.train_config, "train_config"
@@ -101,12 +122,18 @@ class RequestResolver:
             places=(place, "hyperparams"),
         )
         self._check_files(recipe, config, filled, request)
+        origins = origins_of(
+            recipe, train_config=train_config, request=request.hyperparams, filled=filled, by_service=request.filled
+        )
+        if request.inherited is not None:
+            origins = _inherited(origins, request.inherited.origins)
         unasked = f"no train_config was named, so the {place} is used; train_config {{}} uses none"
         return Resolved(
             recipe=recipe,
             config=config,
+            origins=origins,
             dataset=dataset,
-            train_config=str(named) if isinstance(named, str | Path) else None,
+            train_config=_file_of(named, request.inherited),
             warnings=(unasked,) if chosen is not None else (),
         )
 
@@ -186,21 +213,33 @@ class RequestResolver:
     ) -> None:
         """Files that the config names beside the dataset must lie under the allowed roots as well."""
         for path in _FILE_KNOBS:
-            named = _value(config, path)
+            named = value_at(config, path)
             # What a recipe's author, a door or an earlier request has set was vetted then.
             before = request.train_config if request.resume_from is not None else None
-            trusted = path in filled or named in (_value(recipe.config, path), _value(before, path))
+            trusted = path in filled or named in (value_at(recipe.config, path), value_at(before, path))
             if isinstance(named, str) and not trusted and ("/" in named or Path(named).exists()):
                 self._references.file(named, path)
 
 
-def _value(config: object, path: str) -> Any:
+def _inherited(origins: Mapping[str, Origin], earlier: Mapping[str, Origin]) -> dict[str, Origin]:
+    """The whole config of the earlier run is the train config of this one: what was not changed comes from where it came."""
+    found = {path: earlier.get(path) if here is Origin.TRAIN_CONFIG else here for path, here in origins.items()}
+    return {path: origin for path, origin in found.items() if origin is not None}
+
+
+def _file_of(named: str | Path | Mapping[str, Any] | None, inherited: Inherited | None) -> str | None:
+    if isinstance(named, str | Path):
+        return str(named)
+    return inherited.train_config if inherited is not None else None
+
+
+def value_at(config: object, path: str) -> Any:
     section, _, knob = path.partition(".")
     found = config.get(section) if isinstance(config, Mapping) else None
     return found.get(knob) if isinstance(found, Mapping) else None
 
 
-def _check_size(hyperparams: Mapping[str, Any]) -> None:
+def check_size(hyperparams: Mapping[str, Any]) -> None:
     # They are part of the run's record, which is shown in lists and written down at every change.
     try:
         size = len(msgspec.json.encode(hyperparams))

@@ -7,28 +7,41 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import anyio.to_thread
 import msgspec
 import structlog
 
-from tunesmith.errors import Conflict, Fault, InvalidInput, MissingReference, OutOfSpace, TooLarge
-from tunesmith.files import NO_ROOM, place_of, sync_folder, write_atomically
+from tunesmith.errors import Conflict, Fault, InvalidInput, MissingReference, NotFound, OutOfSpace, TooLarge
+from tunesmith.files import NO_ROOM, place_of, read_regular, sync_folder, write_atomically
 from tunesmith.paths import StatePaths
-from tunesmith.recipes import Recipe, RecipeBook, start_command, to_yaml
+from tunesmith.recipes import (
+    Origin,
+    Recipe,
+    RecipeBook,
+    guessed_origins,
+    leaves,
+    merged_overrides,
+    start_command,
+    to_yaml,
+)
 from tunesmith.records import Callback, Checkpoint, Clock, DatasetReference, Progress, Resources, Run, RunState, new_id
 from tunesmith.runner import Demand, Launch, Slots
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.follow import Follower, Position
 from tunesmith.runs.live import LiveRuns
 from tunesmith.runs.references import References
-from tunesmith.runs.request import RequestResolver, Resolved, RunRequest
+from tunesmith.runs.request import Inherited, RequestResolver, Resolved, RunRequest, check_size, value_at
 from tunesmith.runs.scheduler import Scheduler
 from tunesmith.runs.supervise import PAUSE
 from tunesmith.safe_yaml import load as load_yaml
 
+_LARGEST_CONFIG = 16 * 1024 * 1024
+_LENGTHS = ("training.max_steps", "training.num_train_epochs")
+"""What decides where a training ends; the first one wins."""
+_DATA_FILES = ("data.train_file", "data.validation_file")
 _log = structlog.get_logger()
 
 
@@ -39,6 +52,13 @@ class ResumeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     checkpoint_id: str | None = None
     override_hyperparams: Mapping[str, Any] = {}
     notes: str = ""
+
+
+class RunConfig(NamedTuple):
+    """The resolved config of a run, and where each value comes from, by dotted path."""
+
+    config: dict[str, Any]
+    origins: dict[str, Origin]
 
 
 class Checkpoints(Protocol):
@@ -96,13 +116,13 @@ class RunService:
         """
         if request.callback is not None:
             await self._vet_callback(request.callback)
-        run, config = await anyio.to_thread.run_sync(self._prepare, request)
+        run, config, origins = await anyio.to_thread.run_sync(self._prepare, request)
         if run.dataset is not None:
             self._references.refuse_if_gone(run.dataset)
         # Nothing was awaited since: whoever deletes a dataset sees this run in `unfinished`, or was seen just now.
         self._creating[run.id] = run
         try:
-            return await self._record(run, config)
+            return await self._record(run, config, origins)
         finally:
             del self._creating[run.id]
 
@@ -124,14 +144,19 @@ class RunService:
         """
         return await anyio.to_thread.run_sync(self._resolver.resolve, request)
 
-    def _prepare(self, request: RunRequest) -> tuple[Run, bytes]:
+    def _prepare(self, request: RunRequest) -> tuple[Run, bytes, bytes]:
         resolved = self._resolver.resolve(request)
         recipe, config = resolved.recipe, resolved.config
         if request.resume_from is not None:
             self._refuse_misfit(InvalidInput, request.resume_from, config)
+            self._refuse_finished(request, request.resume_from, config)
         demand, warnings = self._demand(recipe, request.resources)
         if demand.gpus:
             self._slots.check(demand)
+        hyperparams = dict(request.hyperparams)
+        if request.inherited is not None:
+            hyperparams = merged_overrides(recipe, request.inherited.hyperparams, hyperparams)
+            check_size(hyperparams)
         run_id = new_id("run")
         run = Run(
             id=run_id,
@@ -142,9 +167,10 @@ class RunService:
             experiment_id=request.experiment_id,
             model=request.model,
             dataset=resolved.dataset,
-            hyperparams=dict(request.hyperparams),
+            hyperparams=hyperparams,
             train_config=resolved.train_config,
-            resources=Resources(gpu_type=request.resources.gpu_type, count=demand.gpus),
+            resources=request.resources,
+            gpus_needed=demand.gpus,
             notes=request.notes,
             priority=request.priority,
             seed=request.seed,
@@ -156,7 +182,7 @@ class RunService:
             finetuned_place=request.finetuned_place,
             finetune_task=request.finetune_task,
         )
-        return run, to_yaml(config)
+        return run, to_yaml(config), msgspec.json.encode(resolved.origins) + b"\n"
 
     def _refuse_misfit(
         self, kind: type[InvalidInput | Conflict], checkpoint: Checkpoint, config: Mapping[str, Any]
@@ -168,9 +194,26 @@ class RunService:
                 faults=faults,
             )
 
-    async def _record(self, run: Run, config: bytes) -> Run:
+    def _refuse_finished(self, request: RunRequest, checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+        """A run that would end as soon as it has begun is a mistake of whoever asks for it."""
+        assert request.parent_run_id is not None
+        total = self.progress(self.book.get(request.parent_run_id)).total_steps
+        at_its_end = total is not None and checkpoint.step >= total
+        before, now = ([value_at(one, path) for path in _LENGTHS] for one in (request.train_config, config))
+        most = now[0]
+        is_over = isinstance(most, int) and 0 < most <= checkpoint.step and (at_its_end or before != now)
+        if is_over or (at_its_end and before == now):
+            limits = [f"{path} {value}" for path, value in zip(_LENGTHS, now, strict=True) if value is not None]
+            raise Conflict(
+                f"nothing is left to do: the checkpoint is at step {checkpoint.step}, and the run would end there"
+                + (f" ({', '.join(limits)})" if limits else ""),
+                where="override_hyperparams",
+                mend="raise max_steps, or num_train_epochs where max_steps is not set, or name an earlier checkpoint",
+            )
+
+    async def _record(self, run: Run, config: bytes, origins: bytes) -> Run:
         try:
-            await anyio.to_thread.run_sync(_write_run_folder, self._paths, run.id, config)
+            await anyio.to_thread.run_sync(_write_run_folder, self._paths, run.id, config, origins)
             await self.book.add(run)
         except (OSError, OutOfSpace, InvalidInput, TooLarge) as error:
             # Surely not on record. (After Unavailable it may be, and then the next server needs the folder.)
@@ -258,10 +301,8 @@ class RunService:
             )
 
     def _saves_when_stopped(self, run: Run) -> bool:
-        try:
-            return self._recipes.get(run.recipe).saves_when_stopped
-        except InvalidInput:
-            return True  # its folder is gone or was broken since: nobody knows better
+        recipe = self._recipe_of(run)
+        return recipe is None or recipe.saves_when_stopped  # without it nobody knows better
 
     async def go_on(self, run_id: str) -> Run:
         """Queue a paused run again: a further attempt of the same run, from its newest checkpoint.
@@ -275,7 +316,7 @@ class RunService:
             raise Conflict(f"run {run_id} is {run.state}, not paused", where="run_id")
         newest = self._checkpoints.newest_of(run_id)
         if newest is not None:
-            config = self._config_of(run_id)
+            config = await self._config_of(run_id)
             await anyio.to_thread.run_sync(self._refuse_misfit, Conflict, newest, config)
         resume_from = newest.path if newest else run.resume_from
         return await self.book.move(
@@ -295,7 +336,7 @@ class RunService:
         if not parent.state.final and parent.state is not RunState.PAUSED:
             raise Conflict(f"run {run_id} is {parent.state}: cancel or pause it first", where="run_id")
         checkpoint = self._checkpoint_of(parent, request)
-        config = self._config_of(run_id)
+        resolved = await self.config(run_id)
         return await self.create(
             RunRequest(
                 experiment_id=parent.experiment_id,
@@ -303,19 +344,57 @@ class RunService:
                 model=parent.model,
                 dataset=parent.dataset,
                 hyperparams=request.override_hyperparams,
-                train_config=config,
+                train_config=resolved.config,
                 resources=parent.resources,
                 notes=request.notes,
                 priority=parent.priority,
                 callback=parent.callback,
                 parent_run_id=parent.id,
                 resume_from=checkpoint,
+                inherited=Inherited(
+                    hyperparams=parent.hyperparams, origins=resolved.origins, train_config=parent.train_config
+                ),
             )
         )
 
-    def _config_of(self, run_id: str) -> dict[str, Any]:
-        config: dict[str, Any] = load_yaml(self._paths.run(run_id).config.read_bytes(), source=f"{run_id}/config.yaml")
-        return config
+    async def config(self, run_id: str) -> RunConfig:
+        """What the run started with.
+
+        Raises:
+            NotFound: no such run, or its folder is gone.
+        """
+        run = self.book.get(run_id)
+        config = await self._config_of(run_id)
+        return RunConfig(config, await anyio.to_thread.run_sync(self._origins, run, config))
+
+    async def _config_of(self, run_id: str) -> dict[str, Any]:
+        path = self._paths.run(run_id).config
+        try:
+            content = await anyio.to_thread.run_sync(read_regular, path, _LARGEST_CONFIG)
+            config = await anyio.to_thread.run_sync(lambda: load_yaml(content, source=f"{run_id}/{path.name}"))
+        except (OSError, InvalidInput, TooLarge) as error:
+            raise NotFound(
+                f"the config of run {run_id} cannot be read any more: {error}",
+                mend="the run, or somebody else, has changed its folder; start it anew",
+            ) from error
+        return config if isinstance(config, dict) else {}
+
+    def _origins(self, run: Run, config: Mapping[str, Any]) -> dict[str, Origin]:
+        """By dotted path, of every value. Blocks on the disk."""
+        recipe = self._recipe_of(run)
+        knobs = set(recipe.schema) if recipe is not None else set()
+        try:
+            noted = _decoded(read_regular(self._paths.run(run.id).origins, _LARGEST_CONFIG))
+        except (OSError, msgspec.DecodeError):
+            filled = {*(("model.base", *_DATA_FILES) if run.model else ()), *(("training.seed",) if run.seed else ())}
+            noted = guessed_origins(recipe, config, run.hyperparams, filled)
+        return {path: noted.get(path, Origin.RECIPE) for path, _ in leaves(config, {*knobs, *noted})}
+
+    def _recipe_of(self, run: Run) -> Recipe | None:
+        try:
+            return self._recipes.get(run.recipe)
+        except InvalidInput:
+            return None  # its folder is gone or was broken since
 
     def _checkpoint_of(self, run: Run, request: ResumeRequest) -> Checkpoint:
         present = self._checkpoints.present_of(run.id)
@@ -343,7 +422,7 @@ class RunService:
         if run.state is not RunState.QUEUED:
             return noticed
         try:
-            self._slots.check(Demand(gpus=run.resources.count or 0, gpu_type=run.resources.gpu_type))
+            self._slots.check(demand_of(run))
         except InvalidInput as error:
             return (*noticed, f"it cannot start here: it {error.message}; cancel it, or put the GPUs back")
         return noticed
@@ -405,10 +484,21 @@ class RunService:
         )
 
 
-def _write_run_folder(paths: StatePaths, run_id: str, config: bytes) -> None:
+def demand_of(run: Run) -> Demand:
+    """What a run on record leases."""
+    gpus = run.gpus_needed if run.gpus_needed is not None else run.resources.count
+    return Demand(gpus=gpus or 0, gpu_type=run.resources.gpu_type)
+
+
+def _decoded(origins: bytes) -> dict[str, Origin]:
+    return msgspec.json.decode(origins, type=dict[str, Origin])
+
+
+def _write_run_folder(paths: StatePaths, run_id: str, config: bytes, origins: bytes) -> None:
     run = paths.run(run_id)
     for folder in (run.checkpoints, run.output):
         folder.mkdir(parents=True)
+    write_atomically(run.origins, origins)
     write_atomically(run.config, config)
     sync_folder(run.folder)
     sync_folder(paths.runs_folder)
