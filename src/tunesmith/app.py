@@ -44,6 +44,7 @@ from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.guarded import GuardedClient
+from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
@@ -55,6 +56,7 @@ from tunesmith.records import (
     Dataset,
     Delivery,
     Experiment,
+    IdempotentCall,
     Key,
     Progress,
     Run,
@@ -259,6 +261,7 @@ def open_house(
         uploads=uploads,
         train_configs=train_configs,
         callbacks=callbacks,
+        idempotent_calls=_idempotent_calls(journals),
         client=client,
         calls=calls,
         previews=PreviewService(calls, paths.previews),
@@ -326,6 +329,19 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
                 await journal.close()
 
     return lifespan
+
+
+def _idempotent_calls(journals: _Journals) -> IdempotentCalls:
+    calls = IdempotentCalls()
+    calls.follow(journals.experiments, lambda one: one.calls)
+    calls.follow(journals.runs, _call_of)
+    calls.follow(journals.datasets, _call_of)
+    calls.follow(journals.keys, _call_of)
+    return calls
+
+
+def _call_of(summary: RunSummary | DatasetSummary | KeySummary) -> tuple[IdempotentCall, ...]:
+    return () if summary.idempotency is None else (summary.idempotency,)
 
 
 def _refuse_open_bind(settings: Settings, keys: KeyRing) -> None:

@@ -41,6 +41,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     id: str
 
 
+class IdempotentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The creating call that a record came from, so that a repeat of it finds the record instead of making another."""
+
+    scope: str
+    """What was to be made and below which record, such as ``runs of exp_01...``: keys of different scopes differ."""
+    key: str
+    """The ``Idempotency-Key``, chosen by the client."""
+    request_sha256: str
+    """Hash of the request, to tell a repeat from another request under the same key."""
+    caller: str = ""
+    """The id of the API key that called; empty where none was needed."""
+
+
 class Scope(StrEnum):
     """What a key may do; each includes the ones before it."""
 
@@ -61,6 +74,7 @@ class Key(Record, frozen=True, kw_only=True):
     secret_sha256: str
     created_at: datetime
     revoked_at: datetime | None = None
+    idempotency: IdempotentCall | None = None
 
 
 class ProjectStatus(StrEnum):
@@ -94,7 +108,8 @@ class Experiment(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
     request_sha256: str | None = None
-    """Hash of the creating request, to tell a repeat from another request under the same idempotency key."""
+    """This and ``idempotency_key`` are of records from before there was ``idempotency``."""
+    idempotency: IdempotentCall | None = None
     project: Project | None = None
     """Set for an experiment that is a project."""
 
@@ -264,6 +279,7 @@ class Run(Record, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     callback: Callback | None = None
+    idempotency: IdempotentCall | None = None
     parent_run_id: str | None = None
     """The run that this one goes on from."""
     resume_from: str | None = None
@@ -321,6 +337,7 @@ class Dataset(Record, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     """What its owner says of it: version, records, license, tags, language, and whatever else."""
     deleted_at: datetime | None = None
+    idempotency: IdempotentCall | None = None
 
 
 class Upload(Record, frozen=True, kw_only=True):

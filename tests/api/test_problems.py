@@ -161,13 +161,6 @@ def test_event_ids_that_are_none(client, event_id):
     assert "Last-Event-ID" in (problem.get("where"), *(fault.get("where") for fault in problem.get("errors", [])))
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256])
-def test_idempotency_keys_that_are_none(client, key):
-    """A key has 1 to 255 characters."""
-    answer = client.post("/v1/experiments", json={"name": "x", "task_type": "sft"}, headers={"Idempotency-Key": key})
-    assert assert_problem(answer, 422)["where"] == "Idempotency-Key"
-
-
 @pytest.mark.parametrize(
     "request_",
     [

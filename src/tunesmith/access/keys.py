@@ -17,7 +17,7 @@ import msgspec
 
 from tunesmith.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from tunesmith.journal import Journal
-from tunesmith.records import Clock, Key, Scope, new_id
+from tunesmith.records import Clock, IdempotentCall, Key, Scope, new_id
 
 _PREFIX = "tsk"
 _LONGEST_HEADER = 500
@@ -32,6 +32,7 @@ class KeySummary(msgspec.Struct, frozen=True):
     secret_sha256: str
     created_at: datetime
     revoked_at: datetime | None = None
+    idempotency: IdempotentCall | None = None
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,8 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     scope: Scope
-    token: str
+    token: str | None
+    """Null when the call is repeated: only a hash of it is kept. Then revoke the key and make another."""
 
 
 class KeyRing:
@@ -60,15 +62,27 @@ class KeyRing:
         """Whether there is a key that still opens anything."""
         return any(summary.revoked_at is None for summary in self._journal.summaries.values())
 
-    async def create(self, name: str, scope: Scope) -> NewKey:
+    async def create(self, name: str, scope: Scope, idempotency: IdempotentCall | None = None) -> NewKey:
         if not name.strip():
             raise InvalidInput("must not be empty", where="name")
         key_id, secret = new_id("key"), secrets.token_urlsafe(32)
         await self._journal.append(
             "created",
-            Key(id=key_id, name=name, scope=scope, secret_sha256=_hash(secret), created_at=self._clock()),
+            Key(
+                id=key_id,
+                name=name,
+                scope=scope,
+                secret_sha256=_hash(secret),
+                created_at=self._clock(),
+                idempotency=idempotency,
+            ),
         )
         return NewKey(id=key_id, name=name, scope=scope, token=f"{_PREFIX}_{key_id.removeprefix('key_')}_{secret}")
+
+    def shown(self, key_id: str) -> NewKey:
+        """A key that was made before."""
+        summary = self._journal.summaries[key_id]
+        return NewKey(id=key_id, name=summary.name, scope=summary.scope, token=None)
 
     async def revoke(self, key_id: str) -> Key:
         """Raises NotFound, or Conflict when it is revoked already."""
@@ -93,23 +107,26 @@ class KeyRing:
         """
         if not self.locked:
             return
-        summary = self._find(authorization)
-        if summary is None:
+        key_id = self.id_of(authorization)
+        if key_id is None:
             raise Unauthenticated("a valid API key is needed", mend=_MEND)
+        summary = self._journal.summaries[key_id]
         if not summary.scope.covers(needed):
             raise Forbidden(f"this key may {summary.scope}, not {needed}", mend="use a key with a wider scope")
 
-    def _find(self, authorization: str | None) -> KeySummary | None:
+    def id_of(self, authorization: str | None) -> str | None:
+        """The key whose token was sent, if there is such a one and it is valid."""
         token = _token(authorization or "")
         prefix, _, rest = token.partition("_")
         key_id, _, secret = rest.partition("_")
-        summary = self._journal.summary(f"key_{key_id}")
+        key_id = f"key_{key_id}"
+        summary = self._journal.summary(key_id)
         # An unknown id costs the same comparison as a known one.
         expected = summary.secret_sha256 if summary is not None else _hash("")
         matches = hmac.compare_digest(_hash(secret), expected)
         if summary is None or not matches or prefix != _PREFIX or summary.revoked_at is not None:
             return None
-        return summary
+        return key_id
 
 
 def _token(authorization: str) -> str:

@@ -13,13 +13,9 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.ranges import file_response
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
-from tunesmith.api.runs import Limit
+from tunesmith.api.runs import Limit, NameCursor
 from tunesmith.runs import Artifact, ArtifactPage
 
-ArtifactCursor = Annotated[
-    str | None,
-    QueryParameter(max_length=10_000, pattern=r"^[A-Za-z0-9_-]+$", description="`cursor` of the page before."),
-]
 OneTag = Annotated[str, QueryParameter(name="tag", max_length=500, description="The tag to take away.")]
 
 
@@ -31,7 +27,7 @@ class NewTags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @get("/v1/runs/{run_id:str}/artifacts", opt=NEEDS_READ, tags=["Runs"])
 async def list_run_artifacts(
-    request: HttpRequest, run_id: FromPath[str], limit: Limit = 200, cursor: ArtifactCursor = None
+    request: HttpRequest, run_id: FromPath[str], limit: Limit = 200, cursor: NameCursor = None
 ) -> ArtifactPage:
     """The files that the run wrote, by path: its output, its complete checkpoints, and what it told of."""
     house = rooms(request)

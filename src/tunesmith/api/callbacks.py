@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
 import anyio.to_thread
 import msgspec
 from litestar import get, post
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.api.runs import Cursor, Limit
 from tunesmith.errors import Forbidden
 from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Scope
-
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items.")]
-Cursor = Annotated[
-    str | None, QueryParameter(max_length=40, pattern=r"^\d+$", description="`cursor` of the page before.")
-]
 
 _SIGNED_CONTENT = "{webhook-id}.{webhook-timestamp}.{body}"
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")

@@ -6,16 +6,17 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from litestar import get, post
+from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.experiments import run_of
-from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.idempotency import IdempotencyKey, made_once
+from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import Cursor, Limit, shown
 from tunesmith.api.views import RunView
 from tunesmith.checkpoints import MarkRequest
-from tunesmith.records import Checkpoint, Mark, RunState
+from tunesmith.records import Checkpoint, IdempotentCall, Mark, Run, RunState
 from tunesmith.runs import ResumeRequest
 
 
@@ -119,13 +120,31 @@ async def mark_checkpoint(request: HttpRequest, experiment_id: FromPath[str], da
 
 @post("/v1/experiments/{experiment_id:str}/runs/{run_id:str}/resume", opt=NEEDS_WRITE, tags=["Checkpoints"])
 async def resume_run(
-    request: HttpRequest, experiment_id: FromPath[str], run_id: FromPath[str], data: JSONBody[ResumeRequest]
-) -> RunView:
+    request: HttpRequest,
+    experiment_id: FromPath[str],
+    run_id: FromPath[str],
+    data: JSONBody[ResumeRequest | None] = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[RunView]:
     """A new run that goes on from a checkpoint: optimizer, schedule, random numbers and order of data included."""
-    house = rooms(request)
+    house, wanted = rooms(request), data or ResumeRequest()
     run_of(house, experiment_id, run_id)
+    run, is_new = await made_once(
+        request,
+        idempotency_key,
+        wanted,
+        scope=f"resumes of {run_id}",
+        make=lambda call: _resume(house, experiment_id, run_id, wanted, call),
+        find=house.runs.book.get,
+    )
+    return Response(shown(house, run), status_code=201 if is_new else 200)
+
+
+async def _resume(
+    house: Rooms, experiment_id: str, run_id: str, wanted: ResumeRequest, idempotency: IdempotentCall | None
+) -> Run:
     house.experiments.for_new_run(experiment_id)
-    return shown(house, await house.runs.resume(run_id, data))
+    return await house.runs.resume(run_id, wanted, idempotency)
 
 
 @post("/v1/runs/{run_id:str}/pause", opt=NEEDS_WRITE, tags=["Checkpoints"], status_code=200)

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import msgspec
 from litestar import Response, Router, delete, get, post, put
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.idempotency import IdempotencyKey, made_once
 from tunesmith.api.multipart_file import MultipartFile, incoming_file
 from tunesmith.api.ranges import file_response
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
-from tunesmith.api.runs import Cursor, Limit
+from tunesmith.api.runs import AnyOf, Cursor, Limit
 from tunesmith.datasets import DatasetRequest, InFlight
 from tunesmith.records import Dataset, TrainConfigFile, Upload
 
@@ -128,19 +129,28 @@ class RemovedServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/datasets", opt=NEEDS_WRITE, tags=["Datasets"])
-async def create_dataset(request: HttpRequest, data: JSONBody[DatasetRequest]) -> CreatedDataset:
+async def create_dataset(
+    request: HttpRequest, data: JSONBody[DatasetRequest], idempotency_key: IdempotencyKey = None
+) -> Response[CreatedDataset]:
     """Create an empty dataset. Its name is taken until it is deleted."""
-    dataset = await rooms(request).datasets.create(data)
-    return CreatedDataset(id=dataset.id, created_at=dataset.created_at)
+    book = rooms(request).datasets
+    dataset, is_new = await made_once(
+        request,
+        idempotency_key,
+        data,
+        scope="datasets",
+        make=lambda call: book.create(data, call),
+        find=book.get,
+    )
+    answer = CreatedDataset(id=dataset.id, created_at=dataset.created_at)
+    return Response(answer, status_code=201 if is_new else 200)
 
 
 @get("/datasets", opt=NEEDS_READ, tags=["Datasets"], sync_to_thread=False)
-def list_datasets(
-    request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, name: FromQuery[str | None] = None
-) -> DatasetList:
+def list_datasets(request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, name: AnyOf = ()) -> DatasetList:
     """All datasets with their files, or the one of that name; a page ends earlier where there are very many files."""
     house = rooms(request)
-    page = house.datasets.page(limit=limit, cursor=cursor, name=name)
+    page = house.datasets.page(limit=limit, cursor=cursor, names=name)
     return DatasetList(datasets=[_view(house, dataset) for dataset in page.datasets], cursor=page.cursor)
 
 

@@ -9,7 +9,9 @@ from litestar import get, post
 from litestar.params import JSONBody
 
 from tunesmith.api.access import NEEDS_READ
+from tunesmith.api.lists import page_by_name
 from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.runs import Limit, NameCursor
 from tunesmith.deid import PolicyOverview, TextRequest
 
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -48,9 +50,10 @@ class DeidentifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyList(msgspec.Struct, frozen=True, kw_only=True):
-    """Every policy; one in the state folder stands for a shipped one of the same name."""
+    """By name; one in the state folder stands for a shipped one of the same name."""
 
     policies: list[PolicyOverview]
+    cursor: str | None
 
 
 @post("/api/v1/deidentify:test", opt=NEEDS_READ, tags=["De-identification"], status_code=200)
@@ -65,9 +68,11 @@ async def deidentify_alias(request: HttpRequest, data: JSONBody[DeidentifyReques
 
 
 @get("/api/v1/deidentify/policies", opt=NEEDS_READ, tags=["De-identification"])
-async def list_policies(request: HttpRequest) -> PolicyList:
+async def list_policies(request: HttpRequest, limit: Limit = 1000, cursor: NameCursor = None) -> PolicyList:
     """Every policy with what it does, and what is wrong with a broken one."""
-    return PolicyList(policies=await rooms(request).deid.policies())
+    found = await rooms(request).deid.policies()
+    page, following = page_by_name(found, lambda policy: policy.id, limit=limit, cursor=cursor)
+    return PolicyList(policies=page, cursor=following)
 
 
 async def _deidentified(request: HttpRequest, data: DeidentifyRequest) -> DeidentifyAnswer:

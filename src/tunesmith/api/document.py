@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import msgspec
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import HeaderParameter, ParameterKwarg, PathParameter, QueryParameter
@@ -91,10 +90,12 @@ def _types_of(handler: HTTPRouteHandler) -> Iterator[Any]:
 def _answer_of(handler: HTTPRouteHandler) -> Any:
     """The type of a good answer; None for one that is no JSON."""
     returned = handler.parsed_return_field
-    if returned.is_subclass_of(Response):
-        inner = returned.inner_types[0].annotation if returned.inner_types else Any
-        return inner if isinstance(inner, type) and issubclass(inner, msgspec.Struct) else None
-    return None if returned.is_union else returned.annotation
+    if returned.is_union:  # of kinds of responses
+        return None
+    if not returned.is_subclass_of(Response):
+        return None if returned.annotation is str else returned.annotation
+    inner = returned.inner_types[0].annotation if returned.inner_types else Any
+    return None if inner in (Any, bytes) else inner
 
 
 def _operation(handler: HTTPRouteHandler, schema_of: dict[Any, Any]) -> dict[str, Any]:

@@ -8,21 +8,18 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+from litestar.params import FromPath, JSONBody
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.idempotency import IdempotencyKey, made_once
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
-from tunesmith.api.runs import Cursor, Limit, RunList, shown
+from tunesmith.api.runs import AnyOf, Cursor, Limit, RunList, States, Statuses, shown
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of
 from tunesmith.errors import NotFound
-from tunesmith.experiments import ExperimentRequest
-from tunesmith.records import Callback, DatasetReference, Experiment, Project, Resources, Run, RunState
+from tunesmith.experiments import SCOPE, ExperimentRequest
+from tunesmith.records import Callback, DatasetReference, Experiment, IdempotentCall, Project, Resources, Run, RunState
 from tunesmith.runs import RunRequest
 
-IdempotencyKey = Annotated[
-    str | None,
-    HeaderParameter(name="Idempotency-Key", description="Repeating a request with the same key creates nothing new."),
-]
 _DETAIL_RUNS = 100
 _DETAIL_EVENTS = 1000
 
@@ -95,7 +92,15 @@ async def create_experiment(
     request: HttpRequest, data: JSONBody[ExperimentRequest], idempotency_key: IdempotencyKey = None
 ) -> Response[ExperimentView]:
     """Create an experiment; with `Idempotency-Key`, at most once."""
-    experiment, is_new = await rooms(request).experiments.create(data, idempotency_key)
+    book = rooms(request).experiments
+    experiment, is_new = await made_once(
+        request,
+        idempotency_key,
+        data,
+        scope=SCOPE,
+        make=lambda call: book.create(data, call),
+        find=book.get,
+    )
     return Response(_view(experiment), status_code=201 if is_new else 200)
 
 
@@ -104,12 +109,12 @@ def list_experiments(
     request: HttpRequest,
     limit: Limit = 50,
     cursor: Cursor = None,
-    name: FromQuery[str | None] = None,
-    tag: FromQuery[str | None] = None,
-    owner: FromQuery[str | None] = None,
+    name: AnyOf = (),
+    tag: AnyOf = (),
+    owner: AnyOf = (),
 ) -> ExperimentList:
     """Experiments by name, tag and owner."""
-    page = rooms(request).experiments.page(limit=limit, cursor=cursor, name=name, tag=tag, owner=owner)
+    page = rooms(request).experiments.page(limit=limit, cursor=cursor, names=name, tags=tag, owners=owner)
     return ExperimentList(experiments=[_view(item) for item in page.experiments], cursor=page.cursor)
 
 
@@ -124,7 +129,7 @@ def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> Exp
     """The record, its newest runs, and everything that happened, in order."""
     house = rooms(request)
     experiment = house.experiments.get(experiment_id)
-    runs = house.runs.book.page(limit=_DETAIL_RUNS, experiment_id=experiment_id).runs
+    runs = house.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment_id,)).runs
     total = house.runs.book.count_of(experiment_id)
     history = _history(house, experiment_id, runs)
     return ExperimentDetail(
@@ -137,37 +142,61 @@ def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> Exp
 
 
 @post("/v1/experiments/{experiment_id:str}/runs", opt=NEEDS_WRITE, tags=["Experiments"])
-async def create_run(request: HttpRequest, experiment_id: FromPath[str], data: JSONBody[NewRun]) -> RunView:
+async def create_run(
+    request: HttpRequest,
+    experiment_id: FromPath[str],
+    data: JSONBody[NewRun],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[RunView]:
     """Check everything, queue a run. Every fault of the request is reported at once."""
     house = rooms(request)
+    run, is_new = await made_once(
+        request,
+        idempotency_key,
+        data,
+        scope=f"runs of {experiment_id}",
+        make=lambda call: _start(house, experiment_id, data, call),
+        find=house.runs.book.get,
+    )
+    return Response(shown(house, run), status_code=201 if is_new else 200)
+
+
+async def _start(house: Rooms, experiment_id: str, wanted: NewRun, idempotency: IdempotentCall | None) -> Run:
     experiment = house.experiments.for_new_run(experiment_id)
-    run = await house.runs.create(
+    return await house.runs.create(
         RunRequest(
             experiment_id=experiment.id,
             task_type=experiment.task_type,
-            recipe=data.recipe,
-            model=data.model or experiment.base_model or None,
-            dataset=data.dataset,
-            hyperparams=data.hyperparams,
-            train_config=data.train_config,
-            resources=data.resources,
-            notes=data.notes,
-            priority=data.priority,
-            seed=data.seed,
-            callback=Callback(url=data.callback) if isinstance(data.callback, str) else data.callback,
+            recipe=wanted.recipe,
+            model=wanted.model or experiment.base_model or None,
+            dataset=wanted.dataset,
+            hyperparams=wanted.hyperparams,
+            train_config=wanted.train_config,
+            resources=wanted.resources,
+            notes=wanted.notes,
+            priority=wanted.priority,
+            seed=wanted.seed,
+            callback=Callback(url=wanted.callback) if isinstance(wanted.callback, str) else wanted.callback,
+            idempotency=idempotency,
         )
     )
-    return shown(house, run)
 
 
 @get("/v1/experiments/{experiment_id:str}/runs", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
 def list_experiment_runs(
-    request: HttpRequest, experiment_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
+    request: HttpRequest,
+    experiment_id: FromPath[str],
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    run_state: States = (),
+    run_status: Statuses = (),
 ) -> RunList:
     """The experiment's runs, newest first."""
     house = rooms(request)
     house.experiments.get(experiment_id)
-    page = house.runs.book.page(limit=limit, cursor=cursor, experiment_id=experiment_id)
+    page = house.runs.book.page(
+        limit=limit, cursor=cursor, states=run_state + run_status, experiment_ids=(experiment_id,)
+    )
     return RunList(runs=[shown(house, run) for run in page.runs], cursor=page.cursor)
 
 

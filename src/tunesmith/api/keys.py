@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-from litestar import delete, get, post
+from litestar import Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from tunesmith.access import NewKey
 from tunesmith.api.access import NEEDS_ADMIN
+from tunesmith.api.idempotency import IdempotencyKey, made_once
+from tunesmith.api.lists import page_by_name
 from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.runs import Limit, NameCursor
 from tunesmith.records import Scope
 
 
@@ -32,21 +35,35 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):
-    """All keys, oldest first."""
+    """Oldest first; ask with ``cursor`` for the next page, until it is null."""
 
     keys: list[KeyView]
+    cursor: str | None
 
 
 @post("/v1/keys", opt=NEEDS_ADMIN, tags=["Keys"])
-async def create_key(request: HttpRequest, data: JSONBody[KeyRequest]) -> NewKey:
+async def create_key(
+    request: HttpRequest, data: JSONBody[KeyRequest], idempotency_key: IdempotencyKey = None
+) -> Response[NewKey]:
     """Make a key. Its token is shown this once. From the first key on, every call needs one."""
-    return await rooms(request).keys.create(data.name, data.scope)
+    ring = rooms(request).keys
+    key, is_new = await made_once(
+        request,
+        idempotency_key,
+        data,
+        scope="keys",
+        make=lambda call: ring.create(data.name, data.scope, call),
+        find=ring.shown,
+    )
+    return Response(key, status_code=201 if is_new else 200)
 
 
 @get("/v1/keys", opt=NEEDS_ADMIN, tags=["Keys"], sync_to_thread=False)
-def list_keys(request: HttpRequest) -> KeyList:
+def list_keys(request: HttpRequest, limit: Limit = 1000, cursor: NameCursor = None) -> KeyList:
     """All keys, revoked ones too."""
+    page, following = page_by_name(rooms(request).keys.all(), lambda one: one[0], limit=limit, cursor=cursor)
     return KeyList(
+        cursor=following,
         keys=[
             KeyView(
                 id=key_id,
@@ -55,8 +72,8 @@ def list_keys(request: HttpRequest) -> KeyList:
                 created_at=key.created_at,
                 revoked_at=key.revoked_at,
             )
-            for key_id, key in rooms(request).keys.all()
-        ]
+            for key_id, key in page
+        ],
     )
 
 

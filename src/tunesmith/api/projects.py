@@ -11,25 +11,49 @@ from urllib.parse import urlencode
 import anyio.to_thread
 import msgspec
 from litestar import Response, Router, delete, get, patch, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
-from tunesmith.api.artifacts import ArtifactCursor, NewTags, OneTag, content_of, page_of
+from tunesmith.api.artifacts import NewTags, OneTag, content_of, page_of
 from tunesmith.api.experiments import run_of
+from tunesmith.api.idempotency import IdempotencyKey, made_once
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
-from tunesmith.api.runs import AfterLine, AtLeast, Contains, Cursor, Limit, Offset, State, log_page
+from tunesmith.api.runs import (
+    AfterLine,
+    AnyOf,
+    AtLeast,
+    Contains,
+    Cursor,
+    Limit,
+    NameCursor,
+    Offset,
+    States,
+    Statuses,
+    log_page,
+)
 from tunesmith.api.views import fraction_of, status_of
 from tunesmith.errors import Fault
 from tunesmith.experiments import ProjectChange, ProjectRequest
-from tunesmith.records import Callback, DatasetReference, Experiment, Project, ProjectStatus, Resources, Run, RunState
+from tunesmith.records import (
+    Callback,
+    DatasetReference,
+    Experiment,
+    IdempotentCall,
+    Project,
+    ProjectStatus,
+    Resources,
+    Run,
+    RunState,
+)
 from tunesmith.runs import Artifact, ArtifactPage, LogPage, RunRequest, latest_lines
 
 _DETAIL_RUNS = 50
 _LATEST_LINES = 20
 _SHOWN_ARTIFACTS = 100
 
-ProjectState = Annotated[
-    ProjectStatus | None, QueryParameter(name="status", description="Only projects of this status.")
+ProjectStates = Annotated[
+    tuple[ProjectStatus, ...],
+    QueryParameter(name="status", description="Only projects of this status; repeated, of any of these."),
 ]
 FewRuns = Annotated[int, QueryParameter(ge=1, le=100, description="At most this many runs.")]
 
@@ -108,10 +132,20 @@ class ProjectRunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 @post("/", opt=NEEDS_WRITE, tags=["Projects"])
-async def create_project(request: HttpRequest, data: JSONBody[ProjectRequest]) -> ProjectDetail:
+async def create_project(
+    request: HttpRequest, data: JSONBody[ProjectRequest], idempotency_key: IdempotencyKey = None
+) -> Response[ProjectDetail]:
     """Create a project. Its files may come later: they are looked for when a run is started."""
     house = rooms(request)
-    return _detail(house, await house.projects.create(data))
+    experiment, is_new = await made_once(
+        request,
+        idempotency_key,
+        data,
+        scope="projects",
+        make=lambda call: house.projects.create(data, call),
+        find=house.experiments.get,
+    )
+    return Response(_detail(house, experiment), status_code=201 if is_new else 200)
 
 
 @get("/", opt=NEEDS_READ, tags=["Projects"], sync_to_thread=False)
@@ -119,13 +153,13 @@ def list_projects(
     request: HttpRequest,
     limit: Limit = 50,
     cursor: Cursor = None,
-    project_state: ProjectState = None,
-    tag: FromQuery[str | None] = None,
-    owner: FromQuery[str | None] = None,
+    project_state: ProjectStates = (),
+    tag: AnyOf = (),
+    owner: AnyOf = (),
 ) -> Response[list[ProjectView]]:
     """Projects by status, tag and owner, newest first. The header `Link` has the address of the next page, if there is one."""
     house = rooms(request)
-    page = house.projects.page(limit=limit, cursor=cursor, status=project_state, tag=tag, owner=owner)
+    page = house.projects.page(limit=limit, cursor=cursor, statuses=project_state, tags=tag, owners=owner)
     return Response([_view(house, one) for one in page.projects], headers=_next_page(request, page.cursor))
 
 
@@ -145,14 +179,30 @@ async def change_project(request: HttpRequest, ref: FromPath[str], data: JSONBod
 
 @post("/{ref:str}/runs", opt=NEEDS_WRITE, tags=["Projects"])
 async def create_project_run(
-    request: HttpRequest, ref: FromPath[str], data: JSONBody[ProjectRunRequest | None] = None
-) -> RunDetail:
+    request: HttpRequest,
+    ref: FromPath[str],
+    data: JSONBody[ProjectRunRequest | None] = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[RunDetail]:
     """Check that everything is there, then queue a run. All that is missing is listed at once."""
     house, wanted = rooms(request), data or ProjectRunRequest()
-    experiment, project = house.projects.find(ref)
+    project_id = house.projects.find(ref)[0].id
+    run, is_new = await made_once(
+        request,
+        idempotency_key,
+        wanted,
+        scope=f"runs of {project_id}",
+        make=lambda call: _start(house, project_id, wanted, call),
+        find=house.runs.book.get,
+    )
+    return Response(await _run_detail(house, run), status_code=201 if is_new else 200)
+
+
+async def _start(house: Rooms, project_id: str, wanted: ProjectRunRequest, idempotency: IdempotentCall | None) -> Run:
+    experiment, project = house.projects.find(project_id)
     house.experiments.for_new_run(experiment.id)
     start = await anyio.to_thread.run_sync(house.project_resources.find, project, wanted.model)
-    run = await house.runs.create(
+    return await house.runs.create(
         RunRequest(
             experiment_id=experiment.id,
             recipe=start.recipe,
@@ -165,19 +215,24 @@ async def create_project_run(
             priority=wanted.priority,
             seed=wanted.seed,
             callback=Callback(url=wanted.callback) if isinstance(wanted.callback, str) else wanted.callback,
+            idempotency=idempotency,
         )
     )
-    return await _run_detail(house, run)
 
 
 @get("/{ref:str}/runs", opt=NEEDS_READ, tags=["Projects"])
 async def list_project_runs(
-    request: HttpRequest, ref: FromPath[str], limit: FewRuns = 20, cursor: Cursor = None, run_state: State = None
+    request: HttpRequest,
+    ref: FromPath[str],
+    limit: FewRuns = 20,
+    cursor: Cursor = None,
+    run_state: States = (),
+    run_status: Statuses = (),
 ) -> RunDetailList:
     """The project's runs, newest first."""
     house = rooms(request)
     project_id = house.projects.find(ref)[0].id
-    page = house.runs.book.page(limit=limit, cursor=cursor, state=run_state, experiment_id=project_id)
+    page = house.runs.book.page(limit=limit, cursor=cursor, states=run_state + run_status, experiment_ids=(project_id,))
     return RunDetailList(runs=[await _run_detail(house, run) for run in page.runs], cursor=page.cursor)
 
 
@@ -207,7 +262,7 @@ async def project_run_logs(
 
 @get("/{ref:str}/runs/{run_id:str}/artifacts", opt=NEEDS_READ, tags=["Projects"])
 async def list_project_artifacts(
-    request: HttpRequest, ref: FromPath[str], run_id: FromPath[str], limit: Limit = 200, cursor: ArtifactCursor = None
+    request: HttpRequest, ref: FromPath[str], run_id: FromPath[str], limit: Limit = 200, cursor: NameCursor = None
 ) -> ArtifactPage:
     """The files that the run wrote, by path."""
     house = rooms(request)
@@ -284,7 +339,7 @@ def _view(house: Rooms, experiment: Experiment) -> ProjectView:
 
 
 def _detail(house: Rooms, experiment: Experiment) -> ProjectDetail:
-    runs = house.runs.book.page(limit=_DETAIL_RUNS, experiment_id=experiment.id).runs
+    runs = house.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment.id,)).runs
     return ProjectDetail(
         **msgspec.structs.asdict(_view(house, experiment)), runs=[_short(house, experiment.id, run) for run in runs]
     )

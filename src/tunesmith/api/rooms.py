@@ -16,6 +16,7 @@ from tunesmith.deid import DeidService
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.guarded import GuardedClient
+from tunesmith.idempotency import IdempotentCalls
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
 from tunesmith.runner import Slots, WorkerCalls
@@ -44,6 +45,7 @@ class Rooms:
     uploads: UploadService
     train_configs: TrainConfigs
     callbacks: CallbackService
+    idempotent_calls: IdempotentCalls
     client: GuardedClient
     calls: WorkerCalls
     previews: PreviewService

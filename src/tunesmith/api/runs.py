@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 import msgspec
 from litestar import Response, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
@@ -21,6 +21,10 @@ Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this m
 Cursor = Annotated[
     str | None, QueryParameter(max_length=40, pattern=r"^[0-9]+$", description="`cursor` of the page before.")
 ]
+NameCursor = Annotated[
+    str | None,
+    QueryParameter(max_length=10_000, pattern=r"^[A-Za-z0-9_-]+$", description="`cursor` of the page before."),
+]
 Offset = Annotated[int, QueryParameter(ge=0, description="Byte offset to start at: `next_offset` of the page before.")]
 AfterLine = Annotated[int | None, QueryParameter(ge=0, description="Start after this line number instead.")]
 AtLeast = Annotated[
@@ -29,7 +33,12 @@ AtLeast = Annotated[
 Contains = Annotated[
     str | None, QueryParameter(name="q", max_length=500, description="Only lines with this text, in capitals or not.")
 ]
-State = Annotated[RunState | None, QueryParameter(name="state", description="Only runs in this state.")]
+AnyOf = Annotated[tuple[str, ...], QueryParameter(description="Only this; repeated, any of these.")]
+States = Annotated[
+    tuple[RunState, ...],
+    QueryParameter(name="state", description="Only runs in this state; repeated, in any of these."),
+]
+Statuses = Annotated[tuple[RunState, ...], QueryParameter(name="status", description="Another name of `state`.")]
 IdPrefix = Annotated[str, QueryParameter(max_length=100, description="Only runs whose id begins with this.")]
 LastEventId = Annotated[
     str | None, HeaderParameter(name="Last-Event-ID", max_length=60, description="Go on after this event.")
@@ -68,15 +77,21 @@ def list_runs(
     request: HttpRequest,
     limit: Limit = 50,
     cursor: Cursor = None,
-    run_state: State = None,
-    recipe: FromQuery[str | None] = None,
-    experiment_id: FromQuery[str | None] = None,
+    run_state: States = (),
+    run_status: Statuses = (),
+    recipe: AnyOf = (),
+    experiment_id: AnyOf = (),
     id_prefix: IdPrefix = "",
 ) -> RunList:
     """Runs of every door."""
     house = rooms(request)
     page = house.runs.book.page(
-        limit=limit, cursor=cursor, state=run_state, recipe=recipe, experiment_id=experiment_id, id_prefix=id_prefix
+        limit=limit,
+        cursor=cursor,
+        states=run_state + run_status,
+        recipes=recipe,
+        experiment_ids=experiment_id,
+        id_prefix=id_prefix,
     )
     return RunList(runs=[shown(house, run) for run in page.runs], cursor=page.cursor)
 

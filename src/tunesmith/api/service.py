@@ -12,7 +12,9 @@ from litestar.params import FromPath
 
 from tunesmith import __version__
 from tunesmith.api.access import NEEDS_READ, OPEN_TO_ALL
+from tunesmith.api.lists import page_by_name
 from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.runs import Limit, NameCursor
 from tunesmith.api.telemetry import observe, render
 from tunesmith.errors import Fault, NotFound
 from tunesmith.recipes import BrokenRecipe, Recipe
@@ -56,9 +58,10 @@ class RecipeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecipeList(msgspec.Struct, frozen=True, kw_only=True):
-    """All recipes by name."""
+    """Recipes by name; ask with ``cursor`` for the next page, until it is null."""
 
     recipes: list[RecipeView]
+    cursor: str | None
 
 
 @get("/", opt=NEEDS_READ, sync_to_thread=False, tags=["Service"])
@@ -87,11 +90,12 @@ async def metrics(request: HttpRequest) -> Response[bytes]:
 
 
 @get("/v1/recipes", opt=NEEDS_READ, tags=["Recipes"])
-async def list_recipes(request: HttpRequest) -> RecipeList:
+async def list_recipes(request: HttpRequest, limit: Limit = 1000, cursor: NameCursor = None) -> RecipeList:
     """Every recipe folder with its defaults; a broken one with what is wrong with it."""
     book = rooms(request).recipes
     found = await anyio.to_thread.run_sync(book.all)
-    return RecipeList(recipes=[_view(recipe) for recipe in found])
+    page, following = page_by_name(found, lambda recipe: recipe.name, limit=limit, cursor=cursor)
+    return RecipeList(recipes=[_view(recipe) for recipe in page], cursor=following)
 
 
 @get("/v1/recipes/{name:str}", opt=NEEDS_READ, tags=["Recipes"])

@@ -12,8 +12,7 @@ from tunesmith.api.multipart_file import MultipartFile
 from tunesmith.api.parameters import declared
 from tunesmith.records import Scope
 
-IDEMPOTENCY_KEY = "Idempotency-Key"
-
+_KEY = "Idempotency-Key"
 _NOT_HERE = "A file, model or recipe that the request names does not exist; all that is missing is named."
 _WORKER = "The worker process ended without an answer; the log has its output."
 _BUSY = "The service is stopping, or too much of this is going on at once; try again."
@@ -78,8 +77,8 @@ def errors_of(handler: HTTPRouteHandler) -> dict[int, str]:
     if needed in (Scope.WRITE, Scope.ADMIN):
         found[503] = "The journal stopped after a failed write, or the service is stopping."
         found[507] = "The disk is full; nothing was changed."
-    if IDEMPOTENCY_KEY in declared(handler, HeaderParameter):
-        found[409] = f"The `{IDEMPOTENCY_KEY}` was used with another body."
+    if _KEY in declared(handler, HeaderParameter):
+        found[409] = f"The `{_KEY}` was used with another body."
     for status, reason in ALSO.get(handler.handler_name, {}).items():
         found[status] = f"{found[status]} Or: {reason}" if status == 409 and 409 in found else reason
     return dict(sorted(found.items()))
@@ -88,6 +87,6 @@ def errors_of(handler: HTTPRouteHandler) -> dict[int, str]:
 def successes_of(handler: HTTPRouteHandler, usual: str) -> dict[int, str]:
     """The good answers: the usual one, a repeat, a part of a file."""
     found = {handler.status_code: usual, **SUCCESS.get(handler.handler_name, {})}
-    if IDEMPOTENCY_KEY in declared(handler, HeaderParameter):
-        found[200] = f"A repeat under the same `{IDEMPOTENCY_KEY}`: the record that the first call made."
+    if _KEY in declared(handler, HeaderParameter):
+        found[200] = f"A repeat under the same `{_KEY}`: the record that the first call made."
     return dict(sorted(found.items()))

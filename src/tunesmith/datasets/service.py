@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Collection, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from tunesmith.errors import Conflict, InvalidInput, NotFound, TunesmithError
 from tunesmith.journal import Entry, Journal
 from tunesmith.recipes.notes import check_notes
 from tunesmith.recipes.suggest import nearest, shortened
-from tunesmith.records import Clock, Dataset, Run, TrainConfigFile, Upload, new_id
+from tunesmith.records import Clock, Dataset, IdempotentCall, Run, TrainConfigFile, Upload, new_id
 
 _log = structlog.get_logger()
 _MOST_FILES = 1000
@@ -34,6 +34,7 @@ class DatasetSummary(msgspec.Struct, frozen=True):
 
     name: str
     deleted_at: datetime | None = None
+    idempotency: IdempotentCall | None = None
 
 
 class DatasetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +94,7 @@ class DatasetService:
         summary = self._journal.summary(dataset_id)
         return summary is not None and summary.deleted_at is None and dataset_id not in self._leaving
 
-    async def create(self, request: DatasetRequest) -> Dataset:
+    async def create(self, request: DatasetRequest, idempotency: IdempotentCall | None = None) -> Dataset:
         """A new, empty dataset.
 
         Raises:
@@ -107,7 +108,12 @@ class DatasetService:
             )
         self._creating.add(request.name)
         try:
-            dataset = Dataset(id=new_id("ds"), created_at=self._clock(), **msgspec.structs.asdict(request))
+            dataset = Dataset(
+                id=new_id("ds"),
+                created_at=self._clock(),
+                idempotency=idempotency,
+                **msgspec.structs.asdict(request),
+            )
             await self._journal.append("created", dataset)
         finally:
             self._creating.discard(request.name)
@@ -160,17 +166,18 @@ class DatasetService:
         found = self._uploads.summaries_of(dataset_id)
         return len(found), sum(summary.bytes for _, summary in found)
 
-    def page(self, *, limit: int, cursor: str | None = None, name: str | None = None) -> DatasetPage:
-        """Up to ``limit`` datasets, newest first; fewer when they hold very many files. A cursor stays valid for ever."""
-        if name is not None:
-            named = self._by_name.get(name)
-            return DatasetPage([self.get(named)] if named is not None and named in self else [], None)
+    def page(self, *, limit: int, cursor: str | None = None, names: Collection[str] = ()) -> DatasetPage:
+        """Up to ``limit`` datasets, newest first; fewer when they hold very many files. A cursor stays valid for ever.
+
+        With names, those of them that there are.
+        """
+        named = {self._by_name.get(name) for name in names}
         before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
         found: list[str] = []
         files = 0
         for position in range(min(before, len(self._order)) - 1, -1, -1):
             dataset_id = self._order[position]
-            if dataset_id not in self:
+            if dataset_id not in self or (names and dataset_id not in named):
                 continue
             files += len(self._uploads.ids_of(dataset_id))
             if len(found) == limit or (found and files > _MOST_FILES_ON_A_PAGE):

@@ -3,6 +3,7 @@
 from tunesmith.experiments.projects import ProjectBook, ProjectChange, ProjectPage, ProjectRequest
 from tunesmith.experiments.resources import ProjectResources, StartingPoint
 from tunesmith.experiments.service import (
+    SCOPE,
     ExperimentPage,
     ExperimentRequest,
     ExperimentService,
@@ -10,6 +11,7 @@ from tunesmith.experiments.service import (
 )
 
 __all__ = [
+    "SCOPE",
     "ExperimentPage",
     "ExperimentRequest",
     "ExperimentService",

@@ -6,6 +6,7 @@ They are records of the same journal as other experiments. What their names stan
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from tunesmith.experiments.resources import name_fault
 from tunesmith.experiments.service import ExperimentSummary
 from tunesmith.journal import Entry, Journal
 from tunesmith.recipes.suggest import nearest
-from tunesmith.records import Clock, Experiment, Project, ProjectStatus, new_id
+from tunesmith.records import Clock, Experiment, IdempotentCall, Project, ProjectStatus, new_id
 
 _MOST_COMPARED = 500
 """Comparing names takes time: a wrong one is compared with the latest."""
@@ -78,7 +79,7 @@ class ProjectBook:
     def _committed(self, _entry: Entry, experiment: Experiment, _previous: ExperimentSummary | None) -> None:
         self._index(experiment.id, self._journal.summaries[experiment.id])
 
-    async def create(self, request: ProjectRequest) -> Experiment:
+    async def create(self, request: ProjectRequest, idempotency: IdempotentCall | None = None) -> Experiment:
         """A new, active project. Whether its files exist is checked when a run is started.
 
         Raises:
@@ -93,6 +94,7 @@ class ProjectBook:
             created_at=self._clock(),
             owner=request.owner,
             tags=request.tags,
+            idempotency=idempotency,
             project=Project(
                 dataset_name=request.dataset_name,
                 training_yaml_name=request.training_yaml_name,
@@ -176,20 +178,23 @@ class ProjectBook:
         *,
         limit: int,
         cursor: str | None = None,
-        status: ProjectStatus | None = None,
-        tag: str | None = None,
-        owner: str | None = None,
+        statuses: Collection[ProjectStatus] = (),
+        tags: Collection[str] = (),
+        owners: Collection[str] = (),
     ) -> ProjectPage:
-        """Up to ``limit`` projects, newest first. A cursor stays valid for ever: projects are never removed."""
+        """Up to ``limit`` projects, newest first. A cursor stays valid for ever: projects are never removed.
+
+        A filter lets any of its values through; an empty one everything.
+        """
         before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
         found: list[str] = []
         for position in range(min(before, len(self._order)) - 1, -1, -1):
             project_id = self._order[position]
             summary = self._journal.summaries[project_id]
             if (
-                (status is None or self._status(project_id) is status)
-                and (tag is None or tag in summary.tags)
-                and (owner is None or owner == summary.owner)
+                (not statuses or self._status(project_id) in statuses)
+                and (not tags or any(tag in tags for tag in summary.tags))
+                and (not owners or summary.owner in owners)
             ):
                 if len(found) == limit:
                     return ProjectPage([self.find(one)[0] for one in found], str(position + 1))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
@@ -11,9 +10,10 @@ import msgspec
 from tunesmith.errors import Conflict, InvalidInput, NotFound
 from tunesmith.journal import Entry, Journal
 from tunesmith.recipes.notes import check_notes
-from tunesmith.records import Clock, Experiment, ProjectStatus, new_id
+from tunesmith.records import Clock, Experiment, IdempotentCall, ProjectStatus, new_id
 
-_LONGEST_KEY = 255
+SCOPE = "experiments"
+"""Of the idempotency keys of calls that create experiments."""
 
 Name = Annotated[str, msgspec.Meta(max_length=500)]
 Text = Annotated[str, msgspec.Meta(max_length=20_000)]
@@ -32,7 +32,18 @@ class ExperimentSummary(msgspec.Struct, frozen=True):
     owner: str = ""
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    request_sha256: str | None = None
+    idempotency: IdempotentCall | None = None
     project: ProjectSummary | None = None
+
+    @property
+    def calls(self) -> tuple[IdempotentCall, ...]:
+        """The call that made it, also as older records have it."""
+        if self.idempotency is not None:
+            return (self.idempotency,)
+        if self.idempotency_key is None or self.request_sha256 is None:
+            return ()
+        return (IdempotentCall(scope=SCOPE, key=self.idempotency_key, request_sha256=self.request_sha256),)
 
 
 class ExperimentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,60 +73,19 @@ class ExperimentService:
         self._journal = journal
         self._clock = clock
         self._order = list(journal.summaries)
-        self._by_key: dict[str, str] = {
-            summary.idempotency_key: experiment_id
-            for experiment_id, summary in journal.summaries.items()
-            if summary.idempotency_key is not None
-        }
-        self._creating: dict[str, asyncio.Future[Experiment]] = {}
         journal.on_commit(self._committed)
 
     def _committed(self, _entry: Entry, experiment: Experiment, previous: ExperimentSummary | None) -> None:
         if previous is None:
             self._order.append(experiment.id)
-        if experiment.idempotency_key is not None:
-            self._by_key[experiment.idempotency_key] = experiment.id
 
-    async def create(self, request: ExperimentRequest, idempotency_key: str | None = None) -> tuple[Experiment, bool]:
-        """A new experiment, or the one that the same request created before; says whether it is new.
+    async def create(self, request: ExperimentRequest, idempotency: IdempotentCall | None = None) -> Experiment:
+        """A new experiment.
 
         Raises:
-            InvalidInput: an empty name or task type, notes that no reader could take, or an unusable idempotency key.
-            Conflict: the key was used with another request.
+            InvalidInput: an empty name or task type, or notes that no reader could take.
         """
         _check(request)
-        if idempotency_key is None:
-            return await self._append(request, None, None), True
-        if not 0 < len(idempotency_key) <= _LONGEST_KEY:
-            raise InvalidInput(
-                f"must have 1 to {_LONGEST_KEY} characters", where="Idempotency-Key", mend="a UUID will do"
-            )
-        digest = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
-        earlier = await self._earlier(idempotency_key)
-        if earlier is None:
-            return await self._append_once(request, idempotency_key, digest), True
-        if earlier.request_sha256 != digest:
-            raise Conflict(
-                f"this key already created {earlier.id} from another request",
-                where="Idempotency-Key",
-                mend="use a new key for a new experiment",
-            )
-        return earlier, False
-
-    async def _earlier(self, key: str) -> Experiment | None:
-        while key in self._creating:
-            # The same request is on its way to the disk: wait for it instead of making a second one.
-            await asyncio.wait([self._creating[key]])
-        return self.get(self._by_key[key]) if key in self._by_key else None
-
-    async def _append_once(self, request: ExperimentRequest, key: str, digest: str) -> Experiment:
-        self._creating[key] = asyncio.get_running_loop().create_future()
-        try:
-            return await self._append(request, key, digest)
-        finally:
-            self._creating.pop(key).cancel()
-
-    async def _append(self, request: ExperimentRequest, key: str | None, digest: str | None) -> Experiment:
         experiment = Experiment(
             id=new_id("exp"),
             name=request.name,
@@ -127,8 +97,7 @@ class ExperimentService:
             owner=request.owner,
             param_config=request.param_config,
             tags=request.tags,
-            idempotency_key=key,
-            request_sha256=digest,
+            idempotency=idempotency,
         )
         await self._journal.append("created", experiment)
         return experiment
@@ -167,18 +136,21 @@ class ExperimentService:
         *,
         limit: int,
         cursor: str | None = None,
-        name: str | None = None,
-        tag: str | None = None,
-        owner: str | None = None,
+        names: Collection[str] = (),
+        tags: Collection[str] = (),
+        owners: Collection[str] = (),
     ) -> ExperimentPage:
-        """Up to ``limit`` experiments, newest first. A cursor stays valid for ever: experiments are never removed."""
+        """Up to ``limit`` experiments, newest first. A cursor stays valid for ever: experiments are never removed.
+
+        A filter lets any of its values through; an empty one everything.
+        """
         before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
         found: list[str] = []
         for position in range(min(before, len(self._order)) - 1, -1, -1):
             summary = self._journal.summaries[self._order[position]]
-            if name not in (None, summary.name):
+            if names and summary.name not in names:
                 continue
-            if (tag is None or tag in summary.tags) and (owner is None or owner == summary.owner):
+            if (not tags or any(tag in tags for tag in summary.tags)) and (not owners or summary.owner in owners):
                 if len(found) == limit:
                     return ExperimentPage([self.get(item) for item in found], str(position + 1))
                 found.append(self._order[position])

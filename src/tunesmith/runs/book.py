@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
 
 from tunesmith.errors import Conflict, NotFound
 from tunesmith.journal import Entry, Journal
-from tunesmith.records import LEGAL_MOVES, Callback, Run, RunKind, RunState
+from tunesmith.records import LEGAL_MOVES, Callback, IdempotentCall, Run, RunKind, RunState
 
 
 class TaskSummary(msgspec.Struct, frozen=True):
@@ -30,6 +31,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     priority: int = 0
     callback: Callback | None = None
     finetune_task: TaskSummary | None = None
+    idempotency: IdempotentCall | None = None
 
 
 RunJournal = Journal[Run, RunSummary]
@@ -120,19 +122,22 @@ class RunBook:
         *,
         limit: int,
         cursor: str | None = None,
-        state: RunState | None = None,
-        recipe: str | None = None,
-        experiment_id: str | None = None,
+        states: Collection[RunState] = (),
+        recipes: Collection[str] = (),
+        experiment_ids: Collection[str] = (),
         id_prefix: str = "",
     ) -> RunPage:
-        """Up to ``limit`` runs, newest first. A cursor stays valid for ever: runs are never removed."""
+        """Up to ``limit`` runs, newest first. A cursor stays valid for ever: runs are never removed.
+
+        A filter lets any of its values through; an empty one everything.
+        """
         found: list[str] = []
-        for position in self._positions(cursor, experiment_id):
+        for position in self._positions(cursor, experiment_ids):
             run_id = self._order[position]
             summary = self._journal.summaries[run_id]
             if not run_id.startswith(id_prefix):
                 continue
-            if (state is None or summary.state == state) and (recipe is None or summary.recipe == recipe):
+            if (not states or summary.state in states) and (not recipes or summary.recipe in recipes):
                 if len(found) == limit:
                     return RunPage([self.get(run_id) for run_id in found], str(position + 1))
                 found.append(run_id)
@@ -141,11 +146,12 @@ class RunBook:
     def count_of(self, experiment_id: str) -> int:
         return len(self._by_experiment.get(experiment_id, ()))
 
-    def _positions(self, cursor: str | None, experiment_id: str | None) -> Iterator[int]:
+    def _positions(self, cursor: str | None, experiment_ids: Collection[str]) -> Iterator[int]:
         before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
-        if experiment_id is None:
+        if not experiment_ids:
             return iter(range(min(before, len(self._order)) - 1, -1, -1))
-        return (position for position in reversed(self._by_experiment.get(experiment_id, ())) if position < before)
+        of_each = (reversed(self._by_experiment.get(one, ())) for one in set(experiment_ids))
+        return (position for position in heapq.merge(*of_each, reverse=True) if position < before)
 
     def history(self, run_id: str) -> list[tuple[Entry, Run]]:
         """Every change of the run, in order."""

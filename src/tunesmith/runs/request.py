@@ -22,7 +22,7 @@ from tunesmith.recipes import (
     recipe_name_from,
     resolve,
 )
-from tunesmith.records import Callback, Checkpoint, DatasetReference, FinetuneTask, Resources
+from tunesmith.records import Callback, Checkpoint, DatasetReference, FinetuneTask, IdempotentCall, Resources
 from tunesmith.runs.references import References, gather
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
@@ -63,6 +63,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     finetune_task: FinetuneTask | None = None
     inherited: Inherited | None = None
     """Of a run that goes on from another: what that one was asked for."""
+    idempotency: IdempotentCall | None = None
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,18 @@ from tunesmith.recipes import (
     start_command,
     to_yaml,
 )
-from tunesmith.records import Callback, Checkpoint, Clock, DatasetReference, Progress, Resources, Run, RunState, new_id
+from tunesmith.records import (
+    Callback,
+    Checkpoint,
+    Clock,
+    DatasetReference,
+    IdempotentCall,
+    Progress,
+    Resources,
+    Run,
+    RunState,
+    new_id,
+)
 from tunesmith.runner import Demand, Launch, Slots
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.follow import Follower, Position
@@ -177,6 +188,7 @@ class RunService:
             command=start_command(recipe, self._paths.run(run_id).config.resolve()),
             warnings=(*warnings, *resolved.warnings),
             callback=request.callback,
+            idempotency=request.idempotency,
             parent_run_id=request.parent_run_id,
             resume_from=request.resume_from.path if request.resume_from else None,
             finetuned_place=request.finetuned_place,
@@ -323,7 +335,7 @@ class RunService:
             run_id, RunState.QUEUED, only_from=RunState.PAUSED, resume_from=resume_from, process=None
         )
 
-    async def resume(self, run_id: str, request: ResumeRequest) -> Run:
+    async def resume(self, run_id: str, request: ResumeRequest, idempotency: IdempotentCall | None = None) -> Run:
         """A new run that goes on from a checkpoint of this one, with its config and some overrides.
 
         Raises:
@@ -354,6 +366,7 @@ class RunService:
                 inherited=Inherited(
                     hyperparams=parent.hyperparams, origins=resolved.origins, train_config=parent.train_config
                 ),
+                idempotency=idempotency,
             )
         )
 

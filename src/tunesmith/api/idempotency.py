@@ -1,0 +1,63 @@
+"""``Idempotency-Key`` at the doors: one declaration, and one way to make a record at most once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar.params import HeaderParameter
+
+from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.records import IdempotentCall
+
+R = TypeVar("R")
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[ -~]+$",
+        description="Any text of the client's, such as a UUID. Repeating the call with the same key and body makes nothing "
+        "new and answers 200 with the same record; another body is refused.",
+    ),
+]
+
+
+async def made_once(
+    request: HttpRequest,
+    key: str | None,
+    body: msgspec.Struct,
+    *,
+    scope: str,
+    make: Callable[[IdempotentCall | None], Awaitable[R]],
+    find: Callable[[str], R],
+) -> tuple[R, bool]:
+    """What ``make`` makes, or by ``find`` what the same call made before; says whether it is new.
+
+    Args:
+        request: says who calls.
+        key: the ``Idempotency-Key``; without one there are no repeats.
+        body: two calls are the same if this is.
+        scope: what is made, and below which record; keys of different scopes have nothing to do with each other.
+        make: has to put the call it is given into the record.
+        find: the record by its id.
+
+    Raises:
+        Conflict: the key was used with another body.
+    """
+    call = None
+    if key is not None:
+        call = IdempotentCall(scope=scope, key=key, request_sha256=_hash(body), caller=_caller(request))
+    return await rooms(request).idempotent_calls.once(call, lambda: make(call), find)
+
+
+def _hash(body: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
+
+
+def _caller(request: HttpRequest) -> str:
+    return rooms(request).keys.id_of(request.headers.get("authorization")) or ""

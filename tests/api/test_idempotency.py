@@ -1,0 +1,267 @@
+"""A retry never makes a second record: every creating call takes an ``Idempotency-Key``, over real HTTP and real kills."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from litestar.testing import AsyncTestClient
+
+from support.server import ServerProcess, start_run, wait_for_run, write_recipe
+from tunesmith.app import create_app, open_house
+from tunesmith.errors import Conflict
+from tunesmith.experiments import ExperimentRequest
+from tunesmith.idempotency import IdempotentCalls
+from tunesmith.journal import Journal
+from tunesmith.paths import StatePaths
+from tunesmith.records import Experiment, IdempotentCall, new_id, utc_now
+from tunesmith.settings import Settings
+
+_CHECKPOINT = """
+exec "${TUNESMITH_PYTHON:-python}" -c '
+import json, os
+from datetime import datetime, timezone
+from pathlib import Path
+folder = Path(os.environ["TUNESMITH_RUN_DIR"]) / "checkpoints" / "checkpoint-1"
+folder.mkdir(parents=True)
+(folder / "weights").write_bytes(b"x")
+manifest = {"format": 1, "step": 1, "created_at": datetime.now(timezone.utc).isoformat(), "files": [{"path": "weights", "bytes": 1}]}
+(folder / "manifest.json").write_text(json.dumps(manifest))
+'
+"""
+
+CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "experiment": ("/v1/experiments", {"name": "one", "task_type": "sft"}, {"name": "other", "task_type": "sft"}),
+    "run": ("/v1/experiments/{experiment}/runs", {"recipe": "quick", "notes": "a"}, {"recipe": "quick", "notes": "b"}),
+    "project": (
+        "/api/projects",
+        {"name": "p", "dataset_name": "d.jsonl", "training_yaml_name": "t.yaml"},
+        {"name": "p", "dataset_name": "e.jsonl", "training_yaml_name": "t.yaml"},
+    ),
+    "run of a project": ("/projects/{project}/runs", {"notes": "a"}, {"notes": "b"}),
+    "dataset": ("/api/v1/datasets", {"name": "data"}, {"name": "data", "description": "another"}),
+    "resumed run": ("/v1/experiments/{ended_of}/runs/{ended}/resume", {"notes": "a"}, {"notes": "b"}),
+}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A server that is killed and started again."""
+    place = tmp_path_factory.mktemp("idempotency")
+    for name, script in (("quick", "true"), ("writes", _CHECKPOINT), ("sleeps", "exec sleep 600")):
+        write_recipe(place / "recipes", name, script)
+    write_recipe(place / "recipes", "trains", "true", data=["messages"])
+    (place / "training/datasets").mkdir(parents=True)
+    (place / "training/configs").mkdir()
+    (place / "training/datasets/d.jsonl").write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
+    (place / "training/configs/t.yaml").write_text("job: {type: quick}\n")
+    environment = {"TUNESMITH_MAX_CPU_RUNS": "4", "TUNESMITH_TRAINING_DIR": str(place / "training")}
+    with ServerProcess.start(place / "state", place / "recipes", environment) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def there(own) -> dict[str, str]:
+    """What the calls need to be there."""
+    with own.client() as client:
+        experiment = client.post("/v1/experiments", json={"name": "e", "task_type": "sft"}).raise_for_status().json()
+        ended = start_run(client, "writes")
+        wait_for_run(client, ended)
+        project = {"name": "there", "dataset_name": "d.jsonl", "training_yaml_name": "t.yaml"}
+        return {
+            "experiment": experiment["id"],
+            "project": client.post("/api/projects", json=project).raise_for_status().json()["id"],
+            "ended": ended,
+            "ended_of": client.get(f"/v1/runs/{ended}").json()["experiment_id"],
+        }
+
+
+def id_in(answer: httpx.Response) -> str:
+    body = answer.json()
+    found: str = body.get("run_id") or body["id"]
+    return found
+
+
+def test_a_repeat_finds_the_record(own, there):
+    """Also after kill -9: the same record with 200; the key with another body is 409, and makes nothing."""
+    calls = {name: (path.format(**there), body, other) for name, (path, body, other) in CALLS.items()}
+    made = {}
+    with own.client() as client:
+        for name, (path, body, _) in calls.items():
+            first = client.post(path, json=body, headers={"Idempotency-Key": f"key of {name}"})
+            assert first.status_code == 201, (name, first.text)
+            made[name] = id_in(first)
+    own.kill9()
+    own.up()
+    with own.client() as client:
+        for name, (path, body, other) in calls.items():
+            for _ in range(2):
+                repeat = client.post(path, json=body, headers={"Idempotency-Key": f"key of {name}"})
+                assert (repeat.status_code, id_in(repeat)) == (200, made[name]), name
+            refused = client.post(path, json=other, headers={"Idempotency-Key": f"key of {name}"})
+            assert (refused.status_code, refused.json()["where"]) == (409, "Idempotency-Key"), name
+
+
+def test_concurrent_repeats_make_one_run(own, there):
+    """However many arrive before the first has been answered: one run, and everybody is told of it."""
+    path = f"/v1/experiments/{there['experiment']}/runs"
+    ready = threading.Barrier(12)
+
+    def call(_: int) -> tuple[int, str]:
+        with own.client() as client:
+            ready.wait(60)
+            answer = client.post(path, json={"recipe": "quick"}, headers={"Idempotency-Key": "all at once"})
+            return answer.status_code, id_in(answer)
+
+    with own.client() as client:
+        before = len(client.get(path, params={"limit": 1000}).json()["runs"])
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(call, range(12)))
+        assert len({run_id for _, run_id in answers}) == 1
+        assert sorted(status for status, _ in answers) == [200] * 11 + [201]
+        assert len(client.get(path, params={"limit": 1000}).json()["runs"]) == before + 1
+
+
+def test_what_failed_may_be_tried_again_with_its_key(own, there):
+    """A refused request leaves nothing behind, not even its key."""
+    path, key = f"/v1/experiments/{there['experiment']}/runs", {"Idempotency-Key": "mended"}
+    with own.client() as client:
+        assert client.post(path, json={"recipe": "no-such"}, headers=key).status_code in (400, 404, 422)
+        assert client.post(path, json={"recipe": "quick"}, headers=key).status_code == 201
+
+
+def test_keys_of_different_places_have_nothing_to_do_with_each_other(own, there):
+    """One key for an experiment and for its run is no conflict."""
+    key = {"Idempotency-Key": "everywhere"}
+    with own.client() as client:
+        experiment = client.post("/v1/experiments", json={"name": "x", "task_type": "sft"}, headers=key)
+        run = client.post(f"/v1/experiments/{id_in(experiment)}/runs", json={"recipe": "quick"}, headers=key)
+        elsewhere = client.post(f"/v1/experiments/{there['experiment']}/runs", json={"recipe": "quick"}, headers=key)
+    assert [answer.status_code for answer in (experiment, run, elsewhere)] == [201] * 3
+
+
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "tab\there", "umlaut ä"])
+def test_odd_keys_are_refused(own, key):
+    """1 to 255 printable ASCII characters."""
+    with own.client() as client:
+        headers = {"Idempotency-Key": key.encode("latin-1")}
+        answer = client.post("/v1/experiments", json={"name": "x", "task_type": "sft"}, headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert {fault["where"] for fault in answer.json()["errors"]} == {"Idempotency-Key"}
+
+
+def test_every_creating_call_takes_a_key(own):
+    """Whatever answers 201 can be repeated; what answers 200 makes nothing, or is the same when repeated."""
+    with own.client() as client:
+        for path, methods in client.get("/openapi.json").json()["paths"].items():
+            for method, call in methods.items():
+                named = {parameter["name"] for parameter in call.get("parameters", [])}
+                if "201" in call["responses"] and not path.endswith("/checkpoints/mark"):
+                    assert "Idempotency-Key" in named, (method, path)
+                    assert "200" in call["responses"], (method, path)
+
+
+def in_process(state: Path) -> AsyncTestClient:
+    app = create_app(open_house(Settings(state_dir=state, recipes_dir=state)))
+    return AsyncTestClient(app, base_url="http://127.0.0.1")
+
+
+async def _post(
+    client: AsyncTestClient, path: str, body: dict[str, Any], token: str | None, key: str
+) -> httpx.Response:
+    headers = {"Idempotency-Key": key, **({"Authorization": f"Bearer {token}"} if token else {})}
+    return await client.post(path, json=body, headers=headers)
+
+
+def test_callers_do_not_share_keys(tmp_path):
+    """Two API keys are two clients: what one chose says nothing of the other. An API key's token is shown once."""
+
+    async def story() -> None:
+        async with in_process(tmp_path / "state") as client:
+            body = {"name": "x", "task_type": "sft"}
+            before = await _post(client, "/v1/experiments", body, None, "early")
+            admin = (await client.post("/v1/keys", json={"name": "a", "scope": "admin"})).json()["token"]
+            first = await _post(client, "/v1/keys", {"name": "b"}, admin, "k")
+            repeat = await _post(client, "/v1/keys", {"name": "b"}, admin, "k")
+            assert (first.status_code, repeat.status_code) == (201, 200)
+            assert repeat.json() == {**first.json(), "token": None}
+            made = [
+                await _post(client, "/v1/experiments", body, token, "k") for token in (admin, first.json()["token"])
+            ]
+            assert [answer.status_code for answer in made] == [201, 201]
+            assert len({answer.json()["id"] for answer in made}) == 2
+            again = await _post(client, "/v1/experiments", body, admin, "early")
+            assert (again.status_code, again.json()["id"]) == (200, before.json()["id"])
+
+    asyncio.run(story())
+
+
+def test_records_of_earlier_versions_keep_their_keys(tmp_path):
+    """An experiment that was created with a key before keys were stored as they are now is found."""
+    paths = StatePaths(tmp_path / "state")
+    paths.create()
+    request = ExperimentRequest(name="old", task_type="sft")
+    digest = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+    old = Experiment(
+        id=new_id("exp"),
+        name="old",
+        task_type="sft",
+        created_at=utc_now(),
+        idempotency_key="long ago",
+        request_sha256=digest,
+    )
+
+    async def story() -> None:
+        house = open_house(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path))
+        for journal in house.journals:
+            await journal.close()
+        journal = Journal.open(paths.experiments, Experiment, dict)
+        await journal.append("created", old)
+        await journal.close()
+        async with in_process(tmp_path / "state") as client:
+            found = await _post(client, "/v1/experiments", {"name": "old", "task_type": "sft"}, None, "long ago")
+            assert (found.status_code, found.json()["id"]) == (200, old.id)
+            other = await _post(client, "/v1/experiments", {"name": "new", "task_type": "sft"}, None, "long ago")
+            assert other.status_code == 409
+
+    asyncio.run(story())
+
+
+def test_a_client_that_leaves_does_not_make_two(tmp_path):
+    """What it began goes on, and the repeat that comes meanwhile waits for it."""
+
+    async def story() -> None:
+        journal: Journal[Experiment, Any] = Journal.open(tmp_path / "e.jsonl", Experiment, Experiment)
+        calls = IdempotentCalls()
+        calls.follow(journal, lambda one: [one.idempotency] if one.idempotency else [])
+        call = IdempotentCall(scope="s", key="k", request_sha256="h")
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def make() -> Experiment:
+            begun.set()
+            await go_on.wait()
+            made = Experiment(id=new_id("exp"), name="n", task_type="t", created_at=utc_now(), idempotency=call)
+            await journal.append("created", made)
+            return made
+
+        leaves = asyncio.create_task(calls.once(call, make, journal.get))
+        await begun.wait()
+        repeat = asyncio.create_task(calls.once(call, make, journal.get))
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        go_on.set()
+        found, is_new = await repeat
+        assert not is_new
+        assert list(journal.summaries) == [found.id]
+        with pytest.raises(Conflict):
+            await calls.once(msgspec.structs.replace(call, request_sha256="other"), make, journal.get)
+        await journal.close()
+
+    asyncio.run(story())
