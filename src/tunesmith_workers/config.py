@@ -23,6 +23,7 @@ DType = Literal["auto", "bfloat16", "float32"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 TrainOn = Literal["assistant", "all"]
 Overlong = Literal["truncate", "drop", "error"]
+Accelerate = Literal["auto", "off"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +75,7 @@ class Training(Section, frozen=True, kw_only=True):
     group_by_length: bool
     logging_steps: Positive
     preflight: bool
+    accelerate: Accelerate = "auto"  # the one default here: recipes that people copied earlier do not have it
     seed: int
 
 
@@ -207,9 +209,19 @@ def _given(value: str | None, where: str, mend: str) -> str:
     return value
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads as the service does: only true and false are booleans, ``off`` and ``no`` are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool") or first in "tTfF"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.load(path.read_bytes(), _Loader)  # noqa: S506  # a safe loader
     except OSError as error:
         raise BadConfig(f"cannot be read: {error.strerror}", where=str(path), mend="check the path") from error
     except yaml.YAMLError as error:

@@ -122,17 +122,25 @@ def _token_metrics(
         note(f"{len(rendered) - len(fitting)} rows longer than data.max_length are left out", level="warning")
     fitting.sort(key=lambda row: len(row.input_ids), reverse=True)
     collate, token_loss, paced = Padding(pad_token), TrainedTokenLoss(model), Paced()
-    total, correct, trained = 0.0, 0, 0
+    total, trained = 0.0, 0
+    correct: int | None = 0
     for start in range(0, len(fitting), config.evaluation.batch_size):
         batch = collate(fitting[start : start + config.evaluation.batch_size])
         inputs = {name: value.to(model.device) for name, value in batch.items()}
         with torch.inference_mode():
             result = token_loss(model, inputs, count_correct=True)
         total, trained = total + float(result.total), trained + result.trained
-        correct += 0 if result.correct is None else int(result.correct)
+        correct = None if correct is None or result.correct is None else correct + int(result.correct)
         paced.tell("progress", phase="evaluating", step=start, total_steps=len(fitting))
-    loss = total / max(trained, 1)
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": correct / max(trained, 1)}
+    if not trained:
+        note("no row has a token to score: loss, perplexity and accuracy are left out", level="warning")
+        return {}
+    loss = total / trained
+    found = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    if correct is None:
+        note("accuracy is left out: what this model would say itself cannot be told from its own loss", level="warning")
+        return found
+    return found | {"accuracy": correct / trained}
 
 
 def _write_lines(folders: Folders, predictions: Sequence[Prediction]) -> None:

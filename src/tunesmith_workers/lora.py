@@ -23,8 +23,8 @@ class LowRankTraining:
         from tunesmith_workers.adaptable import misfits  # noqa: PLC0415  # likewise
         from tunesmith_workers.frozen import quicken_norms  # noqa: PLC0415  # likewise
         from tunesmith_workers.fused_lora import order_weights, use_fused_layers  # noqa: PLC0415  # likewise
+        from tunesmith_workers.memory_use import free_memory_now  # noqa: PLC0415  # likewise
         from tunesmith_workers.models import device  # noqa: PLC0415  # likewise
-        from tunesmith_workers.preflight import free_memory_now  # noqa: PLC0415  # likewise
 
         lora = _required(config)
         wanted = LoraConfig(
@@ -41,14 +41,17 @@ class LowRankTraining:
                 note(f"{ALL_LINEAR} leaves out {', '.join(unfit)}: an adapter does not fit there")
         elif asked := sorted(set(unfit).intersection(lora.target_modules)):
             raise _unfit(f"{', '.join(asked)}: an adapter does not fit there in this model")
+        accelerates = device() == "cpu" and config.training.accelerate == "auto"
         try:
-            adapted = get_peft_model(model, use_fused_layers(wanted))
+            adapted = get_peft_model(
+                model, use_fused_layers(wanted) if config.training.accelerate == "auto" else wanted
+            )
         except ValueError as error:
             raise _unfit(str(error)) from error
         if config.training.gradient_checkpointing:
             adapted.enable_input_require_grads()
-        if device() == "cpu":
-            norms, ordered = quicken_norms(adapted), order_weights(adapted, free_memory_now())
+        if accelerates:
+            norms, ordered = quicken_norms(adapted), order_weights(adapted, free_memory_now() or 0)
             log(f"frozen weights: {norms} norms in fewer steps, {'in' if ordered else 'not in'} the order of products")
         return adapted
 
@@ -82,7 +85,7 @@ def main() -> None:
     from tunesmith_workers.models import device  # noqa: PLC0415
     from tunesmith_workers.training import train  # noqa: PLC0415
 
-    if device() == "cpu":
+    if device() == "cpu" and config.training.accelerate == "auto":
         keep_freed_memory()
     refuse_absent_modules(_required(config), config.base)
     train(LowRankTraining(), config, folders, stop)

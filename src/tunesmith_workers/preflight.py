@@ -1,12 +1,12 @@
 """Trying the hardest part of a training before it starts: one step on the longest rows, one scoring, one save.
 
 What cannot fit is refused in seconds instead of failing after hours, and the refusal names the nearest setting that
-does fit. Nothing that is tried leaves a trace: gradients, random numbers and files are put back.
+does fit. Nothing that is tried leaves a trace: gradients, random numbers and files are put back. All of it takes no
+longer than three steps on the longest rows and a few seconds; what would take longer is estimated.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import tempfile
 import time
@@ -20,14 +20,22 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.memory_use import MemoryUse
 from tunesmith_workers.telling import note, tell
 
 Batch = Mapping[str, Tensor]
+Show = Callable[[str], None]
+"""Is told what is about to be tried."""
 
 _SAFE_SHARE = 0.92
 """Of the free memory: what a step takes varies a little."""
 _ADAM_BYTES = 8
 """Two float32 moments for each trained parameter, made in the first real step."""
+_MOST_STEPS = 3.0
+"""Steps on the longest batch that everything together may cost."""
+_OF_SCORING = 1 / 3
+"""What a scoring costs in such steps."""
+_SCRATCH = ".preflight."
 
 
 class Trial(Protocol):
@@ -61,6 +69,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of a batch on this device."""
     parts: int = 1
     """In how many processes a batch is computed; what each takes for itself is not taken for every row."""
+    middling_share: float = 1.0
+    """Tokens of a batch of middling rows, of those of the longest batch."""
     accumulation: int
     steps: int
     """Optimizer steps that are left."""
@@ -75,9 +85,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured."""
 
     seconds_per_step: float
-    memory_bytes: int
-    """What the longest batch takes on top of the loaded model, the optimizer's moments included."""
-    free_memory_bytes: int
+    memory_bytes: int | None
+    """What the longest batch takes on top of the loaded model, the optimizer's moments included; None if not known."""
+    free_memory_bytes: int | None
     checkpoint_bytes: int
     free_disk_bytes: int
 
@@ -87,55 +97,109 @@ def preflight(
     plan: Plan,
     *,
     scores: bool,
+    show: Show = lambda _: None,
+    memory: MemoryUse | None = None,
     free_memory: Callable[[], int] | None = None,
     free_disk: Callable[[Path], int] | None = None,
 ) -> Findings:
-    """Try it, and put everything back.
+    """Try it, and put everything back. Where the system does not say how much memory is used, only that is left out.
 
     Raises:
         BadConfig: it cannot fit into memory or onto the disk; names the nearest setting that does.
     """
-    free = (free_memory or free_memory_now)()
-    moments = plan.trained_parameters * _ADAM_BYTES
+    use = memory or MemoryUse()
+    free = free_memory() if free_memory else use.free()
+    steps = _Steps(trial, plan, use, show)
     try:
-        start = _memory_in_use()
-        few, more = min(plan.parts, plan.rows), min(2 * plan.parts, plan.rows)
-        taken = _peak_of_step(trial, few) - start
-        if more > few:
-            per_row = max(0, _peak_of_step(trial, more) - start - taken) // (more - few)
-            _refuse_memory(plan, free, per_row, fixed=max(0, taken - few * per_row) + moments)
-        taken = max(0, _peak_of_step(trial, plan.rows) - start)
+        if free is not None:
+            _refuse_ahead(steps, plan, free)
+        seconds = steps.take(plan.rows)
         if scores:
+            show("a scoring of the longest batch")
             trial.score(trial.batch_of(plan.rows, longest=True))
-        began = time.monotonic()
-        trial.step(trial.batch_of(plan.rows, longest=False))
-        _wait_for_device()
-        seconds = (time.monotonic() - began) * plan.accumulation
+        taken = steps.taken()
+        middling = steps.middling(scores=scores)
     except torch.OutOfMemoryError:
         raise _too_much(plan, max(1, plan.rows // 2), "the longest batch does not fit into memory") from None
     finally:
         trial.forget()
+    if use.denied is not None:
+        note(f"memory is not checked, as the system does not say what is used: {use.denied}", level="warning")
+    moments = plan.trained_parameters * _ADAM_BYTES
+    show("a save")
     checkpoint = _size_of_save(trial, plan) + moments
     disk = (free_disk or _free_disk)(plan.folder)
     _refuse_disk(plan, checkpoint, disk)
     return Findings(
-        seconds_per_step=seconds,
-        memory_bytes=taken + moments,
+        seconds_per_step=(seconds * plan.middling_share if middling is None else middling) * plan.accumulation,
+        memory_bytes=None if taken is None else taken + moments,
         free_memory_bytes=free,
         checkpoint_bytes=checkpoint,
         free_disk_bytes=disk,
     )
 
 
-def _peak_of_step(trial: Trial, rows: int) -> int:
-    """The most memory in use during one step, in bytes."""
-    batch = trial.batch_of(rows, longest=True)
-    _begin_peak()
-    try:
-        trial.step(batch)
-        return _peak()
-    finally:
-        trial.forget()
+class _Steps:
+    """Steps on trial, and what they cost.
+
+    All peaks are compared with what was in use at the very beginning: an allocator keeps what it got, so a second try
+    seems to need less than it does. Processes that compute parts of a batch keep what they got, too.
+    """
+
+    def __init__(self, trial: Trial, plan: Plan, use: MemoryUse, show: Show) -> None:
+        self._trial, self._plan, self._use, self._show = trial, plan, use, show
+        self._start = use.now()
+        self._spent = 0
+        """Rows that the busiest process has computed, one after the other."""
+
+    def take(self, rows: int, *, longest: bool = True) -> float:
+        """Seconds of one step."""
+        self._show(f"a step on {rows} of the {'longest rows' if longest else 'rows of middling length'}")
+        batch = self._trial.batch_of(rows, longest=longest)
+        self._use.begin_peak()
+        began = time.monotonic()
+        try:
+            self._trial.step(batch)
+            _wait_for_device()
+        finally:
+            self._trial.forget()
+        self._spent += -(-rows // self._plan.parts)
+        return time.monotonic() - began
+
+    def taken(self) -> int | None:
+        """The most memory that was taken in the last step and since then, in bytes."""
+        peak = self._use.peak()
+        return None if peak is None or self._start is None else max(0, peak - self._start)
+
+    def middling(self, *, scores: bool) -> float | None:
+        """Seconds of a step on rows of middling length; None where that would take too long."""
+        whole = -(-self._plan.rows // self._plan.parts)
+        share = self._plan.middling_share + (_OF_SCORING if scores else 0.0)
+        if self._spent + share * whole > _MOST_STEPS * whole:
+            return None
+        return self.take(self._plan.rows, longest=False)
+
+
+def _refuse_ahead(steps: _Steps, plan: Plan, free: int) -> None:
+    """Before the whole batch is tried: on a CPU the kernel would kill the process instead of raising anything.
+
+    Few rows say what all would take at the most, as if each of them took what is only taken once. Where that does not
+    fit, a step on more rows says what each of them really takes.
+    """
+    few = plan.parts if plan.rows > plan.parts else 1
+    if plan.rows == 1:
+        return
+    steps.take(few)
+    taken, moments = steps.taken(), plan.trained_parameters * _ADAM_BYTES
+    if taken is None or taken * -(-plan.rows // few) + moments <= int(free * _SAFE_SHARE):
+        return
+    per_row, fixed = taken // few, 0
+    if plan.rows > plan.parts:
+        more = 2 * few if 2 * few < plan.rows else few + 1
+        steps.take(more)
+        per_row = max(0, (steps.taken() or 0) - taken) // (more - few)
+        fixed = max(0, taken - few * per_row)
+    _refuse_memory(plan, free, per_row, fixed + moments)
 
 
 def _refuse_memory(plan: Plan, free: int, per_row: int, fixed: int) -> None:
@@ -176,52 +240,15 @@ def _refuse_disk(plan: Plan, checkpoint: int, free: int) -> None:
 
 def _size_of_save(trial: Trial, plan: Plan) -> int:
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".preflight.", dir=plan.folder) as scratch:
+    for left in plan.folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=plan.folder, ignore_cleanup_errors=True) as scratch:
         trial.save(Path(scratch))
         return sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
 
 
-# All peaks are compared with what was in use at the very beginning: an allocator keeps what it got, so a second try
-# seems to need less than it does. Processes that compute parts of a batch keep what they got, too (``lanes``).
-
-
-def _memory_in_use() -> int:
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() else _status("VmRSS") + _of_children()
-
-
-def _begin_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew from what is in use now
-
-
-def _peak() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM") + _of_children()
-
-
-def _of_children() -> int:
-    """What processes started by this one hold for themselves alone."""
-    sizes = [Path(f"/proc/{child.pid}/smaps_rollup") for child in multiprocessing.active_children()]
-    lines = [line for path in sizes for line in path.read_text(encoding="ascii").splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
-
-
-def free_memory_now() -> int:
-    """Bytes that can be taken at this moment: of the first accelerator, or of the machine."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-
-
 def _free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def _wait_for_device() -> None:
@@ -229,23 +256,37 @@ def _wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def _gib(count: int) -> str:
+def _gib(count: int | None) -> str:
+    if count is None:
+        return "an unknown part"
     return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"
 
 
 class TryFirst(TrainerCallback):
     """Runs the preflight when everything is in place and nothing has begun, and tells what it found."""
 
-    def __init__(self, try_first: Callable[[Any], Findings]) -> None:
+    def __init__(self, try_first: Callable[[Any, Show], Findings]) -> None:
         self._try_first = try_first
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **at: Any) -> None:  # noqa: ARG002  # Trainer's signature
         if args.world_size > 1:
             note("no preflight: it measures one process, and here are several")
             return
-        tell("progress", phase="preflight", step=state.global_step, total_steps=state.max_steps)
         began = time.monotonic()
-        found = self._try_first(at["model"])
+
+        def show(part: str) -> None:
+            elapsed = round(time.monotonic() - began, 1)
+            tell(
+                "progress",
+                phase="preflight",
+                part=part,
+                elapsed_seconds=elapsed,
+                step=state.global_step,
+                total_steps=state.max_steps,
+            )
+
+        show("a comparison of the ways to compute a batch")
+        found = self._try_first(at["model"], show)
         left = state.max_steps - state.global_step
         note(
             f"preflight ({time.monotonic() - began:.1f} s): the longest batch takes {_gib(found.memory_bytes)} of "

@@ -45,7 +45,7 @@ def main() -> None:
     from tunesmith_workers.models import device  # noqa: PLC0415
     from tunesmith_workers.training import train  # noqa: PLC0415
 
-    if device() == "cpu":
+    if device() == "cpu" and config.training.accelerate == "auto":
         keep_freed_memory()
     train(FullTraining(), config, folders, stop)
 

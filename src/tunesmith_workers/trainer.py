@@ -17,22 +17,44 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tunesmith_workers.batch_parts import BatchParts
 from tunesmith_workers.batches import Padding, RowDataset, RowSampler, in_batches, sha256_of
 from tunesmith_workers.checkpoints import Origin, complete, is_complete, prune
 from tunesmith_workers.examples import Examples
 from tunesmith_workers.faults import Diverged
-from tunesmith_workers.lanes import Lanes, split
+from tunesmith_workers.hooks import refuse_other_hooks
+from tunesmith_workers.lanes import Patience, split
 from tunesmith_workers.loss import TrainedTokenLoss, count_trained
-from tunesmith_workers.preflight import Findings, Plan, preflight
+from tunesmith_workers.preflight import Findings, Plan, Show, preflight
 from tunesmith_workers.randomness import Randomness, StepStart
 from tunesmith_workers.speed import Speed
-from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.stopping import StepDropped, StopRequest
 from tunesmith_workers.telling import Paced, log, note, tell
-from tunesmith_workers.verify import verify
+from tunesmith_workers.verify import short_rows, verify
+
+_REPLACED = (
+    "loss_is_scaled_for_ga",
+    "_get_train_sampler",
+    "get_batch_samples",
+    "_get_num_items_in_batch",
+    "training_step",
+    "compute_loss",
+    "_get_grad_norm",
+    "evaluate",
+    "log",
+    "_save_checkpoint",
+    "_save_rng_state",
+    "_prepare_inputs",
+)
+"""What of Trainer is replaced or called here."""
 
 
 class FineTuner(Trainer):
-    """Trains on rendered rows."""
+    """Trains on rendered rows.
+
+    Raises:
+        WorkerFault: this transformers has another Trainer than the one that is known here.
+    """
 
     # The loss is divided by all trained tokens of an optimizer step, so Trainer must not divide it again.
     loss_is_scaled_for_ga = True
@@ -53,11 +75,14 @@ class FineTuner(Trainer):
         save_total_limit: int | None,
         callbacks: list[TrainerCallback],
     ) -> None:
+        refuse_other_hooks(FineTuner, Trainer, _REPLACED)
         self._whole_model = model
         self._stop = stop
         self.origin = origin
         self._lane_count = lanes
-        self._lanes: Lanes | None = None
+        self._parts: BatchParts | None = None
+        self._seconds_per_token = 0.0
+        """In one thread, of a forward and a backward pass, as far as it is known before the first one."""
         self._side_by_side = side_by_side
         self._keep = save_total_limit
         self._group_by_length = group_by_length
@@ -82,7 +107,7 @@ class FineTuner(Trainer):
 
     # Trying it first
 
-    def try_first(self, model: nn.Module) -> Findings:
+    def try_first(self, model: nn.Module, show: Show) -> Findings:
         """One step on the longest rows, one scoring and one save, with nothing left of them but what was measured."""
         args, state = self.args, self.state
         begun_with = Randomness()
@@ -92,6 +117,7 @@ class FineTuner(Trainer):
         plan = Plan(
             rows=min(args.train_batch_size, len(self._rows)),
             parts=self._lane_count or 1,
+            middling_share=on_trial.middling_share(min(args.train_batch_size, len(self._rows))),
             accumulation=args.gradient_accumulation_steps,
             steps=state.max_steps - state.global_step,
             trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -99,7 +125,7 @@ class FineTuner(Trainer):
             folder=Path(args.output_dir or "."),
         )
         try:
-            return preflight(on_trial, plan, scores=self.eval_dataset is not None)
+            return preflight(on_trial, plan, scores=self.eval_dataset is not None, show=show)
         finally:
             begun_with.restore()
 
@@ -135,41 +161,61 @@ class FineTuner(Trainer):
     ) -> Tensor:
         # A group of processes sums its gradients in hooks that only a plain backward pass runs.
         fit = self.args.world_size == 1 and self._token_loss.gathers
-        lanes = self._lanes_of(model) if fit and num_items_in_batch is not None else None
-        if lanes is None or num_items_in_batch is None:
+        parts = self._parts_of(model) if fit and num_items_in_batch is not None else None
+        if parts is None or num_items_in_batch is None:
             return super().training_step(model, inputs, num_items_in_batch)
         trained, counts = int(num_items_in_batch), self._logs_after_this_step()
         self._speed.trained_in_step = trained
-        parts = split(self._prepare_inputs(inputs), lanes.count)
-        results = lanes.add_gradients([(part, trained, counts) for part in parts])
+        batches = split(self._prepare_inputs(inputs), parts.count)
+        tokens = [batch["input_ids"].numel() for batch in batches]
+        results = parts.add_gradients([(batch, trained, counts) for batch in batches], tokens)
         self._correct += [torch.tensor(correct) for _, correct in results if correct is not None]
         return torch.tensor(sum(loss for loss, _ in results))
 
-    def _lanes_of(self, model: nn.Module) -> Lanes | None:
-        """Started when they are first needed, if there are to be any: they see what there is at that moment."""
-        if self._lanes is None and self._lane_count is not None:
+    def _parts_of(self, model: nn.Module) -> BatchParts | None:
+        """Workers are forked when they are first needed, if there are to be any: they see what there is at that moment."""
+        if self._parts is None and self._lane_count is not None:
             model.train()
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-            def work(request: tuple[Mapping[str, Tensor], int, bool]) -> tuple[Any, Sequence[Tensor]]:
+            def work(request: tuple[Mapping[str, Tensor], int, bool]) -> tuple[Any, Sequence[Tensor | None]]:
                 part, trained, counts = request
                 batch = self._token_loss(model, part, count_correct=counts)
                 loss = batch.total / trained
                 correct = None if batch.correct is None else int(batch.correct)
-                return (float(loss.detach()), correct), torch.autograd.grad(loss, parameters)
+                return (float(loss.detach()), correct), torch.autograd.grad(loss, parameters, allow_unused=True)
 
             try:
-                self._lanes = Lanes(self._lane_count, work, parameters)
+                self._parts = BatchParts(
+                    self._lane_count,
+                    work,
+                    parameters,
+                    patience=Patience(self._seconds_per_token),
+                    stop_asked=lambda: self._stop.asked,
+                )
             except OSError as error:
                 note(f"batches are computed in one process, as no other could be started: {error}", level="warning")
                 self._lane_count = None
-        return self._lanes
+        return self._parts
 
-    def end_lanes(self) -> None:
+    def end_workers(self) -> None:
         """Training is over: what they hold in memory is needed elsewhere."""
-        if self._lanes is not None:
-            self._lanes.close()
-            self._lanes = None
+        if self._parts is not None:
+            self._parts.close()
+            self._parts = None
+
+    def fit(self, resume_from: Path | None) -> None:
+        """Train until the end, or until asked to stop; then the last finished step has its checkpoint.
+
+        Raises:
+            Diverged: the loss or a gradient is not finite.
+        """
+        try:
+            self.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        except StepDropped:
+            if self.state.global_step:
+                self._step_start.inside_step = True
+                self._save_checkpoint(self.model_wrapped, None)
 
     def compute_loss(
         self,
@@ -192,6 +238,7 @@ class FineTuner(Trainer):
         if self._verified:
             return
         self._verified = True
+        started = time.monotonic()
         with self.accelerator.autocast():
             found = verify(self._token_loss, self._whole_model, batch, fastest=self._side_by_side)
         if _anyone(found.own_loss is not None, self.args):
@@ -207,6 +254,9 @@ class FineTuner(Trainer):
         if self._lane_count is not None and (found.whole or not self._token_loss.gathers):
             self._lane_count = None
             note(f"batches are computed in one process: {found.whole or 'the own loss of the model is used'}")
+        # What was compared on these rows took longer than once forward and back.
+        seconds = (time.monotonic() - started) * torch.get_num_threads()
+        self._seconds_per_token = seconds / short_rows(batch)["input_ids"].numel()
 
     def _logs_after_this_step(self) -> bool:
         step = self.state.global_step + 1
@@ -258,15 +308,15 @@ class FineTuner(Trainer):
         for number, batch in enumerate(loader, start=1):
             with self.accelerator.autocast():
                 result = self._token_loss(self._whole_model, self._prepare_inputs(batch), count_correct=True)
-            correct = 0 if result.correct is None else result.correct
-            totals += torch.tensor([float(result.total), float(correct), result.trained], device=totals.device)
+            correct = math.nan if result.correct is None else float(result.correct)
+            totals += torch.tensor([float(result.total), correct, result.trained], device=totals.device)
             paced.tell("progress", phase="evaluating", batch=number, total_batches=len(loader))
             if self._asked_to_stop() and self.args.world_size == 1:
                 return None
         self._speed.pause(time.monotonic() - started)
         loss, correct, trained = self.accelerator.reduce(totals, "sum").tolist()
         metrics = {f"{name}_loss": loss / max(trained, 1)}
-        if self._token_loss.gathers:
+        if not math.isnan(correct):  # else it could not be measured
             metrics[f"{name}_token_accuracy"] = correct / max(trained, 1)
         return metrics
 
@@ -343,6 +393,11 @@ class _Trial:
         )
         return batch
 
+    def middling_share(self, rows: int) -> float:
+        """Tokens of a batch of middling rows, of those of the longest batch."""
+        middling, longest = (int(self.batch_of(rows, longest=way)["attention_mask"].sum()) for way in (False, True))
+        return middling / longest
+
     def step(self, batch: Mapping[str, Tensor]) -> None:
         self._trainer.training_step(self._model, dict(batch), count_trained(batch["labels"]))
 
@@ -353,7 +408,8 @@ class _Trial:
         self._model.train()
 
     def save(self, folder: Path) -> None:
-        self._trainer.accelerator.unwrap_model(self._model).save_pretrained(folder)
+        with self._trainer._stop.removing(folder):  # noqa: SLF001  # likewise
+            self._trainer.accelerator.unwrap_model(self._model).save_pretrained(folder)
 
     def forget(self) -> None:
         self._model.zero_grad(set_to_none=True)
@@ -369,6 +425,9 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002  # Trainer's signature
         tell("progress", phase="training", step=state.global_step, total_steps=state.max_steps)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002  # Trainer's signature
+        self._stop.wait_for_checkpoint()  # before, there is nothing to keep
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._paced.tell(

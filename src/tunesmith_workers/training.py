@@ -83,15 +83,20 @@ def train(method: Method, config: TrainConfig, folders: Folders, stop: StopReque
     if folders.resume_from is not None:
         refuse_misfit(folders.resume_from, trainer.origin)
         note(f"going on from {folders.resume_from}")
-    stop.wait_for_checkpoint()
-    trainer.train(resume_from_checkpoint=str(folders.resume_from) if folders.resume_from else None)
-    trainer.end_lanes()
+    trainer.fit(folders.resume_from)
+    trainer.end_workers()
     if stop.asked:
-        stop.leave(f"stopped on request after step {trainer.state.global_step}; its checkpoint is complete")
+        stop.leave(_kept(trainer.state.global_step))
     stop.leave_at_once()
     if material.test is not None:
         _score_test(trainer, material.test)
     _finish(trainer, method, config, folders, examples)
+
+
+def _kept(step: int) -> str:
+    if not step:
+        return "stopped on request in the first step; there was nothing to keep yet"
+    return f"stopped on request after step {step}; its checkpoint is complete"
 
 
 def quiet() -> None:
@@ -138,6 +143,8 @@ def _trainer(
     *,
     trains_weights: bool,
 ) -> FineTuner:
+    training = config.training
+    accelerates = training.accelerate == "auto"
     origin = origin_of(
         base=config.base,
         tokenizer=tokenizer,
@@ -152,11 +159,13 @@ def _trainer(
         tokenizer=tokenizer,
         origin=origin,
         stop=stop,
-        # Lanes hold gradients of their own, which is little for an adapter and much for a whole model.
-        lanes=None if trains_weights or config.training.gradient_checkpointing else lanes_for(model),
+        # Forked workers hold gradients of their own, which is little for an adapter and much for a whole model.
+        lanes=lanes_for(model, training.per_device_train_batch_size)
+        if accelerates and not trains_weights and not training.gradient_checkpointing
+        else None,
         # What attends in rows is made for a CPU; an accelerator has attentions of its own, which padding costs less.
-        side_by_side=device() == "cpu" and config.model.attention == "auto",
-        group_by_length=config.training.group_by_length,
+        side_by_side=accelerates and device() == "cpu" and config.model.attention == "auto",
+        group_by_length=training.group_by_length,
         save_total_limit=config.checkpoint.save_total_limit,
         callbacks=_callbacks(config, validation),
     )

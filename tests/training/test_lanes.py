@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,19 +15,21 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from training_parts import COLOURS, SIZES
+from training_parts import COLOURS, SIZES, Told
 
+from tunesmith_workers.batch_parts import BatchParts
 from tunesmith_workers.batches import Padding
-from tunesmith_workers.faults import BadRows, WorkerFault
-from tunesmith_workers.lanes import Lanes, lanes_for, split
+from tunesmith_workers.faults import BadRows
+from tunesmith_workers.lanes import Lanes, Patience, WorkerFailed, lanes_for, split
 from tunesmith_workers.loss import TrainedTokenLoss
 from tunesmith_workers.rendering import Renderer
 from tunesmith_workers.rows import read_rows
+from tunesmith_workers.stopping import StepDropped
 
 
 @contextmanager
-def lanes(count, work, parameters) -> Iterator[Lanes]:
-    opened = Lanes(count, work, parameters)
+def lanes(count, work, parameters, **options) -> Iterator[Lanes]:
+    opened = Lanes(count, work, parameters, **options)
     try:
         yield opened
     finally:
@@ -100,15 +103,126 @@ def test_an_error_in_a_lane_is_raised_here():
             one.add_gradients(["another's"])
 
 
-def test_a_lane_that_is_killed_is_told():
-    """As the kernel does when memory runs out: with how it ended, and what helps."""
+def test_an_error_leaves_no_answer_behind():
+    """What another worker answered to the same batch is not taken for the answer to the next."""
 
-    def work(_):
-        os.kill(os.getpid(), signal.SIGKILL)
+    def work(request):
+        if request == "fails":
+            raise BadRows("no", where="here", mend="so")
+        return request, [torch.ones(1)]
 
-    with lanes(2, work, [weights(1.0)]) as both, pytest.raises(WorkerFault, match="ended with -9") as fault:
+    weight = weights(0.0)
+    with lanes(2, work, [weight]) as both:
+        with pytest.raises(BadRows):
+            both.add_gradients(["fails", "old"])
+        assert weight.grad is None
+        assert both.add_gradients(["new", "newer"]) == ["new", "newer"]
+
+
+def test_a_parameter_that_a_part_does_not_touch_has_no_gradient_from_it():
+    """As in one process: none at all where no part touches it, and only that of the others where one does not."""
+    first, second, third = weights(1.0), weights(1.0), weights(1.0)
+
+    def work(both):
+        loss = first.sum() * 2 + (second.sum() * 3 if both else 0)
+        return None, torch.autograd.grad(loss, [first, second, third], allow_unused=True)
+
+    with lanes(2, work, [first, second, third]) as two:
+        two.add_gradients([True, False])
+        assert (first.grad.tolist(), second.grad.tolist(), third.grad) == ([4.0], [3.0], None)
+
+
+def dies(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs(_):
+    while True:
+        time.sleep(60)
+
+
+@pytest.mark.parametrize(("work", "reason"), [(dies, "ended by signal 9"), (hangs, "did not answer within 1 s")])
+def test_a_worker_that_fails_is_told(work, reason):
+    """One that the kernel kills when memory runs out, and one that never answers. No gradient was added."""
+    weight = weights(1.0)
+    with lanes(2, work, [weight], patience=Patience(least=1.0)) as both, pytest.raises(WorkerFailed, match=reason):
         both.add_gradients([1, 2])
-    assert "halve it" in fault.value.mend
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("failure", [dies, hangs])
+def test_a_step_in_which_a_worker_fails_is_computed_again(failure, capfdbinary):
+    """Here, from its beginning: the gradients of earlier batches stand, and those of this one are added once."""
+    weight, here = weights(3.0), os.getpid()
+
+    def work(request):
+        if request == "bad" and os.getpid() != here:
+            failure(request)
+        return request, [weight.detach() * 2]
+
+    parts = BatchParts(2, work, [weight], patience=Patience(least=1.0), stop_asked=lambda: False)
+    try:
+        assert parts.add_gradients(["fine", "fine"], [1, 1]) == ["fine", "fine"]
+        assert weight.grad.tolist() == [12.0]
+        assert parts.add_gradients(["fine", "bad"], [1, 1]) == ["fine", "bad"]
+        assert weight.grad.tolist() == [24.0]
+        assert parts.add_gradients(["bad"], [1]) == ["bad"]
+        assert weight.grad.tolist() == [30.0]
+    finally:
+        parts.close()
+    [warned] = [fields for fields in Told(capfdbinary.readouterr().out).of("message") if fields["level"] == "warning"]
+    assert "its step is computed again" in warned["text"]
+    assert warned["where"] == "training.accelerate"
+
+
+def test_a_request_to_stop_does_not_wait_for_an_answer_that_does_not_come():
+    """The deadline of an answer may be long; the step is given up, so that there is time for the checkpoint."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    parts = BatchParts(1, hangs, [weights(1.0)], patience=Patience(least=3600.0), stop_asked=lambda: bool(asked))
+    try:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(StepDropped):
+            parts.add_gradients([1], [1])
+        assert asked == [signal.SIGTERM]
+    finally:
+        parts.close()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_deadline_follows_what_was_measured():
+    """Ten times the slowest of late for as many tokens, and never less than the least."""
+    patience = Patience(0.5, least=60.0)
+    assert patience.limit(4) == 60.0
+    assert patience.limit(1000) == 5000.0
+    for _ in range(16):
+        patience.took(20.0, 1000)
+    assert patience.limit(1000) == 200.0
+    assert patience.limit(10) == 60.0
+
+
+MANY_THREADS = """
+import sys, torch
+from tunesmith_workers.lanes import Lanes
+torch.set_num_threads(int(sys.argv[1]))
+weight, x = torch.nn.Parameter(torch.ones(512, 512)), torch.ones(1024, 512)
+def work(factor):
+    loss = (x @ weight).tanh().sum() * factor
+    return (loss.item(), torch.get_num_threads()), torch.autograd.grad(loss, [weight])
+work(1.0)
+lanes = Lanes(4, work, [weight])
+print(lanes.add_gradients([1.0, 2.0, 3.0, 4.0]))
+lanes.close()
+"""
+
+
+@pytest.mark.parametrize("threads", [8, 16])
+def test_workers_compute_whatever_the_number_of_threads(threads):
+    """OpenMP's pool of threads does not survive a fork: each worker has one thread, and none waits for another."""
+    command = [sys.executable, "-c", MANY_THREADS, str(threads)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    whole = 1024.0 * 512
+    assert found.stdout == f"{[(whole * factor, 1) for factor in (1.0, 2.0, 3.0, 4.0)]}\n", found.stderr
 
 
 def test_lanes_leave_signals_to_who_started_them():
@@ -184,7 +298,9 @@ except OSError as error:
 
 def test_where_there_is_no_room_for_lanes_none_is_left():
     """It is an error that can be lived with, and the parameters are what they were."""
-    finished = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, check=True, timeout=60)
+    finished = subprocess.run(
+        [sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, check=True, timeout=200
+    )
     assert finished.stdout == "[Errno 12] Cannot allocate memory [] 20000000.0\n", finished.stderr
 
 
@@ -197,14 +313,28 @@ def test_parts_of_a_batch_are_no_longer_than_they_need_be(batch):
     assert len(split(batch, 99)) == len(batch["input_ids"])
 
 
-def test_a_model_with_dropout_gets_no_lanes():
+@pytest.fixture
+def threads():
+    """Sets the number of computing threads, and puts it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_model_with_dropout_gets_no_lanes(threads):
     """Lanes would draw the same random numbers, or others than one process."""
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        config = transformers.LlamaConfig(**SIZES)
-        assert lanes_for(transformers.LlamaForCausalLM(config)) == 2
-        config = transformers.LlamaConfig(**SIZES, attention_dropout=0.5)
-        assert lanes_for(transformers.LlamaForCausalLM(config)) is None
-    finally:
-        torch.set_num_threads(threads)
+    threads(2)
+    config = transformers.LlamaConfig(**SIZES)
+    assert lanes_for(transformers.LlamaForCausalLM(config), rows=8) == 2
+    config = transformers.LlamaConfig(**SIZES, attention_dropout=0.5)
+    assert lanes_for(transformers.LlamaForCausalLM(config), rows=8) is None
+
+
+@pytest.mark.parametrize(
+    ("cores", "rows", "workers"),
+    [(1, 8, None), (2, 8, 2), (4, 8, 4), (7, 8, 7), (8, 8, 8), (16, 8, 8), (32, 8, None), (8, 1, None), (8, 2, None)],
+)
+def test_there_are_as_many_workers_as_threads_and_rows_allow(threads, cores, rows, workers):
+    """Each has a thread and a row; where most threads would be idle, they compute together in one process."""
+    threads(cores)
+    assert lanes_for(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)), rows) == workers

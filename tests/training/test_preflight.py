@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import torch
 from test_resume import Training
+from training_parts import Told
 
 from tunesmith_workers.faults import BadConfig
 from tunesmith_workers.lanes import Lanes
+from tunesmith_workers.memory_use import MemoryUse
 from tunesmith_workers.preflight import Plan, preflight
 
 MIB = 2**20
@@ -52,12 +55,64 @@ def test_what_fits_is_measured(tmp_path):
     """Memory, disk and time of a step; the batch is tried whole, scored, and forgotten."""
     trial = FakeTrial()
     found = preflight(trial, plan(tmp_path), scores=True)
-    assert trial.tried == [1, 2, 16, 16]
+    assert trial.tried == [1, 16, 16]
     assert trial.scored == 16
-    assert trial.forgotten >= 4
+    assert trial.forgotten >= 3
     assert 150 * MIB < found.memory_bytes < 260 * MIB
     assert found.checkpoint_bytes == MIB + 8000
     assert found.seconds_per_step > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("free", [2000 * MIB, 110 * MIB])
+@pytest.mark.parametrize(("rows", "parts"), [(1, 1), (8, 1), (8, 2), (8, 4), (8, 7), (8, 8)])
+def test_it_costs_at_most_three_steps_on_the_longest_batch(tmp_path, rows, parts, free):
+    """In rows that the busiest process computes one after the other, a scoring being a third of a step."""
+    trial = FakeTrial()
+    with contextlib.suppress(BadConfig):
+        preflight(trial, plan(tmp_path, rows=rows, parts=parts), scores=True, free_memory=lambda: free)
+    whole = -(-rows // parts)
+    assert rows in trial.tried or free == 110 * MIB
+    assert sum(-(-tried // parts) for tried in trial.tried) + whole / 3 <= 3 * whole
+
+
+def test_it_says_what_it_tries(tmp_path):
+    """Before each part, in order."""
+    shown: list[str] = []
+    preflight(FakeTrial(), plan(tmp_path), scores=True, show=shown.append)
+    assert shown == [
+        "a step on 1 of the longest rows",
+        "a step on 16 of the longest rows",
+        "a scoring of the longest batch",
+        "a step on 16 of the rows of middling length",
+        "a save",
+    ]
+
+
+@pytest.mark.parametrize("denied", ["self/clear_refs", "self/status", "meminfo"])
+def test_where_memory_cannot_be_measured_the_rest_is(tmp_path, denied, capfdbinary):
+    """Containers may deny parts of /proc: it goes on without the memory check, and says so."""
+    proc = tmp_path / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "clear_refs").touch()
+    (proc / "self" / "status").write_text("VmHWM:  2000 kB\nVmRSS:  1000 kB\n")
+    (proc / "meminfo").write_text("MemAvailable:  9000 kB\n")
+    (proc / denied).unlink()
+    if denied == "self/clear_refs":
+        (proc / denied).mkdir()  # which nobody may write, root included
+    trial = FakeTrial()
+    found = preflight(trial, plan(tmp_path), scores=True, memory=MemoryUse(proc))
+    assert 16 in trial.tried
+    assert found.memory_bytes is None
+    assert found.checkpoint_bytes == MIB + 8000
+    assert "memory is not checked" in Told(capfdbinary.readouterr().out).of("message")[0]["text"]
+
+
+def test_what_a_killed_preflight_left_is_removed(tmp_path):
+    """A half-written save is as large as a checkpoint."""
+    (tmp_path / ".preflight.abc").mkdir()
+    (tmp_path / ".preflight.abc" / "weights").write_bytes(bytes(MIB))
+    preflight(FakeTrial(), plan(tmp_path), scores=False)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,6 @@ Events come from ``read_event``, which has checked their fields.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -15,10 +14,10 @@ from tunesmith.progress import read_line
 from tunesmith.records import Progress
 from tunesmith.runner import Line
 from tunesmith.runs.fields import MOST_NAMES, checked, finite
+from tunesmith.runs.time_left import TimeLeft
 
 _MOST_WARNINGS = 10
-_SPEED_WINDOW = 20
-_NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds"})
+_NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds", "elapsed_seconds"})
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -48,8 +47,7 @@ class Fold:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self._seen: deque[tuple[float, int]] = deque(maxlen=_SPEED_WINDOW)
-        """(unix time, step) of the latest events: what the speed is estimated from."""
+        self._time_left = TimeLeft()
 
     def take(self, event: Event, now: float) -> None:
         """Advance by one event that was read at unix time ``now``."""
@@ -75,8 +73,8 @@ class Fold:
     def _advance(self, fields: dict[str, Any], now: float) -> None:
         step, epoch = fields.get("step"), fields.get("epoch")
         total = fields.get("total_steps") or self.progress.total_steps
-        if step is not None:
-            self._seen.append((fields.get("at") or now, step))
+        told = fields.get("eta_seconds")
+        self._time_left.take(fields.get("at") or now, phase=_text(fields.get("phase")), step=step, told=told)
         metrics = {name: value for name, value in fields.items() if name not in _NOT_METRICS}
         self._update(
             phase=_text(fields.get("phase")) or self.progress.phase,
@@ -84,17 +82,15 @@ class Fold:
             total_steps=total,
             epoch=epoch if epoch is not None else self.progress.epoch,
             metrics=self._with(_numbers(metrics)),
-            eta_seconds=self._eta(total, fields.get("eta_seconds")),
+            eta_seconds=self._eta(total, told),
         )
 
     def _eta(self, total: int | None, told: float | None) -> float | None:
-        """Steps left at the speed of the last events; before there is a speed, what the process itself expects."""
-        if total is None or len(self._seen) < 2:
-            return told if told is not None else self.progress.eta_seconds
-        (first_at, first_step), (last_at, last_step) = self._seen[0], self._seen[-1]
-        if last_step <= first_step or last_at <= first_at:
-            return told if told is not None else self.progress.eta_seconds
-        return round(max(0, total - last_step) * (last_at - first_at) / (last_step - first_step), 1)
+        """At the speed of the steps so far; before there is a speed, what the process itself expects."""
+        for seconds in (self._time_left.seconds(total), told):
+            if seconds is not None:
+                return seconds
+        return self.progress.eta_seconds
 
     def _with(self, more: dict[str, float]) -> dict[str, float]:
         """The latest metrics with newer ones; names beyond the limit are left out, and that is said once."""
