@@ -44,6 +44,7 @@ class Training:
         resume_from: Path | None = None,
         *,
         dropout: bool = True,
+        threads: int = 1,
         **knobs: Any,
     ) -> None:
         folder.mkdir()
@@ -69,7 +70,11 @@ class Training:
         self._output = b""
         self.process = subprocess.Popen(
             ["bash", str(RECIPES / recipe / "run.sh"), str(folder / "config.yaml")],
-            env={**environment(folder), "TUNESMITH_RESUME_FROM": str(resume_from or "")},
+            env={
+                **environment(folder),
+                "TUNESMITH_RESUME_FROM": str(resume_from or ""),
+                "OMP_NUM_THREADS": str(threads),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pipesize=4096,  # so that it cannot be many steps ahead of what has been read
@@ -83,19 +88,26 @@ class Training:
     def losses(self) -> dict[int, float]:
         return {event["step"]: event["loss"] for event in self.told.of("metrics") if "loss" in event}
 
-    def end(self) -> Training:
-        assert self.code() == 0, self.told.text
+    def end(self, seconds: float = 100) -> Training:
+        assert self.code(seconds) == 0, self.told.text
         return self
 
-    def code(self) -> int:
-        self._output += self.process.communicate(timeout=100)[0]
+    def code(self, seconds: float = 100) -> int:
+        if self.process.returncode is None:
+            self._output += self.process.communicate(timeout=seconds)[0]
         return self.process.returncode
 
-    def signal_at(self, step: int, sign: signal.Signals) -> None:
+    def read_line(self) -> None:
+        line = self.process.stdout.readline()
+        assert line, self.told.text
+        self._output += line
+
+    def read_until(self, step: int) -> None:
         while max(self.losses, default=0) < step:
-            line = self.process.stdout.readline()
-            assert line, self.told.text
-            self._output += line
+            self.read_line()
+
+    def signal_at(self, step: int, sign: signal.Signals) -> None:
+        self.read_until(step)
         self.process.send_signal(sign)
         self.code()
 
@@ -114,7 +126,7 @@ def test_resuming_is_exact_without_padding_too(tiny_model, tmp_path):
     """Without dropout, rows lie side by side and parts of a batch are computed in processes of their own."""
 
     def start(name: str, resume_from: Path | None = None) -> Training:
-        return Training("lora", tmp_path / name, tiny_model, resume_from, dropout=False)
+        return Training("lora", tmp_path / name, tiny_model, resume_from, dropout=False, threads=2)
 
     straight = check_exact(start)
     assert straight.told.said("rows lie side by side")

@@ -1,0 +1,78 @@
+"""A request to stop is heard at any time, and what leaves nothing behind leaves at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from test_resume import Training
+from training_parts import Told
+
+NATIVE = """
+import hashlib, pathlib, sys
+from tunesmith_workers.stopping import StopRequest
+stop, scratch = StopRequest().listen(), pathlib.Path(sys.argv[1])
+with stop.removing(scratch):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2**31 - 1)
+"""
+
+
+def test_one_operation_of_minutes_does_not_keep_a_process_from_leaving(tmp_path):
+    """Python hears a signal only after it. What was being written is removed, and the exit is that of a stop."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "half").write_bytes(b"written")
+    command = [sys.executable, "-c", NATIVE, str(scratch)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert Told(output).said("there was nothing to keep yet")
+    assert not scratch.exists()
+
+
+WAITS = """
+import time
+from tunesmith_workers.faults import run_and_exit
+from tunesmith_workers.stopping import StopRequest
+def main():
+    stop = StopRequest().listen()
+    stop.wait_for_checkpoint()
+    print("ready", flush=True)
+    while not stop.asked:
+        time.sleep(0.01)
+    time.sleep(2.0)  # a step that is finished
+    stop.leave("its checkpoint is complete")
+run_and_exit(main)
+"""
+
+
+def test_who_has_something_to_keep_is_not_ended():
+    """Once there are steps, the request is only noted."""
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    [said] = Told(output).of("message")
+    assert said["text"] == "its checkpoint is complete"
+
+
+@pytest.mark.training
+@pytest.mark.timeout(400)
+def test_a_cancel_in_the_preflight_leaves_nothing(tiny_model, tmp_path):
+    """No step has been done: the process leaves at once with the exit of a stop, and without a checkpoint."""
+    training = Training("lora", tmp_path / "cancelled", tiny_model, dropout=False, threads=2)
+    while not any(event.get("part", "").startswith("a step on") for event in training.told.of("progress")):
+        training.read_line()
+    training.process.send_signal(signal.SIGTERM)
+    assert training.code() == 128 + signal.SIGTERM, training.told.text
+    assert training.told.said("there was nothing to keep yet")
+    assert training.losses == {}
+    assert list((training.folder / "checkpoints").glob("*")) == []
+    parts = [event for event in training.told.of("progress") if event["phase"] == "preflight"]
+    assert all(event["part"] and event["elapsed_seconds"] >= 0 for event in parts)
