@@ -114,3 +114,18 @@ def parameters_of(family: str) -> int:
 
 
 EVERY = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+_LARGEST = 3_000_000
+
+
+def fails(family: str) -> str | None:
+    """Why there is no tiny model of it."""
+    try:
+        parameters = parameters_of(family)
+        if parameters > _LARGEST:
+            return f"a wrapper that takes other sizes: {parameters / 1e6:.0f} M parameters"
+        model_of(family)
+    except Exception as error:  # noqa: BLE001  # whatever transformers says of a config that it would not have
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None

@@ -7,19 +7,18 @@ import copy
 import pytest
 import torch
 import transformers
-from training_parts import SIZES
+from training_parts import SIZES, orders_bfloat16
 
 from tunesmith_workers.frozen import OrderedWeight, can_order, quicken_norms
 
-pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="weights are ordered by oneDNN, which this build of torch has not"
-)
+needs_ordering = pytest.mark.skipif(not orders_bfloat16(), reason="this CPU, or this build of torch, orders no weights")
 
 
 def error(found: torch.Tensor, exact: torch.Tensor) -> float:
     return float((found.double() - exact).norm() / exact.norm())
 
 
+@needs_ordering
 def test_an_ordered_weight_computes_what_the_weight_does():
     """Both ways, with and without a bias, for any number of rows, as exactly as bfloat16 allows."""
     torch.manual_seed(0)

@@ -112,3 +112,8 @@ SIZES = {
 
 def gradients(model) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def orders_bfloat16() -> bool:
+    """Whether oneDNN is there and says that this CPU multiplies bfloat16, which it needs AVX-512 or newer for."""
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
