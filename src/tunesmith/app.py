@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import structlog
@@ -42,6 +42,7 @@ from tunesmith.datasets import (
 from tunesmith.deid import DeidService
 from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
+from tunesmith.files import raise_shortage
 from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
@@ -65,7 +66,16 @@ from tunesmith.records import (
     utc_now,
 )
 from tunesmith.reporter import Reporter
-from tunesmith.runner import Executor, GpuProbe, LocalExecutor, Slots, WorkerCalls, find_gpus
+from tunesmith.runner import (
+    AS_INHERITED,
+    ChildDescriptors,
+    Executor,
+    GpuProbe,
+    LocalExecutor,
+    Slots,
+    WorkerCalls,
+    find_gpus,
+)
 from tunesmith.runs import (
     ArtifactBook,
     ArtifactSummary,
@@ -81,9 +91,17 @@ from tunesmith.runs import (
 )
 from tunesmith.runs.fold import Event
 from tunesmith.settings import Settings
+from tunesmith.vitals import BackgroundTask, Vitals
 
 _log = structlog.get_logger()
 _LARGEST_JSON_BODY = 4 * 1024 * 1024
+
+
+class BackgroundService(Protocol):
+    """Something that works for as long as the server runs."""
+
+    @property
+    def run(self) -> BackgroundTask: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,8 @@ class House:
     """Everything that is open while the server runs."""
 
     rooms: Rooms
-    reporter: Reporter
+    vitals: Vitals
+    reporter: BackgroundService
     client: GuardedClient
     journals: tuple[Journal[Any, Any], ...]
 
@@ -141,8 +160,10 @@ def open_house(
     executor: Executor | None = None,
     gpu_probe: GpuProbe = find_gpus,
     function: FunctionDoor | None = None,
+    descriptors: ChildDescriptors = AS_INHERITED,
 ) -> House:
-    """Open the journals and build the rooms. Holds no lock and starts nothing. ``function`` is what POST /finetune calls.
+    """Open the journals and build the rooms. Holds no lock and starts nothing. ``function`` is what POST /finetune calls,
+    ``descriptors`` how many processes that are started may have.
 
     Raises:
         JournalDamaged: a record file does not check out.
@@ -172,7 +193,9 @@ def open_house(
         try:
             await checkpoints.reconcile(run.id, run.experiment_id)
             await retention.make_room()
-        except TunesmithError as error:
+        except (TunesmithError, OSError) as error:
+            if isinstance(error, OSError):
+                raise_shortage(error)
             _log.warning("checkpoints_not_noted", run_id=run.id, reason=str(error))
         newest = checkpoints.newest_of(run.id)
         return newest.path if newest is not None else None
@@ -185,7 +208,9 @@ def open_house(
         live=live,
         executor=executor
         or LocalExecutor(
-            start_deadline_seconds=settings.start_deadline_seconds, stop_grace_seconds=settings.stop_grace_seconds
+            start_deadline_seconds=settings.start_deadline_seconds,
+            stop_grace_seconds=settings.stop_grace_seconds,
+            descriptors=descriptors,
         ),
         paths=paths,
         clock=clock,
@@ -238,7 +263,8 @@ def open_house(
     )
     for listener in (live.committed, scheduler.committed, reporter.committed):
         journals.runs.on_commit(listener)
-    calls = WorkerCalls()
+    calls = WorkerCalls(descriptors=descriptors)
+    vitals = Vitals()
     rooms = Rooms(
         settings=settings,
         keys=key_ring,
@@ -265,11 +291,11 @@ def open_house(
         client=client,
         calls=calls,
         previews=PreviewService(calls, paths.previews),
-        deid=DeidService(paths.policies),
+        deid=DeidService(paths.policies, descriptors=descriptors),
         finetune_turns=Turns(),
         function=function,
     )
-    return House(rooms=rooms, reporter=reporter, client=client, journals=journals.all)
+    return House(rooms=rooms, vitals=vitals, reporter=reporter, client=client, journals=journals.all)
 
 
 def create_app(house: House) -> Litestar:
@@ -306,6 +332,7 @@ def create_app(house: House) -> Litestar:
         logging_config=None,
     )
     app.state.rooms = house.rooms
+    app.state.vitals = house.vitals
     app.state.request_times = times
     return app
 
@@ -316,10 +343,10 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
         await house.rooms.datasets.settle()
         await house.rooms.previews.forget_deleted()
         async with anyio.create_task_group() as tasks:
-            await tasks.start(house.rooms.callbacks.run)
-            await tasks.start(house.reporter.run)
-            await tasks.start(house.rooms.scheduler.run)
-            await tasks.start(house.rooms.deid.run)
+            await house.vitals.start(tasks, "callbacks", house.rooms.callbacks.run)
+            await house.vitals.start(tasks, "reporter", house.reporter.run)
+            await house.vitals.start(tasks, "scheduler", house.rooms.scheduler.run)
+            await house.vitals.start(tasks, "deid", house.rooms.deid.run)
             yield
             # Runs go on without us; the next server finds them.
             tasks.cancel_scope.cancel()

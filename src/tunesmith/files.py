@@ -20,6 +20,16 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk answers; the last one is a file size limit's (``ulimit -f``)."""
 
 
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What passes when others let go of descriptors or memory: it says nothing about the file that was asked for."""
+
+
+def raise_shortage(error: OSError) -> None:
+    """Raise it again if it is a shortage, where other errors mean that something is not there."""
+    if error.errno in SHORTAGE:
+        raise error
+
+
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write ``content`` beside ``path``, fsync, rename over it, fsync the folder.
 

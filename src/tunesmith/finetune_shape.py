@@ -18,6 +18,7 @@ import structlog
 
 from tunesmith.callbacks import Occurrence, which
 from tunesmith.curves import Measurement, draw, place
+from tunesmith.files import raise_shortage
 from tunesmith.finetune import LOG, MODEL, publish, show_log
 from tunesmith.finetune.result import Result
 from tunesmith.paths import StatePaths
@@ -88,6 +89,8 @@ class FinetuneShape:
         try:
             result = msgspec.json.decode(await anyio.to_thread.run_sync(path.read_bytes), type=Result)
         except (OSError, msgspec.DecodeError) as error:
+            if isinstance(error, OSError):
+                raise_shortage(error)
             # Only a line that the worker did not print names such a file.
             _log.warning("result_not_told", run_id=run.id, file=file, reason=str(error))
             return None
@@ -105,6 +108,7 @@ class FinetuneShape:
             await anyio.to_thread.run_sync(show_log, paths.log.resolve(), place)
             await anyio.to_thread.run_sync(publish, Path(made), place)
         except OSError as error:
+            raise_shortage(error)
             _log.error("model_not_published", run_id=run.id, place=str(place), reason=str(error))
             return made
         return str(place / MODEL)

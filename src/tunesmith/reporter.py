@@ -17,6 +17,7 @@ import structlog
 
 from tunesmith.callbacks import CallbackService, Occurrence, which
 from tunesmith.errors import InvalidInput, OutOfSpace, TooLarge, TunesmithError
+from tunesmith.files import SHORTAGE
 from tunesmith.finetune_shape import END, FinetuneShape
 from tunesmith.journal import Entry
 from tunesmith.paths import StatePaths
@@ -26,6 +27,7 @@ from tunesmith.runs.fold import Event
 
 _log = structlog.get_logger()
 _RETRY_SECONDS = 1.0
+_TROUBLE_SECONDS = 60.0
 _LATEST_UNIX_SECONDS = 2**37
 _FINAL = "final"
 _NOT_METRICS = ("step", "total_steps", "epoch", "at")
@@ -73,6 +75,16 @@ class Reporter:
             except TunesmithError as error:
                 _log.error("callback_not_offered", run_id=run_id, reason=str(error))
                 return
+            except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the other runs
+                passes = isinstance(error, OSError) and error.errno in SHORTAGE
+                _log.exception("callback_not_offered_yet", run_id=run_id)
+                seconds = _RETRY_SECONDS if passes else _TROUBLE_SECONDS
+                asyncio.get_running_loop().call_later(seconds, self._look_again, run_id)
+                return
+
+    def _look_again(self, run_id: str) -> None:
+        self._changed[run_id] = None
+        self._wake.set()
 
     def _is_told(self, run_id: str) -> bool:
         """Whether nothing is left to offer: the end is always offered last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -14,17 +15,20 @@ from typing import TextIO, cast
 import structlog
 import uvicorn
 
-from tunesmith.app import create_app, open_house
+from tunesmith.app import House, create_app, open_house
 from tunesmith.deadlines import PunctualProtocol
 from tunesmith.errors import SettingsInvalid
 from tunesmith.finetune import FunctionDoor
 from tunesmith.paths import StatePaths
+from tunesmith.runner import raise_limit
 from tunesmith.settings import Settings
 from tunesmith.state_lock import StateLock
 
 _log = structlog.get_logger()
 _GRACEFUL_SECONDS = 5
 _BACKLOG = 2048
+_SEEN_SECONDS = 3.0
+"""For so long health says what is wrong before the process exits."""
 # The journal's thread comes back from an fsync and needs the interpreter for microseconds to say so. At Python's default
 # of 5 ms a busy event loop lets it wait longer than the disk took; so this is worth 40 % of durable writes a second.
 _SWITCH_INTERVAL_SECONDS = 0.0002
@@ -39,26 +43,41 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
     configure_logging(settings)
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     paths = StatePaths(settings.state_dir)
+    descriptors = raise_limit()
     with StateLock.acquire(paths.lock, None) as lock:
-        house = open_house(settings, function=function)
+        house = open_house(settings, function=function, descriptors=descriptors)
         listener = _listen(settings)
         address = _address(settings, listener)
         lock.set_address(address)
-        config = uvicorn.Config(
-            create_app(house),
-            loop="uvloop",
-            http=PunctualProtocol,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-            backlog=_BACKLOG,
-        )
         _log.info("serving", address=address, state_dir=str(settings.state_dir.resolve()))
-        _Server(config, house.let_go).run(sockets=[listener])
+        serve_house(house, listener)
         _log.info("stopped", note="runs go on; the next server adopts them")
+
+
+def serve_house(house: House, listener: socket.socket) -> None:
+    """Answer on ``listener`` until SIGTERM or SIGINT.
+
+    Raises:
+        Unavailable: a background task has ended, which nobody expected: only a new server can do its work.
+    """
+    config = uvicorn.Config(
+        create_app(house),
+        loop="uvloop",
+        http=PunctualProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        backlog=_BACKLOG,
+    )
+    server = _Server(config, house.let_go)
+    house.vitals.on_end(server.exit_soon)
+    server.run(sockets=[listener])
+    if house.vitals.ended:
+        raise house.vitals.failure()
 
 
 def configure_logging(settings: Settings) -> None:
@@ -121,6 +140,14 @@ class _Server(uvicorn.Server):
         for asked in (signal.SIGTERM, signal.SIGINT):
             signal.signal(asked, lambda *_: None)
         super().run(sockets)
+
+    def exit_soon(self) -> None:
+        """Exit once those who ask had the time to see that the service is not healthy."""
+        asyncio.get_running_loop().call_later(_SEEN_SECONDS, self._exit)
+
+    def _exit(self) -> None:
+        self._let_go()
+        self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._let_go()

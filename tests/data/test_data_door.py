@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from data_parts import GOOD, SHAPES, SHAREGPT, everything, write
 
 from support.commands import Cli
-from support.server import ServerProcess, start_run, write_recipe
+from support.server import ServerProcess, polled, start_run, write_recipe
+
+ROW = json.dumps({"messages": [{"role": "user", "content": "x" * 500}]}).encode() + b"\n"
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +162,48 @@ def test_an_uploaded_dataset_is_named_by_id_or_name(client, place):
     assert check(client, made["id"]).json()["valid_count"] == 3
     request = {"input_file": "uploaded", "output_dir": f"{place}/from-upload"}
     assert client.post("/api/data/process", json=request).json()["written"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "request_of"),
+    [
+        ("/api/data/validate", lambda large, _: {"params": {"file_path": large}}),
+        ("/api/data/process", lambda large, out: {"json": {"input_file": large, "output_dir": out}}),
+    ],
+)
+def test_a_client_that_leaves_stops_the_work(server, place, path, request_of):
+    """The file would keep the worker busy for long; its process is gone soon after the connection, and its turn is free."""
+    large = place / "very-large.jsonl"
+    with large.open("wb") as file:
+        for _ in range(400):
+            file.write(ROW * (1024 * 1024 // len(ROW)))
+    left = server.output.count("client_left")
+    with server.client() as client:
+        asked = client.build_request("POST", path, **request_of(str(large), str(place / "never")))
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        head = f"POST {asked.url.raw_path.decode()} HTTP/1.1\r\nHost: {host}\r\n"
+        head += "".join(
+            f"{name}: {asked.headers[name]}\r\n" for name in ("content-type", "content-length") if name in asked.headers
+        )
+        connection.sendall(head.encode() + b"\r\n" + asked.content)
+        assert any(polled(lambda: workers_of(server)))
+    assert any(polled(lambda: not workers_of(server)))
+    assert any(polled(lambda: server.output.count("client_left") == left + 1))
+    large.unlink()
+
+
+def workers_of(server) -> list[str]:
+    """Processes that the server has started to work on data."""
+    lists = Path(f"/proc/{server.pid}/task").glob("*/children")
+    return [pid for children in lists for pid in children.read_text().split() if b"workers.data" in command_of(pid)]
+
+
+def command_of(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has just ended
 
 
 def test_the_service_answers_others_while_a_large_file_is_checked(server, place):

@@ -11,6 +11,7 @@ from litestar.params import FromPath, JSONBody
 
 from tunesmith.api.access import NEEDS_WRITE
 from tunesmith.api.data import Bin
+from tunesmith.api.leaving import while_connected
 from tunesmith.api.rooms import HttpRequest, rooms
 from tunesmith.records import DatasetReference
 from tunesmith.runs import RunRequest
@@ -148,8 +149,9 @@ async def preview_dataset(request: HttpRequest, dataset_id: FromPath[str], data:
             seed=data.seed,
         )
     )
-    answer, cached = await house.previews.look(
-        resolved.recipe, resolved.config, limit=data.limit, most_rows=data.max_rows
+    answer, cached = await while_connected(
+        request,
+        house.previews.look(resolved.recipe, resolved.config, limit=data.limit, most_rows=data.max_rows),
     )
     said = {
         **answer,

@@ -26,6 +26,7 @@ from tunesmith.errors import (
     Unavailable,
     WorkerFailed,
 )
+from tunesmith.files import SHORTAGE
 
 _log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
@@ -96,6 +97,15 @@ def from_unreadable(request: Request[Any, Any, Any], _error: Exception) -> Respo
     )
 
 
+def from_shortage(request: Request[Any, Any, Any], error: OSError | MemoryError) -> Response[Problem]:
+    """Descriptors or memory are short, which passes; any other OSError that comes here is a bug."""
+    if isinstance(error, OSError) and error.errno not in SHORTAGE:
+        return from_bug(request, error)
+    reason = error.strerror if isinstance(error, OSError) else "Cannot allocate memory"
+    busy = Unavailable(f"the service is short of descriptors or memory: {reason}", mend="try again in a moment")
+    return from_tunesmith_error(request, busy)
+
+
 def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     _log.exception("bug", path=request.url.path, exc_info=error)
     detail = "this is a bug in Tunesmith; its log has the traceback"
@@ -114,5 +124,7 @@ HANDLERS: dict[Any, Any] = {
     HTTPException: from_http_exception,
     RecursionError: from_unreadable,
     UnicodeDecodeError: from_unreadable,
+    OSError: from_shortage,
+    MemoryError: from_shortage,
     Exception: from_bug,
 }

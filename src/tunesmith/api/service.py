@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio.to_thread
 import msgspec
-from litestar import MediaType, Response, get
+from litestar import MediaType, Response, get, head
 from litestar.params import FromPath
 
 from tunesmith import __version__
@@ -19,6 +19,7 @@ from tunesmith.api.telemetry import observe, render
 from tunesmith.errors import Fault, NotFound
 from tunesmith.recipes import BrokenRecipe, Recipe
 from tunesmith.records import RunKind
+from tunesmith.vitals import Vitals
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +72,25 @@ def about() -> About:
 
 
 @get("/healthz", opt=OPEN_TO_ALL, sync_to_thread=False, tags=["Service"])
-def healthz() -> Health:
-    """Whether the service is alive."""
-    return Health(status="ok", time=time.time())
+def healthz(request: HttpRequest) -> Health:
+    """Whether the service is alive; 503 names the part of it that is not."""
+    return _health(request)
 
 
 @get("/health", opt=OPEN_TO_ALL, sync_to_thread=False, include_in_schema=False)
-def health() -> Health:
+def health(request: HttpRequest) -> Health:
+    return _health(request)
+
+
+@head(["/healthz", "/health"], opt=OPEN_TO_ALL, sync_to_thread=False, include_in_schema=False)
+def health_head(request: HttpRequest) -> None:
+    _health(request)
+
+
+def _health(request: HttpRequest) -> Health:
+    vitals: Vitals = request.app.state.vitals
+    if vitals.ended:
+        raise vitals.failure()
     return Health(status="ok", time=time.time())
 
 
@@ -126,4 +139,4 @@ def _view(recipe: Recipe | BrokenRecipe) -> RecipeView:
     )
 
 
-HANDLERS = [about, healthz, health, metrics, list_recipes, show_recipe]
+HANDLERS = [about, healthz, health, health_head, metrics, list_recipes, show_recipe]

@@ -23,6 +23,7 @@ _DOWNLOAD = {
 }
 
 ALSO: Mapping[str, Mapping[int, str]] = {
+    "healthz": {503: "A background task of the service has ended; the document names it, and the process exits."},
     "create_run": {**_RUN, 409: "The project is archived."},
     "resume_run": {**_RUN, 409: "The run is not over, or has no complete checkpoint, or the project is archived."},
     "cancel_run": {409: "The run has already ended otherwise."},

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith.checkpoints.manifest import ManifestOrigin
 from tunesmith.errors import Fault
-from tunesmith.files import data_files
+from tunesmith.files import data_files, raise_shortage
 
 # Everything else may be overridden: whoever changes the batch or the length of rows means it.
 _SAME_KNOBS = (
@@ -76,6 +76,7 @@ def _sha256(place: Path) -> str | None:
         for path in data_files(place):
             with path.open("rb") as file:
                 hashlib.file_digest(file, lambda: found)
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return None
     return found.hexdigest()

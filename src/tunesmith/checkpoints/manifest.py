@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.files import raise_shortage
+
 NAME = "manifest.json"
 KEEP = "KEEP"
 """A file of this name in a checkpoint tells its trainer, which prunes old ones, to leave it alone."""
@@ -47,10 +49,16 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a complete checkpoint; None when it is missing, unreadable, or a file it lists is not whole."""
+    """The manifest of a complete checkpoint; None when it is missing, unreadable, or a file it lists is not whole.
+
+    Raises OSError when descriptors or memory are short.
+    """
     try:
         manifest = msgspec.json.decode((folder / NAME).read_bytes(), type=Manifest)
         whole = all((folder / file.path).stat().st_size == file.bytes for file in manifest.files)
-    except (OSError, ValueError, msgspec.DecodeError):
+    except OSError as error:
+        raise_shortage(error)
+        return None
+    except (ValueError, msgspec.DecodeError):
         return None
     return manifest if whole else None

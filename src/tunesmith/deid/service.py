@@ -19,6 +19,7 @@ import structlog
 
 from tunesmith.errors import Fault, InvalidInput, TooLarge, Unavailable, WorkerFailed
 from tunesmith.runner.conversation import end_worker, lines, open_worker
+from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
 
 Locale = Literal["zh-CN", "en-US"]
 
@@ -66,8 +67,15 @@ class DeidService:
     """The door to the worker. ``run`` must run for as long as it is used."""
 
     def __init__(
-        self, policies: Path, *, idle_seconds: float = 300.0, seconds: float = 60.0, python: str = sys.executable
+        self,
+        policies: Path,
+        *,
+        idle_seconds: float = 300.0,
+        seconds: float = 60.0,
+        python: str = sys.executable,
+        descriptors: ChildDescriptors = AS_INHERITED,
     ) -> None:
+        self._descriptors = descriptors
         self._policies = policies
         self._idle_seconds = idle_seconds
         self._seconds = seconds
@@ -90,7 +98,7 @@ class DeidService:
                 await anyio.sleep(max(0.05, self._last_used + self._idle_seconds - time.monotonic()))
                 if time.monotonic() - self._last_used >= self._idle_seconds and not self._turn.locked():
                     async with self._turn:
-                        await self._end("idle")
+                        await self._end_idle()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end("stopping")
@@ -151,7 +159,9 @@ class DeidService:
     async def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
         worker = self._worker
         if worker is None:
-            worker = self._worker = _Worker(await open_worker(self._python, _MODULE, stderr=subprocess.DEVNULL))
+            worker = self._worker = _Worker(
+                await open_worker(self._python, _MODULE, stderr=subprocess.DEVNULL, descriptors=self._descriptors)
+            )
             _log.info("deid_started", pid=worker.process.pid)
         try:
             with anyio.fail_after(self._seconds):
@@ -168,6 +178,12 @@ class DeidService:
             # Nobody waits for the answer any more: what it still says would be taken for the next one's.
             await self._end("abandoned")
             raise
+
+    async def _end_idle(self) -> None:
+        try:
+            await self._end("idle")
+        except Exception:  # noqa: BLE001  # what is wrong with one worker must not keep the next from being looked after
+            _log.exception("deid_not_ended")
 
     async def _end(self, reason: str) -> int | None:
         worker, self._worker = self._worker, None

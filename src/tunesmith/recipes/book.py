@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tunesmith.errors import Fault, InvalidInput, MissingReference
+from tunesmith.files import raise_shortage
 from tunesmith.recipes.folder import VALID_NAME, read_recipe
 from tunesmith.recipes.recipe import RECIPE_FILE, SCRIPT_FILE, BrokenRecipe, Recipe
 from tunesmith.recipes.suggest import nearest, shortened
@@ -53,6 +54,7 @@ class RecipeBook:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
+            raise_shortage(error)
             fault = Fault(message=f"cannot be listed: {error.strerror}", where=self._root, mend="check its permissions")
             return [BrokenRecipe(name=self.folder.name, folder=self.folder, faults=(fault,))]
         self._known = {name: known for name, known in self._known.items() if name in names}

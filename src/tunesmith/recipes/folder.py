@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith import safe_yaml
 from tunesmith.errors import TunesmithError
+from tunesmith.files import raise_shortage
 from tunesmith.recipes.faults import Faults, at
 from tunesmith.recipes.knobs import Knob
 from tunesmith.recipes.recipe import DATA_SHAPES, RECIPE_FILE, SCRIPT_FILE, BrokenRecipe, Recipe, RecipeResources
@@ -117,6 +118,7 @@ def _text_of(path: Path, faults: Faults) -> str | None:
         faults.add("is missing", path.name, "add it; docs/recipes.md shows what it holds")
         return None
     except OSError as error:
+        raise_shortage(error)
         faults.add(f"cannot be read: {error.strerror}", path.name, "check its owner and permissions")
         return None
     if len(content) > MAX_FILE_BYTES:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import InvalidInput, MissingReference
+from tunesmith.files import raise_shortage
 from tunesmith.safe_yaml import load
 
 
@@ -35,6 +36,7 @@ def read_train_config(path: Path, *, source: str, where: str, max_bytes: int) ->
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
+        raise_shortage(error)
         raise MissingReference(
             f"{source!r} cannot be read: {error.strerror}", where=where, mend="check its permissions"
         ) from error

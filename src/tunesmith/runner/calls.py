@@ -20,6 +20,7 @@ import msgspec
 from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
 from tunesmith.progress import read_line
 from tunesmith.runner.conversation import end_worker, lines, open_worker
+from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
 
 _LINES_KEPT = 30
 
@@ -27,8 +28,11 @@ _LINES_KEPT = 30
 class WorkerCalls:
     """Starts worker programs, a few at a time; the others wait for their turn."""
 
-    def __init__(self, *, at_once: int = 2, python: str = sys.executable) -> None:
+    def __init__(
+        self, *, at_once: int = 2, python: str = sys.executable, descriptors: ChildDescriptors = AS_INHERITED
+    ) -> None:
         self._python = python
+        self._descriptors = descriptors
         self._turns = anyio.CapacityLimiter(at_once)
 
     async def call(self, module: str, request: Mapping[str, Any], *, seconds: float = 3600.0) -> dict[str, Any]:
@@ -48,7 +52,7 @@ class WorkerCalls:
             return await self._call(module, msgspec.json.encode(request) + b"\n", seconds)
 
     async def _call(self, module: str, request: bytes, seconds: float) -> dict[str, Any]:
-        process = await open_worker(self._python, module)
+        process = await open_worker(self._python, module, descriptors=self._descriptors)
         try:
             with anyio.fail_after(seconds):
                 return await _converse(process, module, request)

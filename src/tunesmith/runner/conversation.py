@@ -16,17 +16,20 @@ import anyio
 import anyio.abc
 
 from tunesmith.errors import WorkerFailed
+from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
 
 LONGEST_ANSWER = 64 * 1024 * 1024
 
 
-async def open_worker(python: str, module: str, *, stderr: int = subprocess.STDOUT) -> anyio.abc.Process:
+async def open_worker(
+    python: str, module: str, *, stderr: int = subprocess.STDOUT, descriptors: ChildDescriptors = AS_INHERITED
+) -> anyio.abc.Process:
     """``python -m module`` with pipes at its standard input and output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESMITH_")}
     # A caller that leaves in this very moment must still get hold of the process, or nobody would end it and its pipes.
     with anyio.CancelScope(shield=True):
         process = await anyio.open_process(
-            [python, "-m", module],
+            descriptors.limited([python, "-m", module]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from tunesmith.files import raise_shortage
 from tunesmith.records import ProcessIdentity
 
 # Since Linux 6.9 a pidfd can address the whole group of its process.
@@ -36,10 +37,18 @@ def is_alive(identity: ProcessIdentity) -> bool:
 
 @contextlib.contextmanager
 def opened(identity: ProcessIdentity) -> Iterator[int | None]:
-    """A pidfd of exactly this process, or None when it is gone. Checked after opening: from then on it cannot change."""
+    """A pidfd of exactly this process, or None when it is gone. Checked after opening: from then on it cannot change.
+
+    Raises OSError when descriptors or memory are short: whether it is gone is then not known.
+    """
     try:
-        descriptor = os.pidfd_open(identity.pid)
-    except (ProcessLookupError, OverflowError, ValueError, OSError):
+        descriptor: int | None = os.pidfd_open(identity.pid)
+    except OSError as error:
+        raise_shortage(error)
+        descriptor = None
+    except (OverflowError, ValueError):
+        descriptor = None
+    if descriptor is None:
         yield None
         return
     try:
@@ -89,5 +98,6 @@ def signal_one(identity: ProcessIdentity, sign: signal.Signals) -> bool:
 def _carries(pid: str, mark: bytes) -> bool:
     try:
         return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return False

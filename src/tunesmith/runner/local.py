@@ -23,10 +23,11 @@ import msgspec
 import structlog
 
 from tunesmith.failpoints import FAILPOINTS
-from tunesmith.files import read_regular, write_atomically
+from tunesmith.files import raise_shortage, read_regular, write_atomically
 from tunesmith.paths import AttemptPaths
 from tunesmith.records import Exit, ProcessIdentity
 from tunesmith.runner import identity
+from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
 from tunesmith.runner.executor import Launch, Started
 
 _SHIM = Path(__file__).with_name("shim.py")
@@ -55,8 +56,15 @@ class _Process(msgspec.Struct, frozen=True):
 class LocalExecutor:
     """Runs attempts on this machine. Linux only: it relies on pidfds, process groups and /proc."""
 
-    def __init__(self, *, start_deadline_seconds: float, stop_grace_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        start_deadline_seconds: float,
+        stop_grace_seconds: float = 30.0,
+        descriptors: ChildDescriptors = AS_INHERITED,
+    ) -> None:
         """``stop_grace_seconds`` is what a process gets that outlived its attempt, between being asked and being killed."""
+        self._descriptors = descriptors
         self._start_deadline = start_deadline_seconds
         self._grace = stop_grace_seconds
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
@@ -72,7 +80,7 @@ class LocalExecutor:
         write_atomically(attempt.command, msgspec.json.encode(launch) + b"\n")
         FAILPOINTS.hit("attempt.before_spawn")
         self._children[attempt.folder] = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_SHIM), str(attempt.folder.resolve())],
+            self._descriptors.limited([sys.executable, "-I", "-S", str(_SHIM), str(attempt.folder.resolve())]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -207,8 +215,14 @@ async def _gone(process: ProcessIdentity) -> None:
 
 
 def _read(path: Path, type_: type[_T]) -> _T | None:
-    """A small file that is replaced as a whole: read it or find it missing. Anything unreadable counts as missing."""
+    """A small file that is replaced as a whole: read it or find it missing. Anything unreadable counts as missing.
+
+    Raises OSError when descriptors or memory are short.
+    """
     try:
         return msgspec.json.decode(read_regular(path, _LARGEST_RECORD), type=type_)
-    except (OSError, msgspec.DecodeError):
+    except OSError as error:
+        raise_shortage(error)
+        return None
+    except msgspec.DecodeError:
         return None

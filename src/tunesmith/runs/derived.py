@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from tunesmith.files import read_regular
+from tunesmith.files import raise_shortage, read_regular
 from tunesmith.paths import RunPaths
 from tunesmith.records import Progress
 from tunesmith.runner import LONGEST_LINE
@@ -28,11 +28,17 @@ class _WrittenMetric(msgspec.Struct):
 
 
 def read_notes(paths: RunPaths) -> tuple[Progress, int]:
-    """The folded progress, and up to which byte of the log metrics.jsonl is complete."""
+    """The folded progress, and up to which byte of the log metrics.jsonl is complete.
+
+    Raises OSError when descriptors or memory are short.
+    """
     upto, intact = _mend_metrics(paths.metrics)
     try:
         progress = msgspec.json.decode(read_regular(paths.progress, _LARGEST_PROGRESS), type=Progress)
-    except (OSError, msgspec.DecodeError):
+    except OSError as error:
+        raise_shortage(error)
+        progress = Progress()
+    except msgspec.DecodeError:
         progress = Progress()
     if progress.log_offset < 0 or len(progress.metrics) > MOST_NAMES:
         progress = Progress()  # not written by us, or by a version that set no limit
@@ -74,7 +80,8 @@ def _mend_metrics(path: Path) -> tuple[int, bool]:
     """Cut a half-written or garbled end away; answers the log offset of the last whole line, and whether all was well."""
     try:
         descriptor = _open_metrics(path, os.O_RDWR)
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return 0, True  # there is none yet, or none can be kept
     with os.fdopen(descriptor, "r+b") as file:
         size = end = file.seek(0, os.SEEK_END)

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from tunesmith.errors import OutOfSpace, Unavailable
-from tunesmith.files import NO_ROOM
+from tunesmith.files import NO_ROOM, SHORTAGE, raise_shortage
 from tunesmith.journal import Entry
 from tunesmith.paths import RunPaths, StatePaths
 from tunesmith.records import Progress, Run
@@ -32,6 +32,7 @@ _RECENT_BYTES = 1024 * 1024
 _POLL_FOLLOWED = 0.01
 _POLL_ALONE = 0.1
 _SAVE_EVERY_SECONDS = 1.0
+_SHORTAGE_RETRY_SECONDS = 0.5
 _MOST_UNWRITTEN = 8 * 1024 * 1024
 """On a full disk so much of the metrics history waits in memory; what comes then is in the log only."""
 _encoder = msgspec.json.Encoder()
@@ -114,6 +115,7 @@ class LiveRun:
         self._saved_at = 0.0
         self._unreadable = False
         self._unsaved = False
+        self._short = False
         self._unwritten = b""
         """Lines for metrics.jsonl that are not in the file yet."""
         self.followers = 0
@@ -164,6 +166,9 @@ class LiveRun:
         while await self._advance(at_end=True):
             continue
         await anyio.to_thread.run_sync(self._save)
+        while self._unsaved and self._unwritten and self._short:
+            await anyio.sleep(_SHORTAGE_RETRY_SECONDS)
+            await anyio.to_thread.run_sync(self._save)
 
     def finish(self) -> None:
         """The process is gone: nothing more will be written."""
@@ -180,7 +185,7 @@ class LiveRun:
         before = self._reader.offset
         if not at_end and _size(self._paths.log) == before:
             return False
-        batch = await anyio.to_thread.run_sync(self._read, at_end)
+        batch = await self._next(at_end=at_end)
         if (batch.start if batch is not None else self._reader.offset) < before:
             self._metrics_upto = 0  # the log was cut, to be written anew: its offsets begin again
         if batch is None:
@@ -192,10 +197,19 @@ class LiveRun:
             await anyio.to_thread.run_sync(self._save)
         return True
 
+    async def _next(self, *, at_end: bool) -> Batch | None:
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(self._read, at_end)
+            except OSError as error:  # a shortage: the log is there, and will be read when it has passed
+                _log.warning("log_waits_to_be_read", log=str(self._paths.log), reason=str(error))
+            await anyio.sleep(_SHORTAGE_RETRY_SECONDS)
+
     def _read(self, at_end: bool) -> Batch | None:  # noqa: FBT001  # called through a thread, which takes no keywords
         try:
             lines = self._reader.read(at_end=at_end)
         except OSError as error:
+            raise_shortage(error)
             # A program may put anything in the place of its log. That costs it the log, not the record of its end.
             if not self._unreadable:
                 _log.warning("log_not_readable", log=str(self._paths.log), reason=str(error))
@@ -237,6 +251,7 @@ class LiveRun:
             save_progress(self._paths, self.progress)
             self._unsaved = False
         except OSError as error:
+            self._short = error.errno in SHORTAGE
             if not self._unsaved:
                 _log.warning("derived_files_not_written", folder=str(self._paths.folder), reason=str(error))
             self._unsaved = True
@@ -249,7 +264,7 @@ class LiveRun:
         try:
             append_metrics(self._paths.metrics, lines)
         except OSError as error:
-            if error.errno in NO_ROOM:
+            if error.errno in NO_ROOM | SHORTAGE:
                 raise  # there may be room later
             self._unwritten = b""  # the run put something else in the file's place: its history is in the log only
             raise

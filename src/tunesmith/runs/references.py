@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from tunesmith.errors import Fault, Forbidden, InvalidInput, MissingReference
-from tunesmith.files import DATA_SUFFIXES, data_files
+from tunesmith.files import DATA_SUFFIXES, data_files, raise_shortage
 from tunesmith.paths import StatePaths
 from tunesmith.recipes.suggest import nearest
 from tunesmith.records import Checkpoint, DatasetReference, RunState
@@ -208,6 +208,7 @@ class References:
         try:
             found = [self._allowed(str(path), where) for path in data_files(folder)]
         except OSError as error:
+            raise_shortage(error)
             raise MissingReference(
                 f"{_shown(str(folder))!r} cannot be read: {error.strerror}", where=where, mend="check its permissions"
             ) from error
@@ -313,7 +314,8 @@ def _is_pull_of(folder: Path, reference: str) -> bool:
     """Whether a folder below state/models was fetched from this hub id."""
     try:
         return (folder / "PULLED_FROM").read_text(encoding="utf-8").strip() == reference
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return False
 
 

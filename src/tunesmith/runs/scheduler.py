@@ -21,6 +21,7 @@ from tunesmith.runs.supervise import Supervisor
 
 _log = structlog.get_logger()
 _RETRY_SECONDS = 2.0
+_LONGEST_RETRY_SECONDS = 60.0
 
 
 class Scheduler:
@@ -63,29 +64,33 @@ class Scheduler:
 
         Cancelling leaves the processes alone: the next server adopts them.
         """
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            for run in self._book.unfinished():
-                if run.state is RunState.QUEUED:
-                    self._queued[run.id] = run
-                elif run.state.has_process:
-                    self._slots.adopt(run.id, run.gpus)
-                    self._carried.add(run.id)
-                    tasks.start_soon(self._carry, run.id, self._supervisor.adopt, run)
-            task_status.started()
-            while True:
-                self._wake.clear()
-                self._start_what_fits(tasks)
-                await self._wake.wait()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                for run in self._book.unfinished():
+                    if run.state is RunState.QUEUED:
+                        self._queued[run.id] = run
+                    elif run.state.has_process:
+                        self._slots.adopt(run.id, run.gpus)
+                        self._carried.add(run.id)
+                        tasks.start_soon(self._carry, run.id, self._supervisor.adopt, run)
+                task_status.started()
+                while True:
+                    self._wake.clear()
+                    self._start_what_fits(tasks)
+                    await self._wake.wait()
+        finally:
+            self._tasks = None
 
     async def cancel(self, run_id: str, reason: str) -> None:
         """Stop a run that has left the queue; the stopping goes on when the caller is gone.
 
         Raises:
             Conflict: it is already over, or already being stopped.
-            OutOfSpace, Unavailable: the wish could not be written down, so nothing was stopped.
+            OutOfSpace, Unavailable: the wish could not be written down, or nobody is there to see to it.
         """
-        assert self._tasks is not None
+        if self._tasks is None:
+            raise Unavailable("the service is not ready to stop runs", mend="try again once it is up")
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks.start_soon(self._stop, run_id, reason, outcome)
         await outcome
@@ -96,6 +101,10 @@ class Scheduler:
         except TunesmithError as error:
             if not outcome.done():
                 outcome.set_exception(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is for who asked, and must not reach the other runs
+            _log.exception("run_not_stopped", run_id=run_id)
+            if not outcome.done():
+                outcome.set_exception(error)
         finally:
             if not outcome.done():
                 outcome.set_result(None)
@@ -104,39 +113,58 @@ class Scheduler:
         # The first that does not fit holds back the later ones of its kind, so that nothing large waits for ever.
         held: set[bool] = set()
         for run in sorted(self._queued.values(), key=lambda run: (-run.priority, run.created_at)):
-            demand = self._demand_of(run)
-            if run.id in self._carried or bool(demand.gpus) in held:
-                continue
-            if not self._slots.possible(demand):
-                continue  # its GPUs were taken out since it was created: it waits, and holds nobody back
-            gpus = self._slots.take(run.id, demand)
-            if gpus is None:
-                held.add(bool(demand.gpus))
-                continue
-            del self._queued[run.id]
-            self._carried.add(run.id)
-            tasks.start_soon(self._carry, run.id, self._begin, run, gpus)
+            try:
+                self._start_if_it_fits(tasks, run, held)
+            except Exception:  # noqa: BLE001  # whatever is wrong with one run, the others go on
+                _log.exception("run_not_started", run_id=run.id)
             if len(held) == 2:
                 return
+
+    def _start_if_it_fits(self, tasks: anyio.abc.TaskGroup, run: Run, held: set[bool]) -> None:
+        demand = self._demand_of(run)
+        if run.id in self._carried or bool(demand.gpus) in held:
+            return
+        if not self._slots.possible(demand):
+            return  # its GPUs were taken out since it was created: it waits, and holds nobody back
+        gpus = self._slots.take(run.id, demand)
+        if gpus is None:
+            held.add(bool(demand.gpus))
+            return
+        del self._queued[run.id]
+        self._carried.add(run.id)
+        tasks.start_soon(self._carry, run.id, self._begin, run, gpus)
 
     async def _begin(self, run: Run, gpus: tuple[str, ...]) -> None:
         await self._supervisor.start(run.id, gpus, self._launch_of(run, gpus))
 
     async def _carry(self, run_id: str, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run ``work`` and give the slot back, whatever happens: one run's trouble is not another's."""
+        pause = _RETRY_SECONDS
         try:
             while not await self._succeeds(run_id, work, *arguments):
-                await anyio.sleep(_RETRY_SECONDS)
-                run = self._book.get(run_id)
-                if not run.state.has_process:
-                    return
-                work, arguments = self._supervisor.adopt, (run,)
+                await anyio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+                work, arguments = self._take_up, (run_id,)
         finally:
             self._slots.release(run_id)
             self._carried.discard(run_id)
-            if run_id in self._book and self._book.get(run_id).state is RunState.QUEUED:
-                self._queued[run_id] = self._book.get(run_id)
+            self._queue_again(run_id)
             self._wake.set()
+
+    async def _take_up(self, run_id: str) -> None:
+        run = self._book.get(run_id)
+        if run.state.has_process:
+            await self._supervisor.adopt(run)
+
+    def _queue_again(self, run_id: str) -> None:
+        """Back into the queue with one that is recorded as queued."""
+        try:
+            run = self._book.get(run_id)
+        except Exception:  # noqa: BLE001  # its record cannot be read: the others go on
+            _log.exception("run_not_looked_at", run_id=run_id)
+            return
+        if run.state is RunState.QUEUED:
+            self._queued[run_id] = run
 
     async def _succeeds(self, run_id: str, work: Callable[..., Awaitable[None]], *arguments: object) -> bool:
         """Whether ``work`` ended in a way that need not be taken up again."""
@@ -147,7 +175,7 @@ class Scheduler:
         except Unavailable as error:
             _log.error("run_not_carried_on", run_id=run_id, reason=str(error))  # only a new server can write again
         except (OutOfSpace, OSError) as error:
-            _log.warning("run_waits_for_its_disk", run_id=run_id, reason=str(error))
+            _log.warning("run_waits_for_disk_or_descriptors", run_id=run_id, reason=str(error))
             return False
         except Exception:  # noqa: BLE001  # whatever it is, it must not reach the other runs
             _log.exception("run_taken_up_again", run_id=run_id)

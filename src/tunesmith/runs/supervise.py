@@ -6,7 +6,7 @@ Decides what an end means for the run. Does not decide which run goes next; see 
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import anyio
@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from tunesmith.errors import Conflict, Fault, InvalidInput, OutOfSpace, TooLarge
-from tunesmith.files import NO_ROOM
+from tunesmith.files import NO_ROOM, raise_shortage
 from tunesmith.paths import AttemptPaths, StatePaths
 from tunesmith.records import Clock, Exit, Progress, Run, RunState
 from tunesmith.runner import Executor, Launch, LogReader, log_size
@@ -27,6 +27,8 @@ _LAST_LINES = 5
 _TAIL_BYTES = 8192
 _LONGEST_MESSAGE = 4000
 _DISK_RETRY_SECONDS = 1.0
+_FIRST_STOP_RETRY_SECONDS = 0.5
+_LONGEST_STOP_RETRY_SECONDS = 30.0
 PAUSE = "pause"
 """The reason of a stop after which the run can go on."""
 
@@ -67,12 +69,14 @@ class Supervisor:
         Raises:
             Conflict: it is not queued any more.
             OutOfSpace: the disk is full; if the intent is on record already, ``adopt`` queues the run again.
+            OSError: descriptors or memory are short; likewise.
         """
         run = self._book.get(run_id)
         run = await self._book.move(run_id, RunState.STARTING, attempt=run.attempt + 1, gpus=gpus)
         try:
             await self._executor.start(self._attempt(run), launch)
         except OSError as error:
+            raise_shortage(error)
             if error.errno in NO_ROOM:
                 raise OutOfSpace("no room to start a process", where=error.filename) from error
             fault = Fault(message=f"the process could not be started: {error.strerror or error}", where=error.filename)
@@ -108,12 +112,14 @@ class Supervisor:
                 started_at=run.started_at or (started and started.at) or self._clock(),
                 log_bytes=live.offset,
             )
+        ended = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.follow)
             if run.state is RunState.STOPPING:
-                tasks.start_soon(self._stop_process, run)
+                tasks.start_soon(self._stop_process, run, ended.wait)
             exit_ = await self._executor.wait(attempt, run.id)
             live.finish()
+            ended.set()
         await self._end(run.id, exit_, live)
 
     async def stop(self, run_id: str, reason: str) -> None:
@@ -131,12 +137,27 @@ class Supervisor:
         run = await self._book.move(
             run_id, RunState.STOPPING, stop_reason=reason, log_bytes=live.offset if live else run.log_bytes
         )
-        await self._stop_process(run)
-        await self._book.wait(run_id, lambda run: run.state is not RunState.STOPPING)
 
-    async def _stop_process(self, run: Run) -> None:
+        async def ended() -> None:
+            await self._book.wait(run_id, lambda run: run.state is not RunState.STOPPING)
+
+        await self._stop_process(run, ended)
+        await ended()
+
+    async def _stop_process(self, run: Run, ended: Callable[[], Awaitable[object]]) -> None:
+        """See to it that the process ends: whatever keeps this from happening, the wish is on record."""
         _log.info("run_stopping", run_id=run.id, grace_seconds=self._grace)
-        await self._executor.stop(self._attempt(run), run.id, grace_seconds=self._grace)
+        pause = _FIRST_STOP_RETRY_SECONDS
+        while True:
+            try:
+                await self._executor.stop(self._attempt(run), run.id, grace_seconds=self._grace)
+                return
+            except Exception:  # noqa: BLE001  # a run that is not stopped now has to be stopped later
+                _log.exception("run_not_stopped_yet", run_id=run.id, next_try_seconds=pause)
+            with anyio.move_on_after(pause):
+                await ended()
+                return
+            pause = min(2 * pause, _LONGEST_STOP_RETRY_SECONDS)
 
     async def _end(self, run_id: str, exit_: Exit | None, live: LiveRun) -> None:
         run = self._book.get(run_id)
@@ -180,7 +201,9 @@ class Supervisor:
         """
         try:
             return await self._newest_checkpoint(run) or run.resume_from
-        except Exception:  # noqa: BLE001  # a run may put anything in the place of its checkpoints
+        except Exception as error:  # noqa: BLE001  # a run may put anything in the place of its checkpoints
+            if isinstance(error, OSError):
+                raise_shortage(error)
             _log.exception("checkpoints_not_looked_at", run_id=run.id)
             return run.resume_from
 
@@ -265,7 +288,8 @@ def _from_last_lines(paths: StatePaths, run: Run, exit_: Exit | None) -> Fault:
     log = paths.run(run.id).log
     try:
         lines = LogReader(log, max(0, log_size(log) - _TAIL_BYTES)).read(at_end=True)
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         lines = []
     said = [line.text.rpartition("\r")[2].strip() for line in lines]
     last = "\n".join([text for text in said if text][-_LAST_LINES:])
