@@ -44,6 +44,7 @@ from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
 from tunesmith.files import raise_shortage
 from tunesmith.finetune import FunctionDoor, Turns
+from tunesmith.finetune_shape import FinetuneShape
 from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal
@@ -175,14 +176,24 @@ def open_house(
     key_ring = KeyRing(journals.keys, clock)
     _refuse_open_bind(settings, key_ring)
     book = RunBook(journals.runs)
-    checkpoints = CheckpointBook(journals.checkpoints, paths, clock)
+    checkpoints = CheckpointBook(
+        journals.checkpoints,
+        paths,
+        clock,
+        other_meaning=lambda name: references.other_meaning(name),  # noqa: PLW0108  # built further below
+    )
     retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(book.unfinished()))
 
     client = GuardedClient(allow_private=settings.allow_private_urls)
+    shape = FinetuneShape(paths, book)
     callbacks = CallbackService(
-        journal=journals.deliveries, client=client, secret_path=paths.webhook_secret, clock=clock
+        journal=journals.deliveries,
+        client=client,
+        secret_path=paths.webhook_secret,
+        clock=clock,
+        make_body=shape.body_of,
     )
-    reporter = Reporter(book, callbacks, paths)
+    reporter = Reporter(book, callbacks, shape)
 
     async def hear(run_id: str, events: tuple[Event, ...], before: Progress) -> None:
         await reporter.heard(run_id, events, before)

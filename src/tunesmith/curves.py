@@ -1,20 +1,24 @@
 """A built-in recipe's run as a result of the finetune door: curves drawn from what its process has printed. Reads run.log.
 
-The log is read from its start each time. Results are few, so that this stays cheaper than keeping curves of every run.
+A curve has a value at each point that is reported: every so many steps or epochs, and at the end the last. It is the
+latest that was measured up to there, so there are no gaps; a curve without a value at the first point is left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from tunesmith.runner import LogReader
-from tunesmith.runs.fold import Event, read_event
+from tunesmith.runs.fold import read_event
 
 Measurement = Literal["step", "epoch"]
+Figure = dict[str, Any]
 _SLACK = 1e-6
+_MOST_RUNS_KEPT = 32
 # Which curve a metric belongs to.
 _CURVES = {
     "loss": "losses",
@@ -24,38 +28,108 @@ _CURVES = {
     "eval_token_accuracy": "valid_accuracies",
     "eval_accuracy": "valid_accuracies",
 }
+_NAMES = tuple(dict.fromkeys(_CURVES.values()))
 
 
-def draw(log: Path, upto: int | None, measurement: Measurement) -> tuple[int, dict[str, Any]]:
-    """The newest step or epoch, and the ``fig_param`` up to a byte of the log; a gap in a curve is None."""
-    points: dict[int, dict[str, Any]] = {}
-    for event in _metrics(log, upto):
-        x = place(event.fields, measurement)
-        if x is not None:
-            point = points.setdefault(x, {})
-            point.update({_CURVES[name]: value for name, value in event.fields.items() if name in _CURVES})
-    points = {x: point for x, point in sorted(points.items()) if point}
-    figure: dict[str, Any] = {"x_axis": list(points), "x_label": measurement}
-    for curve in ("losses", "accuracies", "valid_losses", "valid_accuracies"):
-        values = [point.get(curve) for point in points.values()]
-        figure[curve] = values if curve == "losses" or any(value is not None for value in values) else []
-    return max(points, default=0), figure
+class Curves:
+    """The curves of one run, read from its log piece by piece."""
+
+    def __init__(self, log: Path, measurement: Measurement, every: int) -> None:
+        self._log = log
+        self._measurement: Measurement = measurement
+        self._every = every
+        self._reported: list[tuple[int, dict[str, float]]] = []
+        self._latest: dict[str, float] = {}
+        """Of each curve, at the newest point."""
+        self.newest = 0
+        """The step or epoch that was measured last."""
+        self.offset = 0
+        """Everything in the log before this byte is in the curves."""
+
+    @property
+    def due(self) -> bool:
+        """Whether the newest point is one to report."""
+        before = self._reported[-1][0] if self._reported else 0
+        return self.newest // self._every > before // self._every
+
+    def read(self, upto: int) -> None:
+        """Take in the log up to a byte, at which a line ends."""
+        reader = LogReader(self._log, self.offset)
+        while lines := reader.read(at_end=True):
+            for line in lines:
+                if line.end > upto:
+                    return
+                event = read_event(line)
+                if event.kind == "metrics":
+                    self._take(event.fields)
+                self.offset = line.end
+
+    def figure(self, *, is_final: bool) -> Figure:
+        """The ``fig_param`` at this byte of the log."""
+        newest = [(self.newest, self._latest)] if self.newest and (self.due or is_final) else []
+        points = [point for point in self._reported + newest if "losses" in point[1]]
+        figure: Figure = {"x_axis": [x for x, _ in points], "x_label": self._measurement}
+        for name in _NAMES:
+            complete = bool(points) and name in points[0][1]
+            figure[name] = [values[name] for _, values in points] if complete else []
+        return figure
+
+    def _take(self, fields: dict[str, Any]) -> None:
+        x = place(fields, self._measurement)
+        values = {_CURVES[name]: value for name, value in fields.items() if name in _CURVES and _is_number(value)}
+        if x is None or not values:
+            return
+        if x < self.newest:
+            self._go_back(x)
+        elif x > self.newest and self.due:
+            self._reported.append((self.newest, dict(self._latest)))
+        self.newest = x
+        self._latest.update(values)
+
+    def _go_back(self, x: int) -> None:
+        """An attempt has begun at an earlier checkpoint: what came after it is measured once more."""
+        while self._reported and self._reported[-1][0] >= x:
+            self._reported.pop()
+        self._latest = dict(self._reported[-1][1]) if self._reported else {}
+
+
+class CurveBook:
+    """The curves of the runs that were asked for last, so that a log is not read from its start for each result."""
+
+    def __init__(self) -> None:
+        self._curves: OrderedDict[tuple[Path, Measurement, int], Curves] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def draw(
+        self, log: Path, measurement: Measurement, every: int, *, upto: int, is_final: bool = False
+    ) -> tuple[int, Figure]:
+        """The newest step or epoch, and the figure, up to a byte of the log: always the same. From any thread."""
+        with self._lock:
+            curves = self._read(log, measurement, every, upto)
+            return curves.newest, curves.figure(is_final=is_final)
+
+    def is_due(self, log: Path, measurement: Measurement, every: int, *, upto: int) -> bool:
+        """Whether the newest point up to a byte of the log is one to report."""
+        with self._lock:
+            return self._read(log, measurement, every, upto).due
+
+    def _read(self, log: Path, measurement: Measurement, every: int, upto: int) -> Curves:
+        key = (log, measurement, every)
+        curves = self._curves.pop(key, None)
+        if curves is None or curves.offset > upto:
+            curves = Curves(log, measurement, every)
+        curves.read(upto)
+        self._curves[key] = curves
+        if len(self._curves) > _MOST_RUNS_KEPT:
+            self._curves.popitem(last=False)
+        return curves
 
 
 def place(fields: dict[str, Any], measurement: Measurement) -> int | None:
     """The step, or the epoch that this belongs to: what is measured in the middle of one counts for its end."""
     value = fields.get(measurement)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return max(1, math.ceil(value - _SLACK))
+    return max(1, math.ceil(value - _SLACK)) if _is_number(value) else None
 
 
-def _metrics(log: Path, upto: int | None) -> Iterator[Event]:
-    reader = LogReader(log)
-    while lines := reader.read(at_end=True):
-        for line in lines:
-            if upto is not None and line.end > upto:
-                return
-            event = read_event(line)
-            if event.kind == "metrics":
-                yield event
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,5 +1,5 @@
-"""Writing whole small files so that a crash leaves either the old or the new one, never a half; reading files that somebody
-else may have replaced by anything; and names that become paths.
+"""Writing whole small files so that a crash leaves either the old or the new one, never a half; reading and removing what
+somebody else may have replaced by anything; and names that become paths.
 
 Journals append and do not go through here; see ``journal/``.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tunesmith.failpoints import FAILPOINTS
@@ -28,6 +31,11 @@ def raise_shortage(error: OSError) -> None:
     """Raise it again if it is a shortage, where other errors mean that something is not there."""
     if error.errno in SHORTAGE:
         raise error
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NOT_BELOW = frozenset({"", ".", ".."})
+_MOST_LEVELS = 100_000
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -105,6 +113,62 @@ def data_files(place: Path) -> list[Path]:
         return [place]
     named = (path for path in place.iterdir() if path.suffix.lower() in DATA_SUFFIXES and not path.name.startswith("."))
     return sorted((path for path in named if path.is_file()), key=lambda path: path.name)
+
+
+@contextmanager
+def opened_folder(root: Path, *names: str) -> Iterator[int]:
+    """A descriptor of the folder ``root/names...``. No link is followed below ``root``; that itself may be one.
+
+    Raises:
+        OSError: a part is missing, or is a link or anything else than a folder (ELOOP, ENOTDIR).
+    """
+    descriptor = os.open(root, _FOLDER)
+    try:
+        for name in names:
+            if name in _NOT_BELOW or "/" in name:
+                raise OSError(errno.EINVAL, "not the name of something below a folder", name)
+            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(root: Path, *names: str) -> None:
+    """Remove the folder ``root/names...`` with all that is in it, however deep. Links are removed, never followed.
+
+    Whoever puts something new into it meanwhile makes it fail, and never makes it remove anything else.
+
+    Raises:
+        OSError: as ``opened_folder``, or something cannot be removed; what was removed until then is gone.
+    """
+    with opened_folder(root, *names) as folder:
+        _empty(folder)
+    with opened_folder(root, *names[:-1]) as parent:
+        os.rmdir(names[-1], dir_fd=parent)
+
+
+def _empty(folder: int) -> None:
+    """Level by level: what lies deeper is moved up to the first level, so that no depth needs more descriptors."""
+    moved, mine = 0, secrets.token_hex(8)
+    for _ in range(_MOST_LEVELS):
+        with os.scandir(folder) as entries:
+            level = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        if not level:
+            return
+        for name, is_folder in level:
+            if not is_folder:
+                os.unlink(name, dir_fd=folder)
+                continue
+            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                for deeper in os.listdir(below):  # noqa: PTH208  # a descriptor, not a path
+                    os.rename(deeper, f".removing-{mine}-{moved}", src_dir_fd=below, dst_dir_fd=folder)
+                    moved += 1
+            finally:
+                os.close(below)
+            os.rmdir(name, dir_fd=folder)
 
 
 def place_of(name: str) -> Path | None:

@@ -319,7 +319,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What a person calls a checkpoint; it is kept as long as it has one."""
 
     tag_type: str
-    release_tag: str
+    release_tag: str | None = None
     """A model reference."""
     metrics: dict[str, Any]
     at: datetime
@@ -411,6 +411,24 @@ class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """When the next try was due from then on."""
 
 
+class Uptime(msgspec.Struct, frozen=True, kw_only=True):
+    """A moment by the machine's own clock, which nobody sets: seconds since it was booted, sleep included."""
+
+    boot_id: str
+    seconds: float
+
+
+class BodySource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a body is made of each time it is sent: it may be long, and then a copy for each delivery is too much."""
+
+    fields: dict[str, Any]
+    """Those of the body that are on record as they are."""
+    result_file: str | None = None
+    """The others are in this file below the run's folder."""
+    log_upto: int | None = None
+    """The others are drawn from run.log up to this byte."""
+
+
 class Delivery(Record, frozen=True, kw_only=True):
     """One event on its way to one URL."""
 
@@ -419,11 +437,14 @@ class Delivery(Record, frozen=True, kw_only=True):
     """Names the occurrence within the run, such as ``metrics@4096``; the id is made from both."""
     kind: CallbackEvent
     url: str
-    body: str
-    """Exactly what is sent, every time."""
+    body: str = ""
+    """Exactly what is sent, every time; empty for one that has a ``source``."""
+    source: BodySource | None = None
     created_at: datetime
     state: DeliveryState = DeliveryState.PENDING
     next_at: datetime | None = None
+    due_uptime: Uptime | None = None
+    """The same moment as ``next_at``: what counts, until the machine is booted again."""
     failures: int = 0
     """Tries that failed since it was last taken up: its place in the schedule."""
     attempts: tuple[DeliveryAttempt, ...] = ()

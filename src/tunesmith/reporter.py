@@ -20,8 +20,7 @@ from tunesmith.errors import InvalidInput, OutOfSpace, TooLarge, TunesmithError
 from tunesmith.files import SHORTAGE
 from tunesmith.finetune_shape import END, FinetuneShape
 from tunesmith.journal import Entry
-from tunesmith.paths import StatePaths
-from tunesmith.records import Callback, CallbackEvent, Progress, Run
+from tunesmith.records import BodySource, Callback, CallbackEvent, Progress, Run
 from tunesmith.runs import RunBook
 from tunesmith.runs.fold import Event
 
@@ -36,9 +35,9 @@ _NOT_METRICS = ("step", "total_steps", "epoch", "at")
 class Reporter:
     """Offers states, metrics, checkpoints and the end of every run that names a callback."""
 
-    def __init__(self, book: RunBook, callbacks: CallbackService, paths: StatePaths) -> None:
+    def __init__(self, book: RunBook, callbacks: CallbackService, shape: FinetuneShape) -> None:
         self._book = book
-        self._finetune = FinetuneShape(paths)
+        self._finetune = shape
         self._callbacks = callbacks
         self._changed: dict[str, None] = {}
         """Runs whose states have to be looked at, in order."""
@@ -102,7 +101,7 @@ class Reporter:
         await self._offer_states(run)
         if run.callback.shape == "finetune":
             async for message in self._finetune.results(run, run.callback, events, before):
-                await self._send(run, run.callback, message.kind, message.key, message.body)
+                await self._send(run, run.callback, message.kind, message.key, message.source)
             return
         step, epoch = before.measured_step, before.measured_epoch
         for event in events:
@@ -164,7 +163,7 @@ class Reporter:
         """A function's final result was offered when it was read, and then there is nothing to add."""
         if not self._callbacks.offered(run.id, END):
             message = await self._finetune.end(run, callback)
-            await self._send(run, callback, message.kind, message.key, message.body, at=entry.at)
+            await self._send(run, callback, message.kind, message.key, message.source, at=entry.at)
 
     async def _offer(self, run: Run, occurrence: Occurrence, key: str, fields: dict[str, Any]) -> None:
         # Each by its own key: a server may have died between any two of those that follow from one change.
@@ -181,7 +180,7 @@ class Reporter:
         callback: Callback,
         kind: CallbackEvent,
         key: str,
-        body: dict[str, Any],
+        body: dict[str, Any] | BodySource,
         *,
         at: datetime | None = None,
     ) -> None:

@@ -22,6 +22,7 @@ from tunesmith_workers.faults import BadConfig
 MANIFEST = "manifest.json"
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "tunesmith")
 _PREFIX = "checkpoint-"
+_REMOVED = ".removed-"
 KEEP = "KEEP"
 """A file of this name in a checkpoint: somebody marked it, and it stays."""
 
@@ -140,17 +141,50 @@ def refuse_misfit(folder: Path, origin: Origin) -> None:
 
 
 def prune(folder: Path, keep: int | None, protected: Path | None = None) -> list[Path]:
-    """Remove the oldest checkpoints in ``folder`` beyond ``keep``; the newest, marked ones and ``protected`` always stay."""
-    found = sorted(folder.glob(f"{_PREFIX}*"), key=step_of)
+    """Remove the oldest checkpoints in ``folder`` beyond ``keep``; the newest, marked ones and ``protected`` always stay.
+
+    A link, in the place of a checkpoint or of ``folder``, is neither counted nor followed.
+    """
+    if folder.is_symlink():
+        return []
+    found = sorted((path for path in folder.glob(f"{_PREFIX}*") if _is_own_folder(path)), key=step_of)
     if keep is None or len(found) <= keep:
         return []
     spared = {found[-1], protected, *(path for path in found if (path / KEEP).exists())}
-    removed = [path for path in found if path not in spared][: len(found) - keep]
-    for path in removed:
-        # Without its manifest first: a removal that is cut short must not leave a folder that looks complete.
-        (path / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path)
-    return removed
+    old = [path for path in found if path not in spared][: len(found) - keep]
+    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for left in folder.glob(f"{_REMOVED}*"):  # of a removal that was cut short
+            shutil.rmtree(left.name, ignore_errors=True, dir_fd=parent)
+        return [path for path in old if _remove(parent, path.name)]
+    finally:
+        os.close(parent)
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(parent: int, name: str) -> bool:
+    """Put it aside first: whoever marks it meanwhile was in time, and it is put back, or finds it gone."""
+    aside = f"{_REMOVED}{name}"
+    try:
+        os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+        if _is_there(f"{aside}/{KEEP}", parent):
+            os.rename(aside, name, src_dir_fd=parent, dst_dir_fd=parent)
+            return False
+        shutil.rmtree(aside, dir_fd=parent)
+    except OSError:
+        return False  # a checkpoint too many must not end the training
+    return True
+
+
+def _is_there(name: str, parent: int) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def step_of(folder: Path) -> int:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.callbacks import STANDARD_SCHEDULE, Occurrence, Signer, sign, which
+from tunesmith.callbacks import STANDARD_SCHEDULE, Occurrence, Signer, shown_url, sign, which
 from tunesmith.callbacks.schedule import after_try
 from tunesmith.errors import StateFolderUnusable
 from tunesmith.records import Callback, CallbackEvent, DeliveryState
@@ -144,3 +144,18 @@ def test_the_signature_of_the_standards_example():
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     signature = sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://example.com/hook", "https://example.com/hook"),
+        ("https://me:secret@example.com:8443/hook", "https://***@example.com:8443/hook"),
+        ("https://example.com/hook?token=secret&b=&secret#secret", "https://example.com/hook?token=***&b=***&***"),
+        ("http://[::1]:80/hook?a=1=secret", "http://[::1]:80/hook?a=***"),
+        ("http://[secret", "***"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url, shown):
+    """User, password, values of the query and the fragment are for the receiver only."""
+    assert shown_url(url) == shown

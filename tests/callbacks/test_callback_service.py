@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -14,10 +15,11 @@ from callback_parts import answer, drip, opened, receiving, sending, settled, si
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from tunesmith.callbacks import CallbackService
+from tunesmith.callbacks.due import seconds_until_due
 from tunesmith.errors import Conflict, InvalidInput, NotFound, StateFolderUnusable
 from tunesmith.guarded import Answer
 from tunesmith.journal import LOCAL_DISK
-from tunesmith.records import CallbackEvent, utc_now
+from tunesmith.records import CallbackEvent, Delivery, Uptime, utc_now
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +171,59 @@ async def test_429_waits_as_long_as_it_was_asked_to(tmp_path):
             first, _ = await settled(service, "run_1", "delivered")
     assert [attempt.status for attempt in first.attempts] == [429, 200]
     assert first.attempts[1].at - first.attempts[0].at >= timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)], ids=["forward", "back"])
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_the_schedule_holds_though_the_clock_is_set(tmp_path, jump, restarts):
+    """An hour forward or back after the first try, with the same server or a new one: the second comes in its time."""
+    wait = 0.4
+    shift = timedelta()
+    arrived: list[float] = []
+
+    async def refuse(stream) -> None:
+        arrived.append(time.monotonic())
+        await stream.send(answer(500))
+
+    async def accept(stream) -> None:
+        arrived.append(time.monotonic())
+        await stream.send(answer(200))
+
+    def clock() -> datetime:
+        return utc_now() + shift
+
+    async with receiving(refuse, accept) as receiver:
+        async with sending(tmp_path, clock=clock, schedule=(0, wait)) as service:
+            await offer_steps(service, "run_1", receiver, 1)
+            [first] = service.page("run_1", limit=1).deliveries
+            await until(lambda: service.get(first.id).attempts)
+            shift = jump
+            if not restarts:
+                await settled(service, "run_1", "delivered")
+        if restarts:
+            async with sending(tmp_path, clock=clock, schedule=(0, wait)) as service:
+                await settled(service, "run_1", "delivered")
+    assert arrived[1] - arrived[0] > wait * 0.9
+
+
+@pytest.mark.parametrize(("jump", "bounds"), [(-7200, (0, 100)), (50, (50, 50)), (7200, (-9000, 0))])
+def test_after_a_boot_the_wall_clock_decides_within_what_was_to_be_waited(jump, bounds):
+    """The uptime says nothing then: never longer than the wait that was decided on, at once if it is over."""
+    decided = utc_now()
+    delivery = Delivery(
+        id="dlv_1",
+        run_id="run_1",
+        key="end",
+        kind=STATE,
+        url="",
+        created_at=decided,
+        next_at=decided + timedelta(seconds=100),
+        due_uptime=Uptime(boot_id="before", seconds=5.0),
+    )
+    left = seconds_until_due(
+        delivery, now=decided + timedelta(seconds=jump), up=Uptime(boot_id="after", seconds=1_000_000.0)
+    )
+    assert bounds[0] <= left <= bounds[1]
 
 
 async def test_a_redirect_is_a_failure_and_is_not_followed(tmp_path):

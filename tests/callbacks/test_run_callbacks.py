@@ -64,7 +64,8 @@ def wait_for_final(receiver: Receiver) -> list[dict]:
 def test_every_wanted_event_arrives_in_order_and_signed(server):
     """States, metrics every five steps, the checkpoint and the end; the official library accepts the signature."""
     with receiving() as receiver, server.client() as client:
-        run_id = start_run(client, "counts", callback={"url": receiver.url, "every_steps": 5})
+        url = f"{receiver.url}?token=canary"
+        run_id = start_run(client, "counts", callback={"url": url, "every_steps": 5})
         events = wait_for_final(receiver)
         assert {event["data"]["run_id"] for event in events} == {run_id}
         told = [event["data"].get("status") or event["data"].get("step") for event in events]
@@ -77,7 +78,11 @@ def test_every_wanted_event_arrives_in_order_and_signed(server):
             Webhook(secret).verify(body, headers)
         listed = client.get(f"/v1/runs/{run_id}/deliveries", params={"limit": 100}).json()["deliveries"]
         assert len(listed) == len(events)
-        assert client.get(f"/v1/runs/{run_id}").json()["callback"]["url"] == receiver.url
+        run = client.get(f"/v1/runs/{run_id}").json()
+        assert run["callback"]["url"] == f"{receiver.url}?token=***"
+        shown = [f"/v1/runs/{run_id}/{what}" for what in ("deliveries", "logs", "config", "events")]
+        shown += [f"/v1/experiments/{run['experiment_id']}/detail", f"/v1/deliveries/{listed[0]['delivery_id']}"]
+        assert "canary" not in "".join(client.get(path).text for path in ["/v1/runs", *shown]) + server.output
 
 
 def test_only_what_is_asked_for_is_sent(server):

@@ -162,6 +162,23 @@ def test_a_mark_names_and_keeps_a_checkpoint(client, done):
     assert problem.status_code == 400
 
 
+def test_a_mark_without_a_tag_is_in_the_experiments_history(client, done):
+    """What it is on and as what; a tag that would mean something else besides is refused with the reason."""
+    path = f"/v1/experiments/{done['experiment_id']}/checkpoints/mark"
+    wanted = checkpoints_of(client, done["run_id"])[2]
+    request = {"run_id": done["run_id"], "ckpt_path": wanted["path"], "tag_type": "candidate_base"}
+    answer = client.post(path, json=request)
+    assert (answer.status_code, answer.json()["release_tag"]) == (201, None)
+    for tag in (done["run_id"], wanted["id"], "someone/some-model", "/etc"):
+        problem = client.post(path, json={**request, "release_tag": tag})
+        assert (problem.status_code, problem.json()["where"]) == (422, "release_tag"), problem.text
+    assert client.post(path, json={**request, "metrics": {"a": "x" * 100_000}}).status_code == 413
+    assert client.post(path, json={**request, "tag_type": "x" * 501}).status_code == 422
+    history = client.get(f"/v1/experiments/{done['experiment_id']}/detail").json()["history"]
+    [event] = [one for one in history if one["event"] == "checkpoint.marked" and one["tag_type"] == "candidate_base"]
+    assert (event["checkpoint_id"], event["run_id"], event["release_tag"]) == (wanted["id"], done["run_id"], None)
+
+
 def test_a_cancelled_run_is_gone_on_with_as_a_new_run(client):
     """Cancel answers with a checkpoint; resume makes a child that starts exactly there, with overrides."""
     run_id = start_run(client, "counts", hyperparams={"max_steps": 100_000})

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
 import yaml
 from finetune_parts import file_server, request_for, wait_for_end
 
 from support.receiver import receiving
-from support.server import ServerProcess, start_run, wait_for_run, write_recipe
-from tunesmith.curves import draw
+from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
+from tunesmith.curves import CurveBook
 from tunesmith.progress import event_line
 from tunesmith.records import new_id
 
@@ -73,7 +72,7 @@ def begin(server, receiver, **params) -> str:
 
 
 def test_lora_by_epochs(server):
-    """Frequency 2 of 5 epochs: 2, 4 and 5; curves by epoch; the request's numbers and config_param reach the recipe."""
+    """Frequency 2 of 5 epochs: told at 2, 4 and 5, of these points only; the request's numbers and config_param reach the recipe."""
     with receiving() as receiver, server.client() as client:
         run_id = begin(server, receiver, task_id="task-1", finetune_mode="lora", config_param={"lora": {"r": 4}})
         events = wait_for_end(receiver)
@@ -81,9 +80,10 @@ def test_lora_by_epochs(server):
     assert [(event["idx"], event["is_final"]) for event in events] == [(2, False), (4, False), (5, True)]
     last = events[-1]
     assert last["task_id"] == "task-1"
-    assert last["fig_param"]["x_axis"] == [1, 2, 3, 4, 5]
-    assert last["fig_param"]["losses"] == [1 / step for step in (2, 4, 6, 8, 10)]
-    assert last["fig_param"]["valid_losses"] == [2 / step for step in (2, 4, 6, 8, 10)]
+    assert [event["fig_param"]["x_axis"] for event in events] == [[2], [2, 4], [2, 4, 5]]
+    assert all(type(x) is int for x in last["fig_param"]["x_axis"])
+    assert last["fig_param"]["losses"] == [1 / step for step in (4, 8, 10)]
+    assert last["fig_param"]["valid_losses"] == [2 / step for step in (4, 8, 10)]
     assert last["fig_param"]["valid_accuracies"] == []
     assert last["test_accuracy"] == 0.875
     place = Path(last["output_log_path"]).parent
@@ -106,8 +106,9 @@ def test_lora_by_steps(server):
         begin(server, receiver, finetune_mode="lora", measurement="step", show_frequecy=4)
         events = wait_for_end(receiver)
     assert [(event["idx"], event["is_final"]) for event in events] == [(4, False), (8, False), (10, True)]
-    assert events[0]["fig_param"]["accuracies"] == [0.1, 0.2, 0.3, 0.4]
-    assert events[0]["fig_param"]["valid_losses"] == [None, 1.0, None, 0.5]
+    assert [event["fig_param"]["x_axis"] for event in events] == [[4], [4, 8], [4, 8, 10]]
+    assert events[1]["fig_param"]["accuracies"] == [0.4, 0.8]
+    assert events[1]["fig_param"]["valid_losses"] == [0.5, 0.25]
 
 
 ROW = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
@@ -226,16 +227,82 @@ def test_any_run_may_be_told_of_in_this_shape(server):
     assert [event["idx"] for event in events] == [5]
 
 
-def test_curves_stop_where_they_are_told_to(tmp_path):
-    """A result that is offered again after a crash says what it said at first, however far the log has grown."""
-    log = tmp_path / "run.log"
-    lines = [event_line("metrics", {"step": step, "epoch": step / 4, "loss": float(step)}) for step in range(1, 9)]
+def write_log(log: Path, steps: int, **more) -> list[bytes]:
+    lines = [
+        event_line("metrics", {"step": step, "epoch": step / 4, "loss": float(step), **more})
+        for step in range(1, steps + 1)
+    ]
     log.write_bytes(b"a line of log\n" + b"".join(lines) + b'{"tunesmith": "metrics", "epoch": "soon"}\n')
-    upto = log.read_bytes().index(lines[5])
-    assert draw(log, upto, "epoch") == (2, {**FLAT, "x_axis": [1, 2], "x_label": "epoch", "losses": [4.0, 5.0]})
-    assert draw(log, None, "step")[1]["losses"] == [float(step) for step in range(1, 9)]
-    assert draw(tmp_path / "none", None, "step") == (0, {**FLAT, "x_axis": [], "x_label": "step", "losses": []})
-    assert msgspec.json.encode(draw(log, None, "epoch"))
+    return lines
 
 
-FLAT: dict[str, list[float]] = {"accuracies": [], "valid_losses": [], "valid_accuracies": []}
+def test_curves_stop_where_they_are_told_to(tmp_path):
+    """A result that is made again says what it said at first, however far the log has grown, and whoever was asked before."""
+    log = tmp_path / "run.log"
+    lines = write_log(log, 8)
+    upto, end = log.read_bytes().index(lines[5]), log.stat().st_size
+    book = CurveBook()
+    for _ in range(2):
+        assert book.draw(log, "epoch", 1, upto=upto) == (2, figure([1, 2], "epoch", [4.0, 5.0]))
+        assert book.draw(log, "step", 3, upto=upto) == (5, figure([3], "step", [3.0]))
+        assert book.draw(log, "step", 3, upto=end, is_final=True) == (8, figure([3, 6, 8], "step", [3.0, 6.0, 8.0]))
+        assert book.draw(log, "epoch", 1, upto=end, is_final=True)[1] == figure([1, 2], "epoch", [4.0, 8.0])
+    assert book.draw(tmp_path / "none", "step", 1, upto=end, is_final=True) == (0, figure([], "step", []))
+
+
+def test_curves_have_no_gaps(tmp_path):
+    """What was measured more seldom keeps its latest value; a curve that begins later than the others is left out."""
+    log = tmp_path / "run.log"
+    measured = [
+        {"step": 1, "loss": 4, "accuracy": 0.5},
+        {"step": 2, "loss": 3},
+        {"step": 3, "loss": "?", "eval_loss": 7},
+        {"step": 4, "loss": 2, "accuracy": 1},
+        # Another attempt goes on from step 2: what came after it is measured once more.
+        {"step": 3, "loss": 2.5},
+        {"step": 4, "loss": 1},
+    ]
+    log.write_bytes(b"".join(event_line("metrics", one) for one in measured))
+    _, drawn = CurveBook().draw(log, "step", 1, upto=log.stat().st_size)
+    assert drawn == {**figure([1, 2, 3, 4], "step", [4, 3, 2.5, 1]), "accuracies": [0.5] * 4}
+    assert all(type(value) is int for value in (drawn["losses"][0], *drawn["x_axis"]))
+
+
+def figure(x_axis: list[int], x_label: str, losses: list[float]) -> dict:
+    empty: list[float] = []
+    curves = {"losses": losses, "accuracies": empty, "valid_losses": empty, "valid_accuracies": empty}
+    return {"x_axis": x_axis, "x_label": x_label, **curves}
+
+
+MANY = """
+exec "${TUNESMITH_PYTHON:-python}" -u -c '
+from tunesmith.progress import emit
+for step in range(1, 201):
+    emit("metrics", step=step, total_steps=200, loss=1 / step)
+'
+"""
+
+
+def test_many_results_cost_little_on_record_and_are_the_same_each_time(server):
+    """200 results with all curves since the start: some hundred bytes each in the journal, and a repeat is byte for byte it."""
+    write_recipe(server.recipes_dir, "many", MANY)
+    journal = server.state_dir / "deliveries.jsonl"
+    before = journal.stat().st_size if journal.exists() else 0
+    with receiving() as receiver, server.client() as client:
+        run_id = start_run(
+            client, "many", callback={"url": receiver.url, "shape": "finetune", "every_steps": 1, "task_id": "many"}
+        )
+        events = wait_for_end(receiver)
+        assert [event["idx"] for event in events] == [*range(1, 200), 200]
+        assert all(event["fig_param"]["x_axis"] == list(range(1, event["idx"] + 1)) for event in events)
+        assert journal.stat().st_size - before < 200 * 2 * 1200
+        ids = [headers["webhook-id"] for headers, _ in receiver.got]
+        for number in (150, 20, 199):
+            client.post(f"/v1/deliveries/{ids[number]}/resend").raise_for_status()
+        for got in polled(lambda: list(receiver.got)):
+            if len(got) == len(ids) + 3:
+                break
+        first = {headers["webhook-id"]: body for headers, body in got[: len(ids)]}
+        assert all(body == first[headers["webhook-id"]] for headers, body in got)
+        assert client.get(f"/v1/deliveries/{ids[20]}").json()["body"].encode() == first[ids[20]]
+        assert run_id

@@ -172,3 +172,21 @@ def test_marked_checkpoints_are_not_pruned(tmp_path):
     (tmp_path / "checkpoint-1" / "KEEP").touch()
     prune(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-4"]
+
+
+def test_pruning_follows_no_link(tmp_path):
+    """Neither in the place of a checkpoint nor of their folder; and the rest of a removal that was cut short goes."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "manifest.json").touch()
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for step in (2, 3, 4):
+        (folder / f"checkpoint-{step}").mkdir()
+    (folder / "checkpoint-1").symlink_to(precious)
+    (folder / ".removed-checkpoint-0").mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    assert prune(tmp_path / "link", 1) == []
+    assert [path.name for path in prune(folder, 1)] == ["checkpoint-2", "checkpoint-3"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "checkpoint-4"]
+    assert (precious / "manifest.json").exists()

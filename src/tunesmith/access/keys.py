@@ -6,6 +6,7 @@ made, a server on loopback is open; from then on, also after every key was revok
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -51,6 +52,7 @@ class KeyRing:
     def __init__(self, journal: Journal[Key, KeySummary], clock: Clock) -> None:
         self._journal = journal
         self._clock = clock
+        self._lock = asyncio.Lock()
 
     @property
     def locked(self) -> bool:
@@ -86,14 +88,18 @@ class KeyRing:
 
     async def revoke(self, key_id: str) -> Key:
         """Raises NotFound, or Conflict when it is revoked already."""
-        key = self._journal.get(key_id)
-        if key is None:
-            raise NotFound(f"there is no key {key_id!r}", mend="`tunesmith keys list` shows them")
-        if key.revoked_at is not None:
-            raise Conflict(f"key {key_id} was revoked already")
-        revoked = msgspec.structs.replace(key, revoked_at=self._clock())
-        await self._journal.append("revoked", revoked)
-        return revoked
+        return await asyncio.shield(self._revoke(key_id))
+
+    async def _revoke(self, key_id: str) -> Key:
+        async with self._lock:
+            key = self._journal.get(key_id)
+            if key is None:
+                raise NotFound(f"there is no key {key_id!r}", mend="`tunesmith keys list` shows them")
+            if key.revoked_at is not None:
+                raise Conflict(f"key {key_id} was revoked already")
+            revoked = msgspec.structs.replace(key, revoked_at=self._clock())
+            await self._journal.append("revoked", revoked)
+            return revoked
 
     def all(self) -> list[tuple[str, KeySummary]]:
         return list(self._journal.summaries.items())

@@ -12,7 +12,8 @@ from litestar.params import FromPath
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import Cursor, Limit
-from tunesmith.errors import Forbidden
+from tunesmith.callbacks import shown_url
+from tunesmith.errors import Forbidden, InvalidInput
 from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Scope
 
 _SIGNED_CONTENT = "{webhook-id}.{webhook-timestamp}.{body}"
@@ -50,6 +51,7 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     kind: CallbackEvent
     key: str
     url: str
+    """Without user, password and the values of its query."""
     state: DeliveryState
     created_at: datetime
     next_at: datetime | None
@@ -63,7 +65,7 @@ class DeliveryDetail(DeliveryView, frozen=True, kw_only=True):
     """A delivery with its body and its tries."""
 
     body: str
-    """Exactly what is sent."""
+    """Exactly what is sent; empty if what it is made of is not there any more."""
     attempts: tuple[DeliveryAttempt, ...]
     """The latest 50, oldest first."""
 
@@ -106,16 +108,18 @@ def list_deliveries(
     return DeliveryList(deliveries=[_view(delivery) for delivery in page.deliveries], cursor=page.cursor)
 
 
-@get("/v1/deliveries/{delivery_id:str}", opt=NEEDS_READ, tags=["Callbacks"], sync_to_thread=False)
-def show_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
+@get("/v1/deliveries/{delivery_id:str}", opt=NEEDS_READ, tags=["Callbacks"])
+async def show_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
     """One delivery with its body and every try."""
-    return _detail(rooms(request).callbacks.get(delivery_id))
+    house = rooms(request)
+    return await _detail(house, house.callbacks.get(delivery_id))
 
 
 @post("/v1/deliveries/{delivery_id:str}/resend", opt=NEEDS_WRITE, tags=["Callbacks"], status_code=202)
 async def resend_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
     """Send it again, with the same id and body, from the start of the schedule; also one that has arrived already."""
-    return _detail(await rooms(request).callbacks.resend(delivery_id))
+    house = rooms(request)
+    return await _detail(house, await house.callbacks.resend(delivery_id))
 
 
 def _is_admin(house: Rooms, authorization: str | None) -> bool:
@@ -133,7 +137,7 @@ def _view(delivery: Delivery) -> DeliveryView:
         run_id=delivery.run_id,
         kind=delivery.kind,
         key=delivery.key,
-        url=delivery.url,
+        url=shown_url(delivery.url),
         state=delivery.state,
         created_at=delivery.created_at,
         next_at=delivery.next_at,
@@ -143,8 +147,12 @@ def _view(delivery: Delivery) -> DeliveryView:
     )
 
 
-def _detail(delivery: Delivery) -> DeliveryDetail:
-    return DeliveryDetail(**msgspec.structs.asdict(_view(delivery)), body=delivery.body, attempts=delivery.attempts)
+async def _detail(house: Rooms, delivery: Delivery) -> DeliveryDetail:
+    try:
+        body = (await house.callbacks.body(delivery)).decode()
+    except (OSError, InvalidInput):  # its tries say why
+        body = ""
+    return DeliveryDetail(**msgspec.structs.asdict(_view(delivery)), body=body, attempts=delivery.attempts)
 
 
 HANDLERS = [show_callbacks, list_deliveries, show_delivery, resend_delivery]

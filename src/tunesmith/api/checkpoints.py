@@ -49,14 +49,14 @@ class CheckpointList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MarkView(msgspec.Struct, frozen=True, kw_only=True):
-    """A mark, and what it is on. Its ``release_tag`` is a model reference from now on."""
+    """A mark, and what it is on. Its `release_tag`, if it has one, is a model reference from now on."""
 
     checkpoint_id: str
     run_id: str
     ckpt_path: str
     step: int
     tag_type: str
-    release_tag: str
+    release_tag: str | None
     metrics: dict[str, Any]
     created_at: datetime
 
@@ -102,7 +102,7 @@ def list_run_checkpoints(
 
 @post("/v1/experiments/{experiment_id:str}/checkpoints/mark", opt=NEEDS_WRITE, tags=["Checkpoints"])
 async def mark_checkpoint(request: HttpRequest, experiment_id: FromPath[str], data: JSONBody[MarkRequest]) -> MarkView:
-    """Mark a checkpoint: it is kept, and its tag names it as a model."""
+    """Mark a checkpoint: it is kept, and its `release_tag`, if it is given one, names it as a model."""
     house = rooms(request)
     house.experiments.get(experiment_id)
     checkpoint, mark = await house.checkpoints.mark(data, experiment_id)

@@ -55,6 +55,10 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     run_id: str | None = None
     status: RunState | None = None
+    checkpoint_id: str | None = None
+    tag_type: str | None = None
+    release_tag: str | None = None
+    """Of a mark."""
 
 
 class ExperimentDetail(ExperimentView, frozen=True, kw_only=True):
@@ -239,6 +243,17 @@ def run_of(house: Rooms, experiment_id: str, run_id: str) -> Run:
 
 def _history(house: Rooms, experiment_id: str, runs: list[Run]) -> list[HistoryEvent]:
     events = [HistoryEvent(at=entry.at, event=entry.event) for entry in house.experiments.history(experiment_id)]
+    events += [
+        HistoryEvent(
+            at=mark.at,
+            event="checkpoint.marked",
+            run_id=run_id,
+            checkpoint_id=checkpoint_id,
+            tag_type=mark.tag_type,
+            release_tag=mark.release_tag,
+        )
+        for checkpoint_id, run_id, mark in house.checkpoints.marks_in(experiment_id)
+    ]
     for run in runs:
         events += [
             HistoryEvent(at=entry.at, event=f"run.{entry.event}", run_id=run.id, status=then.state)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.callbacks import shown_url
 from tunesmith.errors import Fault
 from tunesmith.records import Callback, DatasetReference, Exit, Progress, Resources, Run, RunKind, RunState
 
@@ -31,6 +32,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     start_command: str
     warnings: tuple[str, ...]
     callback: Callback | None
+    """Its address without user, password and the values of its query."""
     parent_run_id: str | None
     resume_from: str | None
     """The checkpoint it started from."""
@@ -100,7 +102,7 @@ def view_of(run: Run, progress: Progress, run_dir: str, warnings: tuple[str, ...
         seed=run.seed,
         start_command=shlex.join(run.command),
         warnings=warnings,
-        callback=run.callback,
+        callback=_shown(run.callback),
         parent_run_id=run.parent_run_id,
         resume_from=run.resume_from,
         restarts=run.restarts,
@@ -137,6 +139,10 @@ def status_of(run: Run, progress: Progress, warnings: tuple[str, ...]) -> RunSta
         ckpt_path=progress.ckpt_path,
         warnings=warnings,
     )
+
+
+def _shown(callback: Callback | None) -> Callback | None:
+    return msgspec.structs.replace(callback, url=shown_url(callback.url)) if callback is not None else None
 
 
 def fraction_of(run: Run, progress: Progress) -> float:

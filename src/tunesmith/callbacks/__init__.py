@@ -3,6 +3,7 @@
 What an occurrence is and what its body says is decided by those who offer it; connections are the guarded client's.
 """
 
+from tunesmith.callbacks.message import shown_url
 from tunesmith.callbacks.schedule import STANDARD_SCHEDULE
 from tunesmith.callbacks.service import CallbackService, DeliveryPage, DeliverySummary, Poster
 from tunesmith.callbacks.signing import Signer, sign
@@ -16,6 +17,7 @@ __all__ = [
     "Occurrence",
     "Poster",
     "Signer",
+    "shown_url",
     "sign",
     "which",
 ]

@@ -1,4 +1,6 @@
-"""What a delivery is called and what it says: the same for the same occurrence, so that offering it twice is harmless."""
+"""What a delivery is called and what it says: the same for the same occurrence, so that offering it twice is harmless.
+And how its address is shown, which may hold what only its receiver should know.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,3 +32,19 @@ def body_of(run_id: str, callback: Callback, kind: CallbackEvent, body: Mapping[
         return msgspec.json.encode(content).decode()
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"the body of a callback cannot be written as JSON: {error}", where=run_id) from error
+
+
+_HIDDEN = "***"
+
+
+def shown_url(url: str) -> str:
+    """An address as it may be shown: without user and password, values of the query, and the fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _HIDDEN
+    user, at, host = parts.netloc.rpartition("@")
+    pairs = [piece.partition("=") for piece in parts.query.split("&") if piece]
+    query = "&".join(f"{name}={_HIDDEN}" if equals else _HIDDEN for name, equals, _ in pairs)
+    netloc = f"{_HIDDEN}@{host}" if user or at else host
+    return parts._replace(netloc=netloc, query=query, fragment="").geturl()

@@ -24,14 +24,15 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from tunesmith.callbacks.due import UptimeClock, after, seconds_until_due, uptime
 from tunesmith.callbacks.message import body_of, id_of
 from tunesmith.callbacks.schedule import STANDARD_SCHEDULE, after_try
 from tunesmith.callbacks.signing import Signer
-from tunesmith.errors import Conflict, NotFound, OutOfSpace, TunesmithError, Unavailable
+from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, TunesmithError, Unavailable
 from tunesmith.failpoints import FAILPOINTS
 from tunesmith.guarded import Answer
 from tunesmith.journal import Entry, Journal
-from tunesmith.records import Callback, CallbackEvent, Clock, Delivery, DeliveryAttempt, DeliveryState
+from tunesmith.records import BodySource, Callback, CallbackEvent, Clock, Delivery, DeliveryAttempt, DeliveryState
 
 _log = structlog.get_logger()
 _AT_ONCE = 64
@@ -41,7 +42,7 @@ _LONGEST_ANSWER_KEPT = 2000
 _LONGEST_ERROR_KEPT = 500
 _DISK_RETRY_SECONDS = 1.0
 _TROUBLE_SECONDS = 60.0
-# A clock that is set by hand must not make a delivery wait longer than this.
+# After a boot the wall clock counts, and may be set meanwhile.
 _LONGEST_NAP_SECONDS = 60.0
 
 
@@ -51,6 +52,18 @@ class Poster(Protocol):
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Raises TunesmithError when no whole answer came."""
         ...
+
+
+class MakeBody(Protocol):
+    """Makes the body of a delivery that has a source. Called from threads."""
+
+    def __call__(self, delivery: Delivery) -> bytes:
+        """Raises OSError or TunesmithError: what it is made of is not there."""
+        ...
+
+
+def _has_no_source(delivery: Delivery) -> bytes:
+    raise InvalidInput("nobody here knows how to make its body", where=delivery.id)
 
 
 class DeliverySummary(msgspec.Struct, frozen=True):
@@ -100,12 +113,16 @@ class CallbackService:
         secret_path: Path,
         clock: Clock,
         schedule: Sequence[float] = STANDARD_SCHEDULE,
+        make_body: MakeBody = _has_no_source,
+        uptime: UptimeClock = uptime,
     ) -> None:
         self.signer = Signer(secret_path)
         self._journal = journal
         self._client = client
         self._clock = clock
         self._schedule = tuple(schedule)
+        self._make_body = make_body
+        self._uptime = uptime
         self._by_run: defaultdict[str, list[str]] = defaultdict(list)
         self._gone: dict[str, str] = {}
         """Runs whose receiver wants nothing more, and the delivery that was told so."""
@@ -132,20 +149,22 @@ class CallbackService:
         callback: Callback,
         kind: CallbackEvent,
         key: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | BodySource,
         *,
         at: datetime | None = None,
     ) -> None:
         """Put an occurrence on record, to be sent in its turn; it is durable when this returns.
 
         ``key`` names the occurrence within the run, such as ``metrics@4096``: offering it again does nothing. In the shape
-        ``tunesmith``, ``body`` becomes the data; in the shape ``finetune`` it is sent as it is. ``at`` is when it happened.
+        ``tunesmith``, ``body`` becomes the data; in the shape ``finetune`` it is sent as it is, or made of its source when
+        it is sent. ``at`` is when it happened.
 
         Raises:
             InvalidInput: the body cannot be written as JSON.
             TooLarge, OutOfSpace, Unavailable: it could not be written down.
         """
         delivery_id = id_of(run_id, key)
+        source, body = (body, {}) if isinstance(body, BodySource) else (None, body)
         with self._lane(run_id) as lane:
             async with lane.lock:
                 if delivery_id in self._journal:
@@ -159,10 +178,12 @@ class CallbackService:
                     key=key,
                     kind=kind,
                     url=callback.url,
-                    body=body_of(run_id, callback, kind, body, at or now),
+                    body="" if source is not None else body_of(run_id, callback, kind, body, at or now),
+                    source=source,
                     created_at=now,
                     state=DeliveryState.DROPPED if dropped else DeliveryState.PENDING,
                     next_at=None if dropped else now,
+                    due_uptime=None if dropped else self._uptime(),
                 )
                 # A caller that is cancelled must not leave it open whether this is on record.
                 with anyio.CancelScope(shield=True):
@@ -191,7 +212,13 @@ class CallbackService:
                 lane,
                 delivery_id,
                 "resent",
-                lambda latest: replace(latest, state=DeliveryState.PENDING, next_at=self._clock(), failures=0),
+                lambda latest: replace(
+                    latest,
+                    state=DeliveryState.PENDING,
+                    next_at=self._clock(),
+                    due_uptime=self._uptime(),
+                    failures=0,
+                ),
             )
 
     def get(self, delivery_id: str) -> Delivery:
@@ -202,6 +229,16 @@ class CallbackService:
                 f"there is no delivery {delivery_id!r}", mend="GET /v1/runs/{run_id}/deliveries lists those of a run"
             )
         return delivery
+
+    async def body(self, delivery: Delivery) -> bytes:
+        """Exactly what is sent.
+
+        Raises:
+            OSError, TunesmithError: what it is made of is not there any more.
+        """
+        if delivery.source is None:
+            return delivery.body.encode()
+        return await anyio.to_thread.run_sync(self._make_body, delivery)
 
     def page(self, run_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
         """Up to ``limit`` deliveries of a run, newest first. A cursor stays valid for ever."""
@@ -292,17 +329,15 @@ class CallbackService:
                 heappop(lane.waiting)
             elif run_id in self._gone:
                 await self._change(lane, delivery.id, "dropped", _dropped)
-            elif delivery.next_at is not None and (due := (delivery.next_at - self._clock()).total_seconds()) > 0:
-                await lane.nap(due)
+            elif (wait := seconds_until_due(delivery, now=self._clock(), up=self._uptime())) > 0:
+                await lane.nap(wait)
             else:
                 await self._try(lane, delivery)
 
     async def _try(self, lane: _Lane, delivery: Delivery) -> None:
-        body = delivery.body.encode()
         async with self._place(delivery.url):
             at, begun = self._clock(), time.monotonic()
-            headers = await anyio.to_thread.run_sync(self.signer.headers, delivery.id, int(at.timestamp()), body)
-            answer, error = await self._post(delivery.url, body, headers)
+            answer, error = await self._post(delivery, at)
         FAILPOINTS.hit("callback.after_answer")
         attempt = DeliveryAttempt(
             number=delivery.attempts[-1].number + 1 if delivery.attempts else 1,
@@ -321,9 +356,11 @@ class CallbackService:
         async with self._receivers.setdefault(receiver, asyncio.Semaphore(_AT_ONCE_PER_RECEIVER)), self._sending:
             yield
 
-    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[Answer | None, str | None]:
+    async def _post(self, delivery: Delivery, at: datetime) -> tuple[Answer | None, str | None]:
         try:
-            return await self._client.post(url, body, headers), None
+            body = await self.body(delivery)
+            headers = await anyio.to_thread.run_sync(self.signer.headers, delivery.id, int(at.timestamp()), body)
+            return await self._client.post(delivery.url, body, headers), None
         except TunesmithError as error:
             return None, error.message[:_LONGEST_ERROR_KEPT]
         except Exception as error:  # noqa: BLE001  # a mistake in the client must keep to the schedule like any failure
@@ -332,7 +369,7 @@ class CallbackService:
 
     async def _record(self, lane: _Lane, delivery_id: str, attempt: DeliveryAttempt, retry_after: str | None) -> None:
         """Put a try on record. A full disk delays this: it has happened, and is not made again for want of room."""
-        now = self._clock()
+        now, up = self._clock(), self._uptime()
 
         def tried(latest: Delivery) -> Delivery:
             step = after_try(
@@ -346,6 +383,7 @@ class CallbackService:
                 latest,
                 state=step.state,
                 next_at=step.next_at,
+                due_uptime=after(up, step.next_at - now) if step.next_at is not None else None,
                 failures=latest.failures + (step.state in (DeliveryState.PENDING, DeliveryState.FAILED)),
                 attempts=(*latest.attempts, replace(attempt, next_at=step.next_at))[-_MOST_ATTEMPTS_KEPT:],
             )
@@ -377,4 +415,4 @@ class CallbackService:
 
 
 def _dropped(latest: Delivery) -> Delivery:
-    return replace(latest, state=DeliveryState.DROPPED, next_at=None)
+    return replace(latest, state=DeliveryState.DROPPED, next_at=None, due_uptime=None)

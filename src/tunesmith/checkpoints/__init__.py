@@ -3,8 +3,9 @@
 Writes no weights and starts nothing; what makes a folder complete is decided by the worker that writes its manifest.
 """
 
-from tunesmith.checkpoints.book import CheckpointBook, CheckpointPage, CheckpointSummary, MarkRequest
+from tunesmith.checkpoints.book import CheckpointBook, CheckpointPage, CheckpointSummary
 from tunesmith.checkpoints.manifest import Manifest, read_manifest
+from tunesmith.checkpoints.marks import MarkRequest
 from tunesmith.checkpoints.retention import Retention
 
 __all__ = [

@@ -1,9 +1,10 @@
-"""The checkpoints on record: what runs wrote, and what people marked."""
+"""The checkpoints on record: what runs wrote, and which may not go. Changed one after the other: a mark and a removal that
+come at once must not both find what they need.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -14,8 +15,10 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.checkpoints import folders
 from tunesmith.checkpoints.fit import differences
-from tunesmith.checkpoints.manifest import KEEP, NAME, Manifest, read_manifest
+from tunesmith.checkpoints.manifest import Manifest, read_manifest
+from tunesmith.checkpoints.marks import MarkRequest, check, with_mark
 from tunesmith.errors import Fault, InvalidInput, MissingReference, NotFound
 from tunesmith.files import place_of
 from tunesmith.journal import Entry, Journal
@@ -44,29 +47,29 @@ class CheckpointPage(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
-class MarkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mark as a client asks for it."""
-
-    run_id: str
-    ckpt_path: str
-    tag_type: str
-    """Such as ``candidate_base`` or ``release``."""
-    release_tag: str
-    """A name; it is a model reference from then on."""
-    metrics: dict[str, Any] = {}
-
-
 class CheckpointBook:
     """All checkpoints that were ever complete. Incomplete ones are never on record."""
 
-    def __init__(self, journal: Journal[Checkpoint, CheckpointSummary], paths: StatePaths, clock: Clock) -> None:
+    def __init__(
+        self,
+        journal: Journal[Checkpoint, CheckpointSummary],
+        paths: StatePaths,
+        clock: Clock,
+        other_meaning: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
+        """``other_meaning`` says what else a name means where a model is named, or None; asked from threads."""
         self._journal = journal
         self._paths = paths
         self._clock = clock
+        self._other_meaning = other_meaning
         self._order: list[str] = []
         self._by_run: defaultdict[str, list[str]] = defaultdict(list)
         self._by_tag: dict[str, str] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._marked: defaultdict[str | None, dict[str, None]] = defaultdict(dict)
+        """By experiment, those with marks."""
+        self._scanning: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._lock = asyncio.Lock()
+        """Held while records are read, changed and written."""
         for checkpoint_id, summary in journal.summaries.items():
             self._index(checkpoint_id, summary)
         journal.on_commit(self._committed)
@@ -75,8 +78,9 @@ class CheckpointBook:
         if checkpoint_id not in self._by_run[summary.run_id]:
             self._order.append(checkpoint_id)
             self._by_run[summary.run_id].append(checkpoint_id)
-        for mark in summary.marks:
-            self._by_tag[mark.release_tag] = checkpoint_id
+        if summary.marks:
+            self._marked[summary.experiment_id][checkpoint_id] = None
+        self._by_tag |= {mark.release_tag: checkpoint_id for mark in summary.marks if mark.release_tag is not None}
 
     def _committed(self, _entry: Entry, checkpoint: Checkpoint, _previous: CheckpointSummary | None) -> None:
         self._index(checkpoint.id, self._journal.summaries[checkpoint.id])
@@ -133,69 +137,111 @@ class CheckpointBook:
             if self._journal.summaries[checkpoint_id].removed_at is None
         ]
 
-    async def reconcile(self, run_id: str, experiment_id: str | None) -> None:
-        """Record what is complete in the run's folder and not on record, and what is on record and gone."""
-        async with self._locks[run_id]:
-            found = await anyio.to_thread.run_sync(_complete_in, self._paths.run(run_id).checkpoints)
-            known = {checkpoint.path: checkpoint for checkpoint in self.present_of(run_id)}
-            for path, checkpoint in known.items():
-                if path not in found:
-                    await self._removed(checkpoint)
-            for path, manifest in found.items():
-                if path not in known or known[path].created_at != manifest.created_at:
-                    await self._record(run_id, experiment_id, path, manifest)
+    def marks_in(self, experiment_id: str) -> list[tuple[str, str, Mark]]:
+        """Checkpoint, run and mark, for every mark in an experiment."""
+        marked = {one: self._journal.summaries[one] for one in self._marked.get(experiment_id, ())}
+        return [(one, summary.run_id, mark) for one, summary in marked.items() for mark in summary.marks]
 
-    async def _record(self, run_id: str, experiment_id: str | None, path: str, manifest: Manifest) -> None:
-        checkpoint = Checkpoint(
-            id=new_id("ckpt"),
-            run_id=run_id,
-            experiment_id=experiment_id,
-            step=manifest.step,
-            epoch=manifest.epoch,
-            path=path,
-            bytes=manifest.bytes,
-            metrics={name: value for name, value in manifest.metrics.items() if value is not None},
-            created_at=manifest.created_at,
-            base_model=manifest.origin.base_model,
-            data_sha256=manifest.origin.data_sha256,
-            template_sha256=manifest.origin.template_sha256,
-        )
-        await self._journal.append("written", checkpoint)
+    async def reconcile(self, run_id: str, experiment_id: str | None) -> None:
+        """Record what is complete in the run's folder and not on record, and what is on record and gone.
+
+        Raises:
+            OSError: the folder cannot be looked at just now; nothing was recorded.
+        """
+        async with self._scanning[run_id]:
+            runs = self._paths.runs_folder
+            found = await anyio.to_thread.run_sync(folders.complete_in, runs, run_id)
+            for checkpoint in self.present_of(run_id):
+                if checkpoint.path not in found:
+                    await asyncio.shield(self._note_gone(checkpoint.id))
+            for path, manifest in found.items():
+                if self._recorded_at(run_id, path, manifest.created_at) is None:
+                    await asyncio.shield(self._note_there(run_id, experiment_id, path))
+
+    def _recorded_at(self, run_id: str, path: str, created_at: datetime) -> Checkpoint | None:
+        present = self.present_of(run_id)
+        return next((one for one in present if (one.path, one.created_at) == (path, created_at)), None)
+
+    async def _note_gone(self, checkpoint_id: str) -> None:
+        async with self._lock:
+            latest = self.get(checkpoint_id)
+            if latest.removed_at is None and not await self._is_whole(latest):
+                await self._removed(latest)
+
+    async def _note_there(self, run_id: str, experiment_id: str | None, path: str) -> None:
+        """Looks again: since the folder was listed it may have been recorded, or removed."""
+        async with self._lock:
+            manifest = await anyio.to_thread.run_sync(read_manifest, Path(path))
+            if manifest is None or self._recorded_at(run_id, path, manifest.created_at) is not None:
+                return
+            earlier = [one for one in map(self.get, self._by_run[run_id]) if one.path == path]
+            for one in earlier:
+                if one.removed_at is None:  # written over
+                    await self._removed(one)
+            back = next((one for one in earlier if one.created_at == manifest.created_at), None)
+            if back is not None:  # its removal did not come to its end, or was taken back
+                await self._journal.append("found", msgspec.structs.replace(back, removed_at=None))
+            else:
+                await self._journal.append("written", _checkpoint(run_id, experiment_id, path, manifest))
+
+    async def _is_whole(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is this very one that lies there, with everything that belongs to it."""
+        manifest = await anyio.to_thread.run_sync(read_manifest, Path(checkpoint.path))
+        return manifest is not None and manifest.created_at == checkpoint.created_at
 
     async def _removed(self, checkpoint: Checkpoint) -> None:
         await self._journal.append("removed", msgspec.structs.replace(checkpoint, removed_at=self._clock()))
 
     async def mark(self, request: MarkRequest, experiment_id: str) -> tuple[Checkpoint, Mark]:
-        """Mark one; it is then kept, and its release tag is a model reference.
+        """Mark one; it is then kept, and its release tag, if it is given one, is a model reference.
 
         Raises:
-            InvalidInput: an empty tag, or one that already names another checkpoint.
+            InvalidInput: a tag that is empty, means something else already, or names another checkpoint; or too many marks.
+            TooLarge: the metrics are.
             MissingReference: there is no complete checkpoint at that path in that run of that experiment.
         """
-        for field in ("tag_type", "release_tag"):
-            if not getattr(request, field).strip():
-                raise InvalidInput("must not be empty", where=field)
-        checkpoint = self._at(request, experiment_id)
-        holder = self._by_tag.get(request.release_tag)
-        if holder is not None and holder != checkpoint.id:
+        check(request)
+        if request.release_tag is not None:
+            await self._refuse_other_meaning(request.release_tag)
+        # Shielded, so that the next one sees what was written, also when whoever asked for it has gone.
+        return await asyncio.shield(self._mark(request, experiment_id))
+
+    async def _refuse_other_meaning(self, tag: str) -> None:
+        meaning = await anyio.to_thread.run_sync(self._other_meaning, tag)
+        if tag in self._journal:
+            meaning = "a checkpoint's id"
+        if meaning is not None:
             raise InvalidInput(
-                f"{request.release_tag!r} already names checkpoint {holder}",
-                where="release_tag",
-                mend="choose another tag; tags never move",
+                f"{tag!r} is {meaning}, and would mean two things", where="release_tag", mend="choose another tag"
             )
-        mark = Mark(
-            tag_type=request.tag_type, release_tag=request.release_tag, metrics=request.metrics, at=self._clock()
-        )
-        others = tuple(one for one in checkpoint.marks if one.release_tag != mark.release_tag)
-        marked = msgspec.structs.replace(checkpoint, marks=(*others, mark))
-        await anyio.to_thread.run_sync((Path(checkpoint.path) / KEEP).touch)
-        await self._journal.append("marked", marked)
-        return marked, mark
+
+    async def _mark(self, request: MarkRequest, experiment_id: str) -> tuple[Checkpoint, Mark]:
+        async with self._lock:
+            checkpoint = self._at(request, experiment_id)
+            holder = self._by_tag.get(request.release_tag) if request.release_tag is not None else None
+            if holder not in (None, checkpoint.id):
+                raise InvalidInput(
+                    f"{request.release_tag!r} already names checkpoint {holder}",
+                    where="release_tag",
+                    mend="choose another tag; tags never move",
+                )
+            mark = Mark(
+                tag_type=request.tag_type, release_tag=request.release_tag, metrics=request.metrics, at=self._clock()
+            )
+            marked = msgspec.structs.replace(checkpoint, marks=with_mark(checkpoint.marks, mark))
+            # The trainer prunes, too. It looks for this file; whoever came too late finds the folder gone.
+            kept = await anyio.to_thread.run_sync(folders.keep, self._paths.runs_folder, checkpoint)
+            if not kept or not await self._is_whole(checkpoint):
+                raise MissingReference(
+                    f"{checkpoint.path} was just removed", where="ckpt_path", mend="mark one that is listed"
+                )
+            await self._journal.append("marked", marked)
+            return marked, mark
 
     def _at(self, request: MarkRequest, experiment_id: str) -> Checkpoint:
         wanted = place_of(request.ckpt_path)
         present = self.present_of(request.run_id)
-        for checkpoint in present:
+        for checkpoint in reversed(present):
             if Path(checkpoint.path) == wanted and checkpoint.experiment_id == experiment_id:
                 return checkpoint
         have = ", ".join(one.path for one in present if one.experiment_id == experiment_id) or "none"
@@ -205,22 +251,47 @@ class CheckpointBook:
             mend=f"it has: {have}",
         )
 
-    async def remove(self, checkpoint: Checkpoint) -> None:
-        """Delete one from the disk. The record says so first: a removal that is cut short is finished by the next."""
-        await self._removed(checkpoint)
-        await anyio.to_thread.run_sync(_delete, Path(checkpoint.path))
-        _log.info("checkpoint_removed", checkpoint_id=checkpoint.id, run_id=checkpoint.run_id, path=checkpoint.path)
+    async def remove(self, checkpoint_id: str, *, needed: Callable[[Checkpoint], bool] = lambda _: False) -> bool:
+        """Delete one from the disk, unless it has been marked or is ``needed`` by now; answers whether it was.
+
+        The record says so first: a removal that is cut short is finished by the next.
+        """
+        return await asyncio.shield(self._remove(checkpoint_id, needed))
+
+    async def _remove(self, checkpoint_id: str, needed: Callable[[Checkpoint], bool]) -> bool:
+        async with self._lock:
+            checkpoint = self.get(checkpoint_id)
+            if checkpoint.removed_at is not None or checkpoint.marks or needed(checkpoint):
+                return False
+            ours = await self._is_whole(checkpoint)
+            await self._removed(checkpoint)
+            if ours:
+                await self._delete(checkpoint, folders.make_incomplete)
+        if ours:
+            await self._delete(checkpoint, folders.remove)
+            _log.info("checkpoint_removed", checkpoint_id=checkpoint.id, run_id=checkpoint.run_id, path=checkpoint.path)
+        return True
+
+    async def _delete(self, checkpoint: Checkpoint, how: Callable[[Path, Checkpoint], None]) -> None:
+        try:
+            await anyio.to_thread.run_sync(how, self._paths.runs_folder, checkpoint)
+        except OSError as error:
+            # It was on record as complete, and whatever lies there now is not what we may remove.
+            _log.warning("checkpoint_not_removed", checkpoint_id=checkpoint.id, path=checkpoint.path, reason=str(error))
 
 
-def _complete_in(folder: Path) -> dict[str, Manifest]:
-    if not folder.is_dir():
-        return {}
-    found = {str(path.resolve()): read_manifest(path) for path in folder.iterdir() if path.is_dir()}
-    complete = [(path, manifest) for path, manifest in found.items() if manifest is not None]
-    return dict(sorted(complete, key=lambda item: (item[1].step, item[1].created_at)))
-
-
-def _delete(folder: Path) -> None:
-    # Its manifest first, so that what is left of a removal that was cut short never looks complete.
-    (folder / NAME).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+def _checkpoint(run_id: str, experiment_id: str | None, path: str, manifest: Manifest) -> Checkpoint:
+    return Checkpoint(
+        id=new_id("ckpt"),
+        run_id=run_id,
+        experiment_id=experiment_id,
+        step=manifest.step,
+        epoch=manifest.epoch,
+        path=path,
+        bytes=manifest.bytes,
+        metrics={name: value for name, value in manifest.metrics.items() if value is not None},
+        created_at=manifest.created_at,
+        base_model=manifest.origin.base_model,
+        data_sha256=manifest.origin.data_sha256,
+        template_sha256=manifest.origin.template_sha256,
+    )

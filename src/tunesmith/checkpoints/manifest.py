@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from tunesmith.files import raise_shortage
+from tunesmith.files import SHORTAGE, read_regular
 
 NAME = "manifest.json"
 KEEP = "KEEP"
 """A file of this name in a checkpoint tells its trainer, which prunes old ones, to leave it alone."""
+
+
+_MOST_BYTES = 4 * 1024 * 1024
+_NOT_ITS_FAULT = SHORTAGE | {errno.EIO}
+"""Errors of the machine: they say nothing of the checkpoint."""
 
 
 class ManifestFile(msgspec.Struct, frozen=True):
@@ -35,7 +41,7 @@ class ManifestOrigin(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """The part of a manifest that the control plane reads; foreign recipes may write no more than this."""
 
-    step: int
+    step: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     created_at: datetime
     kind: str = "checkpoint"
     epoch: float | None = None
@@ -51,14 +57,16 @@ class Manifest(msgspec.Struct, frozen=True):
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a complete checkpoint; None when it is missing, unreadable, or a file it lists is not whole.
 
-    Raises OSError when descriptors or memory are short.
+    Raises:
+        OSError: too many files are open, or the disk is failing: whether it is complete cannot be said.
     """
     try:
-        manifest = msgspec.json.decode((folder / NAME).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_regular(folder / NAME, _MOST_BYTES), type=Manifest)
         whole = all((folder / file.path).stat().st_size == file.bytes for file in manifest.files)
     except OSError as error:
-        raise_shortage(error)
+        if error.errno in _NOT_ITS_FAULT:
+            raise
         return None
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, RecursionError, msgspec.DecodeError):
         return None
     return manifest if whole else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -21,9 +22,14 @@ class Retention:
         self._book = book
         self._budget = budget_bytes
         self._in_use = in_use
+        self._lock = asyncio.Lock()
 
     async def make_room(self) -> list[Checkpoint]:
         """Remove what has to go, oldest first; answers what was removed."""
+        async with self._lock:
+            return await self._make_room()
+
+    async def _make_room(self) -> list[Checkpoint]:
         total = self._book.bytes_in_use()
         if not self._budget or total <= self._budget:
             return []
@@ -31,9 +37,9 @@ class Retention:
         for checkpoint in removable(self._book.present(), frozenset(self._in_use())):
             if total <= self._budget * _LOW_WATER:
                 break
-            await self._book.remove(checkpoint)
-            total -= checkpoint.bytes
-            removed.append(checkpoint)
+            if await self._book.remove(checkpoint.id, needed=lambda one: one.path in set(self._in_use())):
+                total -= checkpoint.bytes
+                removed.append(checkpoint)
         if total > self._budget:
             _log.warning("checkpoints_over_budget", bytes=total, budget=self._budget, note="the rest is protected")
         return removed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import InvalidInput
-from tunesmith.files import sync_folder, write_atomically
+from tunesmith.files import opened_folder, remove_folder, sync_folder, write_atomically
 
 _MANIFEST = "manifest.json"
 _KEEP = "KEEP"
@@ -37,7 +38,8 @@ def keep(reported: str, folder: Path, *, idx: int, facts: Mapping[str, Any]) -> 
     """
     source = Path(reported)
     into = folder / f"{_PREFIX}{idx}"
-    _remove(into)
+    if into.exists():
+        _remove(into)
     into.mkdir(parents=True)
     try:
         if source.is_dir():
@@ -74,16 +76,21 @@ def reported_in(checkpoint: str | None) -> str | None:
 
 
 def _prune(folder: Path) -> None:
-    complete = [path for path in folder.glob(f"{_PREFIX}*") if (path / _MANIFEST).exists()]
+    complete = [path for path in folder.glob(f"{_PREFIX}*") if (path / _MANIFEST).exists() and not path.is_symlink()]
     for path in sorted(complete, key=lambda path: int(path.name.removeprefix(_PREFIX)))[:-_KEPT]:
         if not (path / _KEEP).exists():
             _remove(path)
 
 
-def _remove(folder: Path) -> None:
-    # Its manifest first, so that what is left of a removal that was cut short never looks complete.
-    (folder / _MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(checkpoint: Path) -> None:
+    """As far as it can be: what is in the way of this must not end a training."""
+    run, folder, aside = checkpoint.parent.parent, checkpoint.parent.name, f".removed-{checkpoint.name}"
+    with suppress(OSError):  # of a removal that was cut short
+        remove_folder(run, folder, aside)
+    with suppress(OSError), opened_folder(run, folder) as parent:
+        # Aside first, so that what is left of a removal never looks complete.
+        os.rename(checkpoint.name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+        remove_folder(run, folder, aside)
 
 
 def _sync(path: Path) -> None:

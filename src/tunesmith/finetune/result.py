@@ -11,13 +11,13 @@ import msgspec
 from tunesmith.errors import Fault, InvalidInput
 
 Measurement = Literal["step", "epoch"]
-Curve = list[float | None]
+Curve = list[int | float | None]
 
 
 class FigParam(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Curves since the start, ready to be drawn."""
 
-    x_axis: list[float]
+    x_axis: list[int | float]
     x_label: Measurement
     losses: Curve
     accuracies: Curve = []
@@ -31,7 +31,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     is_final: bool = False
     idx: Annotated[int, msgspec.Meta(ge=1)]
     fig_param: FigParam
-    test_accuracy: float | None = None
+    test_accuracy: int | float | None = None
     output_model_path: str = ""
     output_log_path: str = ""
 

@@ -72,6 +72,18 @@ class References:
             f"there is no model {_shown(reference)!r}", where="model", mend=self._model_mend(reference)
         )
 
+    def other_meaning(self, name: str) -> str | None:
+        """What ``model`` takes a name for, in words, whatever checkpoints are called; None: for nothing. Reads folders."""
+        if name in self._aliases:
+            return "an alias from the settings"
+        if name in self._book:
+            return "a run's id"
+        if _plain(name) and _is_folder(self._paths.models / name):
+            return "the name of a model"
+        if _looks_like_path(name) or _is_folder(Path(name)):
+            return "a path"
+        return "the form of a hub id" if _HUB_ID.fullmatch(name) else None
+
     def _output_of(self, run_id: str) -> str:
         run = self._book.get(run_id)
         path = run.progress.output_path
