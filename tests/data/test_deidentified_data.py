@@ -60,6 +60,20 @@ def test_nothing_leaves_by_the_side_door(result):
         assert MAIL not in file.read_text()
 
 
+def test_a_row_that_takes_too_long_is_rejected_by_its_line(tmp_path):
+    """It is never dropped in silence, and never goes out as it came; the rows around it are done."""
+    slow = {"messages": [{"role": "user", "content": "张" * 100_000}, {"role": "assistant", "content": "hm"}]}
+    path = write(tmp_path / "a.jsonl", [GOOD, slow, GOOD])
+    report = processed(path, tmp_path / "out", (1, 0, 0), deidentify="default", row_seconds=0.1)
+    assert (report["total"], report["written"], report["rejected"]) == (3, 2, 1)
+    assert report["errors"][0]["line"] == 2
+    assert "could not be de-identified within" in report["errors"][0]["message"]
+    [rejected] = read(tmp_path / "out/rejected.jsonl")
+    assert rejected["line"] == 2
+    assert "withheld" in rejected
+    assert everything(tmp_path / "out") == [GOOD, GOOD]
+
+
 def test_the_same_seed_gives_the_same_replacements(result):
     """Byte for byte."""
     place, path, _ = result

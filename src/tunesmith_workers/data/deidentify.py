@@ -10,10 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tunesmith_workers.data.shapes import RowFault
+from tunesmith_workers.time_limit import TookTooLong, at_most
+
 Row = dict[str, Any]
 
 _KEPT = frozenset({"role", "from", "type", "tools", "tool_call_id"})
 """Keys whose texts are not anybody's words."""
+ROW_SECONDS = 10.0
+"""How long a short row may compute; a longer one has as much again for every so many characters."""
+# An ordinary machine computes for less than a second at so much Chinese text, which takes longest.
+_CHARACTERS = 10_000
 
 
 class _Outcome(Protocol):
@@ -50,26 +57,44 @@ class Policy(NamedTuple):
 class Deidentifier:
     """Takes rows through one policy; within one file the same original always gets the same replacement."""
 
-    def __init__(self, engine: Engine, seed: int) -> None:
+    def __init__(self, engine: Engine, seed: int, row_seconds: float = ROW_SECONDS) -> None:
         self.policy = Policy(engine.policy_id, engine.version)
         self.counts: Counter[str] = Counter()
         self._session = engine.session(seed)
+        self._row_seconds = row_seconds
 
     @classmethod
-    def load(cls, policy: str, *, policies_dir: Path | None, locale: str | None, seed: int) -> Deidentifier:
+    def load(
+        cls,
+        policy: str,
+        *,
+        policies_dir: Path | None,
+        locale: str | None,
+        seed: int,
+        row_seconds: float = ROW_SECONDS,
+    ) -> Deidentifier:
         """Raises WorkerFault when there is no such policy, or what it needs is not installed."""
         from tunesmith_workers.deid.engine import Engine as LoadedEngine  # noqa: PLC0415  # seconds of dictionaries
 
-        return cls(LoadedEngine.load(policy, policies_dir=policies_dir, locale=locale), seed)
+        return cls(LoadedEngine.load(policy, policies_dir=policies_dir, locale=locale), seed, row_seconds)
 
-    def rows(self, rows: Sequence[Row]) -> list[Row]:
-        """What is found anywhere in a row is replaced in all of it."""
-        return [self._row(row) for row in rows]
+    def row(self, row: Row) -> Row:
+        """The row without what the policy treats; what is found anywhere in it is replaced in all of it.
 
-    def _row(self, row: Row) -> Row:
+        Raises:
+            RowFault: it took too long.
+        """
         texts: list[str] = []
         _collect(row, texts)
-        outcome = self._session.together(texts)
+        characters = sum(map(len, texts))
+        seconds = self._row_seconds * (1 + characters / _CHARACTERS)
+        try:
+            with at_most(seconds):
+                outcome = self._session.together(texts)
+        except TookTooLong:
+            raise RowFault(
+                f"could not be de-identified within {seconds:g} s; it has {characters} characters", kind="took too long"
+            ) from None
         self.counts.update(outcome.counts)
         replaced: Row = _replaced(row, iter(outcome.texts))
         return replaced

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from tunesmith_workers.data.alike import is_tidy, picked
-from tunesmith_workers.data.deidentify import Deidentifier
+from tunesmith_workers.data.deidentify import ROW_SECONDS, Deidentifier
 from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.explain import decoded
 from tunesmith_workers.data.fast import Sorted, Sorting, look_closely, sort_out
@@ -54,11 +54,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     policies_dir: str | None = None
     overwrite: bool = False
     longest_row: int = LONGEST_ROW
+    row_seconds: float = ROW_SECONDS
+    """How long the de-identification of a short row may compute; a longer one has more."""
 
     @property
     def options(self) -> dict[str, Any]:
         """What of it decides over the result."""
-        left_out = ("input_file", "output_dir", "policies_dir", "overwrite")
+        left_out = ("input_file", "output_dir", "policies_dir", "overwrite", "row_seconds")
         return {name: getattr(self, name) for name in self.__struct_fields__ if name not in left_out}
 
 
@@ -180,15 +182,14 @@ class _Processing:
                 value = decoded(text)
                 is_json = True
                 normalised = self._normalise(value)
+                row = self._deidentifier.row(normalised.row) if self._deidentifier else normalised.row
             except RowFault as fault:
                 self._reject(batch.lines[place], fault, rejected, text, is_json=is_json)
                 continue
-            rows[place] = normalised.row
+            rows[place] = row
             readings.append(normalised.reading)
             self._changes.update(normalised.changes)
         self._tally.readings(readings)
-        if self._deidentifier is not None:
-            rows = dict(zip(rows, self._deidentifier.rows(list(rows.values())), strict=True))
         return [_encode(rows[place]) + b"\n" if place in rows else b"" for place in places]
 
     def _unreadable(self, part: Unreadable, rejected: LineFile) -> None:
@@ -267,7 +268,13 @@ def _deidentifier(request: Request) -> Deidentifier | None:
     if request.deidentify is None:
         return None
     policies = Path(request.policies_dir) if request.policies_dir else None
-    return Deidentifier.load(request.deidentify, policies_dir=policies, locale=request.locale, seed=request.seed)
+    return Deidentifier.load(
+        request.deidentify,
+        policies_dir=policies,
+        locale=request.locale,
+        seed=request.seed,
+        row_seconds=request.row_seconds,
+    )
 
 
 def _as_they_came(rows: Sequence[bytes], batch: Batch) -> list[bytes]:

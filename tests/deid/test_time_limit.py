@@ -1,0 +1,71 @@
+"""What takes for ever is stopped after so much computing, and the row it came from is named."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from tunesmith_workers.data.deidentify import Deidentifier
+from tunesmith_workers.data.shapes import RowFault
+from tunesmith_workers.time_limit import TookTooLong, at_most
+
+
+def search_for_ever() -> None:
+    re.match(r"(a+)+$", "a" * 60 + "!")
+
+
+def test_an_endless_search_is_stopped():
+    """A pattern that backtracks for longer than the universe is old."""
+    with pytest.raises(TookTooLong), at_most(0.1):
+        search_for_ever()
+
+
+def test_it_is_not_swallowed_by_what_it_stops():
+    """Libraries that go on after any exception must not go on after this one."""
+    with pytest.raises(TookTooLong), at_most(0.1):
+        go_on_after_anything()
+
+
+def go_on_after_anything() -> None:
+    while True:
+        with contextlib.suppress(Exception):
+            search_for_ever()
+
+
+def test_work_within_the_limit_is_left_alone():
+    """And the one after it has its own time."""
+    for _ in range(3):
+        with at_most(60):
+            sum(range(1000))
+
+
+class Endless:
+    """An engine that never ends with texts that say so."""
+
+    policy_id = "default"
+    version = "1"
+
+    def session(self, _seed=None):
+        return self
+
+    def together(self, texts: Sequence[str]):
+        if "endless" in texts:
+            search_for_ever()
+        return Done(list(texts))
+
+
+class Done:
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.counts: dict[str, int] = {}
+
+
+def test_a_row_that_takes_for_ever_is_a_fault_of_that_row():
+    """It says how long it was tried; other rows go on."""
+    deidentifier = Deidentifier(Endless(), 1, row_seconds=0.1)
+    with pytest.raises(RowFault, match=r"could not be de-identified within 0\.1\d* s; it has 7 characters"):
+        deidentifier.row({"prompt": "endless"})
+    assert deidentifier.row({"prompt": "short"}) == {"prompt": "short"}
