@@ -47,7 +47,7 @@ from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.finetune_shape import FinetuneShape
 from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
-from tunesmith.journal import Journal
+from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
@@ -92,6 +92,7 @@ from tunesmith.runs import (
 )
 from tunesmith.runs.fold import Event
 from tunesmith.settings import Settings
+from tunesmith.state_folder import refuse_incomplete, refuse_unrecorded_runs
 from tunesmith.vitals import BackgroundTask, Vitals
 
 _log = structlog.get_logger()
@@ -114,6 +115,7 @@ class House:
     reporter: BackgroundService
     client: GuardedClient
     journals: tuple[Journal[Any, Any], ...]
+    watermarks: WatermarkKeeper
 
     def let_go(self) -> None:
         """End what would keep a server from stopping: event streams, and uploads that are coming in."""
@@ -168,11 +170,14 @@ def open_house(
 
     Raises:
         JournalDamaged: a record file does not check out.
+        StateFolderIncomplete: a record file is missing, or older than it was.
         SettingsInvalid: bound to more than loopback without a usable key.
     """
     paths = StatePaths(settings.state_dir)
     paths.create()
+    refuse_incomplete(paths, clock)
     journals = _Journals.open(paths, clock)
+    refuse_unrecorded_runs(paths, journals.runs)
     key_ring = KeyRing(journals.keys, clock)
     _refuse_open_bind(settings, key_ring)
     book = RunBook(journals.runs)
@@ -222,6 +227,7 @@ def open_house(
             start_deadline_seconds=settings.start_deadline_seconds,
             stop_grace_seconds=settings.stop_grace_seconds,
             descriptors=descriptors,
+            variables=settings.run_environment,
         ),
         paths=paths,
         clock=clock,
@@ -274,7 +280,7 @@ def open_house(
     )
     for listener in (live.committed, scheduler.committed, reporter.committed):
         journals.runs.on_commit(listener)
-    calls = WorkerCalls(descriptors=descriptors)
+    calls = WorkerCalls(variables=settings.run_environment, descriptors=descriptors)
     vitals = Vitals()
     rooms = Rooms(
         settings=settings,
@@ -302,11 +308,18 @@ def open_house(
         client=client,
         calls=calls,
         previews=PreviewService(calls, paths.previews),
-        deid=DeidService(paths.policies, descriptors=descriptors),
+        deid=DeidService(paths.policies, variables=settings.run_environment, descriptors=descriptors),
         finetune_turns=Turns(),
         function=function,
     )
-    return House(rooms=rooms, vitals=vitals, reporter=reporter, client=client, journals=journals.all)
+    return House(
+        rooms=rooms,
+        vitals=vitals,
+        reporter=reporter,
+        client=client,
+        journals=journals.all,
+        watermarks=WatermarkKeeper(Watermarks(paths.watermarks, clock), journals.all),
+    )
 
 
 def create_app(house: House) -> Litestar:
@@ -354,6 +367,7 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
         await house.rooms.datasets.settle()
         await house.rooms.previews.forget_deleted()
         async with anyio.create_task_group() as tasks:
+            await house.vitals.start(tasks, "watermarks", house.watermarks.run)
             await house.vitals.start(tasks, "callbacks", house.rooms.callbacks.run)
             await house.vitals.start(tasks, "reporter", house.reporter.run)
             await house.vitals.start(tasks, "scheduler", house.rooms.scheduler.run)

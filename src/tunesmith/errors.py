@@ -13,6 +13,7 @@
     ├── Unavailable           the journal stopped writing, or is shutting down   (503)
     ├── WorkerFailed          a worker process ended without an answer            (500)
     ├── JournalDamaged        a record file does not check out; refuses to start
+    ├── StateFolderIncomplete a journal is missing or older than it was
     ├── StateFolderUnusable   locked by another server, read-only, foreign-owned
     └── SettingsInvalid       tunesmith.yaml or a variable cannot be used
 
@@ -98,6 +99,10 @@ class WorkerFailed(TunesmithError):
 
 class JournalDamaged(TunesmithError):
     """A journal holds a line that does not check out; starting would risk losing records."""
+
+
+class StateFolderIncomplete(TunesmithError):
+    """Records that were on disk are not there any more; starting would lose what belongs to them."""
 
 
 class StateFolderUnusable(TunesmithError):

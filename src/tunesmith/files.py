@@ -21,10 +21,15 @@ DATA_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk answers; the last one is a file size limit's (``ulimit -f``)."""
+SET_ASIDE = "set-aside"
 
 
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What passes when others let go of descriptors or memory: it says nothing about the file that was asked for."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NOT_BELOW = frozenset({"", ".", ".."})
+_MOST_LEVELS = 100_000
 
 
 def raise_shortage(error: OSError) -> None:
@@ -33,37 +38,32 @@ def raise_shortage(error: OSError) -> None:
         raise error
 
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NOT_BELOW = frozenset({"", ".", ".."})
-_MOST_LEVELS = 100_000
-
-
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o600, step: str = "file") -> None:
     """Write ``content`` beside ``path``, fsync, rename over it, fsync the folder.
 
-    Blocks on the disk: call it from a thread when on the event loop.
+    Blocks on the disk: call it from a thread when on the event loop. ``step`` is what its failpoints are called.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    FAILPOINTS.hit("file.before_write")
+    FAILPOINTS.hit(f"{step}.before_write")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         try:
             view = memoryview(content)
             while view:
                 view = view[os.write(descriptor, view) :]
-            FAILPOINTS.hit("file.before_fsync")
+            FAILPOINTS.hit(f"{step}.before_fsync")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        FAILPOINTS.hit("file.before_rename")
+        FAILPOINTS.hit(f"{step}.before_rename")
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
-    FAILPOINTS.hit("file.after_rename")
+    FAILPOINTS.hit(f"{step}.after_rename")
     sync_folder(path.parent)
 
 
@@ -169,6 +169,23 @@ def _empty(folder: int) -> None:
             finally:
                 os.close(below)
             os.rmdir(name, dir_fd=folder)
+
+
+def set_aside(entry: Path, state: Path) -> Path:
+    """Move a file or folder that nobody knows of to ``set-aside`` in the state folder, below the name of the folder that it
+    was in; answers where it is now. Nothing is ever thrown away that a person may still want.
+
+    Raises:
+        OSError: it could not be moved; it is where it was.
+    """
+    folder = state / SET_ASIDE / entry.parent.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target, count = folder / entry.name, 1
+    while target.is_symlink() or target.exists():
+        count += 1
+        target = folder / f"{entry.name}-{count}"
+    entry.rename(target)
+    return target
 
 
 def place_of(name: str) -> Path | None:

@@ -47,7 +47,7 @@ class FinetuneAPI:
         """Serve until SIGTERM or SIGINT. All other settings are read as `tunesmith serve` reads them.
 
         Raises:
-            StateFolderUnusable, JournalDamaged, SettingsInvalid: it cannot start.
+            StateFolderUnusable, StateFolderIncomplete, JournalDamaged, SettingsInvalid: it cannot start.
         """
         # Here, not earlier: whoever only defines a function need not load a server.
         from tunesmith.server import serve  # noqa: PLC0415

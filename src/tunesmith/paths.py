@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+_OF_USERS = frozenset({"uploads", "downloads", "models", "finetuned", "train_configs", "demo"})
+"""Folders of the state folder that paths in requests may lead into."""
+_OF_A_RUN = frozenset({"output", "checkpoints", "results", "datasets"})
+"""The same of a run's folder."""
+
 
 @dataclass(frozen=True)
 class AttemptPaths:
@@ -136,6 +141,11 @@ class StatePaths:
         )
 
     @property
+    def watermarks(self) -> Path:
+        """How far each journal had come."""
+        return self.root / "journals.json"
+
+    @property
     def runs_folder(self) -> Path:
         return self.root / "runs"
 
@@ -176,7 +186,31 @@ class StatePaths:
         """Answers of the preview that are kept; may be deleted."""
         return self.root / "previews"
 
+    def may_be_named(self, place: Path) -> bool:
+        """Whether a request may name this path for reading; links in it have been followed. True for all outside of here.
+
+        What users brought or made is theirs to name: uploads, downloads, models, the output of runs. Journals, keys, secrets,
+        policies, and what the server writes down about runs are not.
+        """
+        root = self.root.resolve()
+        if not place.is_relative_to(root):
+            return True
+        parts = place.relative_to(root).parts
+        if parts[:1] == (self.runs_folder.name,):
+            return parts[2:3] != () and parts[2] in _OF_A_RUN
+        return parts[:1] != () and parts[0] in _OF_USERS
+
+    def may_be_written(self, place: Path) -> bool:
+        """Whether a request may have something written there; as ``may_be_named``."""
+        root = self.root.resolve()
+        return not place.is_relative_to(root) or place.relative_to(root).parts[:1] == (self.demo.name,)
+
+    @property
+    def demo(self) -> Path:
+        """The data of ``tunesmith demo``."""
+        return self.root / "demo"
+
     def create(self) -> None:
         """Make the folders that must exist before the server starts."""
         for folder in (self.root, self.runs_folder, self.models, self.uploads_folder, self.train_configs_folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)

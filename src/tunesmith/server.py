@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -22,7 +23,9 @@ from tunesmith.finetune import FunctionDoor
 from tunesmith.paths import StatePaths
 from tunesmith.runner import raise_limit
 from tunesmith.settings import Settings
+from tunesmith.state_folder import tighten
 from tunesmith.state_lock import StateLock
+from tunesmith.terminal import printable
 
 _log = structlog.get_logger()
 _GRACEFUL_SECONDS = 5
@@ -38,13 +41,16 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
     """Serve until SIGTERM or SIGINT; ``function`` is what POST /finetune calls, instead of built-in recipes.
 
     Raises:
-        StateFolderUnusable, JournalDamaged, SettingsInvalid: it cannot start; nothing was changed.
+        StateFolderUnusable, StateFolderIncomplete, JournalDamaged, SettingsInvalid: it cannot start; nothing was changed.
     """
     configure_logging(settings)
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+    # For us and for all that we start: what is written down about other people's data is for nobody else to read.
+    os.umask(0o077)
     paths = StatePaths(settings.state_dir)
     descriptors = raise_limit()
     with StateLock.acquire(paths.lock, None) as lock:
+        tighten(paths)
         house = open_house(settings, function=function, descriptors=descriptors)
         listener = _listen(settings)
         address = _address(settings, listener)
@@ -89,14 +95,26 @@ def configure_logging(settings: Settings) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer()
-            if as_json
-            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            *(
+                [structlog.processors.JSONRenderer()]
+                if as_json
+                else [_escape_controls, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+            ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _ErrorOutput())),
         cache_logger_on_first_use=True,
     )
+
+
+def _escape_controls(_logger: object, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Names that users gave must not steer the terminal that shows the log, nor begin a line of their own in it."""
+    return {
+        printable(name): printable(value, lines=name == "exception")
+        if isinstance(value, str)
+        else printable(repr(value))
+        for name, value in fields.items()
+    }
 
 
 class _ErrorOutput:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ import msgspec
 from tunesmith.errors import Fault, InvalidInput, SettingsInvalid
 
 DEFAULT_CONFIG = Path("tunesmith.yaml")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?|\*")
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -32,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     training_dir: Path = Path("training")
     finetuned_dir: Path | None = None
     allowed_roots: tuple[Path, ...] = ()
+    run_environment: tuple[str, ...] = ()
     max_cpu_runs: Count = 1
     max_restarts: Count = 3
     checkpoint_budget_bytes: Count = 0
@@ -65,6 +68,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "training_dir": "where projects find datasets/ and configs/",
     "finetuned_dir": "where the finetune door writes models (default: state_dir/finetuned)",
     "allowed_roots": "folders that paths in requests must lie under (default: state_dir, training_dir, working folder)",
+    "run_environment": "variables of the server that runs are given beside the ordinary ones, such as HF_TOKEN or WANDB_*",
     "max_cpu_runs": "how many runs without a GPU may run at once",
     "max_restarts": "how often a run that died with the machine is started again from its newest checkpoint",
     "checkpoint_budget_bytes": "how much disk checkpoints may take before the oldest that nobody needs go; 0: no limit",
@@ -141,7 +145,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _split(name: str, text: str) -> Any:
-    if name == "allowed_roots":
+    if name in ("allowed_roots", "run_environment"):
         return [part for part in text.split(":") if part]
     if name == "aliases":
         return dict(pair.partition("=")[::2] for pair in text.split(":") if pair)
@@ -154,7 +158,7 @@ def _convert(values: dict[str, Any], origins: dict[str, str], faults: list[Fault
     for name, value in values.items():
         try:
             converted[name] = msgspec.convert(value, types[name], strict=False, dec_hook=_to_path)
-            _refuse_nameless(name, converted[name])
+            _refuse_unusable(name, converted[name])
         except msgspec.ValidationError as error:
             faults.append(Fault(message=str(error), where=f"{name} (from {origins[name]})", mend=DESCRIPTIONS[name]))
     if faults:
@@ -162,9 +166,16 @@ def _convert(values: dict[str, Any], origins: dict[str, str], faults: list[Fault
     return Settings(**converted)
 
 
-def _refuse_nameless(name: str, value: Any) -> None:
+def _refuse_unusable(name: str, value: Any) -> None:
     if name == "aliases" and not all(alias and reference for alias, reference in value.items()):
         raise msgspec.ValidationError("an alias needs a name and what it stands for, such as small=HuggingFaceTB/x")
+    if name == "run_environment":
+        wrong = [one for one in value if not _VARIABLE.fullmatch(one) or one.startswith("TUNESMITH_")]
+        if wrong:
+            raise msgspec.ValidationError(
+                f"{', '.join(wrong)}: not the name of a variable, with or without * at its end, that a run may have; those "
+                "that begin with TUNESMITH_ are the server's own"
+            )
 
 
 def _to_path(wanted: type, value: Any) -> Any:

@@ -122,9 +122,59 @@ async def test_it_ends_when_idle(tmp_path):
 async def test_a_request_has_limited_time(tmp_path):
     """Then the process is ended, and the next request gets a new one."""
     async with running(tmp_path, seconds=0.05) as service:
-        with pytest.raises(WorkerFailed, match=r"within 0\.05 s"):
+        with pytest.raises(InvalidInput, match=r"not de-identified within 0\.05") as refused:
             await service.texts(ASK)
+        assert refused.value.where == "text"
         assert service.pid is None
+
+
+async def test_a_text_that_takes_for_ever_does_not_keep_the_others_waiting(tmp_path):
+    """The worker is ended with it; who asks meanwhile is answered by the next one."""
+    async with (
+        running(tmp_path, seconds=20.0, python=worker_that_hangs(tmp_path)) as service,
+        anyio.create_task_group() as tasks,
+    ):
+        await service.texts(ASK)
+        first = service.pid
+        answered = anyio.Event()
+
+        async def ask_meanwhile() -> None:
+            assert (await service.texts(ASK)).texts == ["done"]
+            answered.set()
+
+        async def ask_for_ever() -> None:
+            tasks.start_soon(ask_meanwhile)
+            with pytest.raises(InvalidInput, match="7 characters were not de-identified within"):
+                await service.texts(TextRequest(texts=("endless",)))
+
+        await ask_for_ever()
+        await answered.wait()
+        assert service.pid not in (None, first)
+        assert not alive(first)
+
+
+async def test_a_longer_text_may_take_longer(tmp_path):
+    """A second for each 5,000 characters, so that half a million of them are not given up too early."""
+    async with running(tmp_path, seconds=0.2, python=worker_that_hangs(tmp_path)) as service:
+        with pytest.raises(InvalidInput, match=r"10000 characters were not de-identified within 2\.2 s"):
+            await service.texts(TextRequest(texts=("endless" + "x" * 9993,)))
+
+
+def worker_that_hangs(folder: Path) -> str:
+    """Stands in for Python: a worker that answers at once, and never when a text begins with `endless`."""
+    worker = folder / "worker"
+    worker.write_text(
+        f"#!{sys.executable}\n"
+        "import json, sys, time\n"
+        "for line in sys.stdin:\n"
+        "    asked = json.loads(line)\n"
+        "    while asked['text'][0].startswith('endless'):\n"
+        "        time.sleep(1)\n"
+        "    answer = {'texts': ['done'], 'counts': {}, 'mapping': [], 'policy_id': 'a', 'policy_version': '1'}\n"
+        "    print(json.dumps({'id': asked['id'], 'answer': answer}), flush=True)\n"
+    )
+    worker.chmod(0o755)
+    return str(worker)
 
 
 async def test_a_caller_who_leaves_spoils_nothing(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.modes import readable_by_others
 from support.server import ServerProcess, wait_for_run
 from tunesmith.runner.identity import identify
 
@@ -48,6 +49,11 @@ def test_the_demo_leaves_state_that_a_person_can_read(demo):
     journal = [json.loads(line) for line in (demo.state_dir / "runs.jsonl").read_text().splitlines()]
     story = [line["event"] for line in journal if line["id"] == demo.outcome["training_id"]]
     assert story == ["created", "starting", "running", "succeeded"]
+
+
+def test_nobody_else_can_read_what_the_demo_leaves(demo):
+    """Model, data, logs, checkpoints and output, whoever wrote them: only the owner may even look."""
+    assert readable_by_others(demo.state_dir) == []
 
 
 def test_twenty_kills_of_the_server_do_not_touch_a_training(server, demo):

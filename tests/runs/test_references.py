@@ -196,3 +196,110 @@ async def test_a_run_is_a_model_once_it_has_made_one(house, executor, tmp_path):
         output.rmdir()
         with pytest.raises(MissingReference, match="any more"):
             runs._references.model(run_id)
+
+
+KEPT_BY_THE_SERVER = [
+    *(
+        "keys.jsonl",
+        "runs.jsonl",
+        "webhook_secret",
+        "lock",
+        "journals.json",
+        "runs.jsonl.torn-1",
+        "set-aside/uploads/x",
+    ),
+    *(
+        "policies/mine.yaml",
+        "previews/a.json",
+        ".",
+        "runs",
+        "runs/run_x",
+        "runs/run_x/config.yaml",
+        "runs/run_x/run.log",
+    ),
+    *("runs/run_x/attempts/1/command.json", "somebody/elses.jsonl"),
+]
+REACHABLE = [
+    *("uploads/upl_x/data.jsonl", "downloads/dl_x/train.jsonl", "models/other", "finetuned/m/t/model_files"),
+    *(
+        "demo/train.jsonl",
+        "runs/run_x/output/report.jsonl",
+        "runs/run_x/checkpoints/checkpoint-1",
+        "train_configs/tc_x.yaml",
+    ),
+    *("runs/run_x/results/a.json",),
+]
+
+
+@pytest.fixture
+def state(root: Path) -> Path:
+    """A state folder with all of it, which is an allowed root itself, as is the folder around it."""
+    state = root.parent / "state"
+    for name in [*KEPT_BY_THE_SERVER, *REACHABLE]:
+        place = state / name
+        if place.suffix and not place.name.startswith("run"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("{}\n")
+    (state / "runs/run_x/run.log").write_text("")
+    return state
+
+
+@pytest.fixture
+def within(state: Path, references) -> References:
+    """References whose roots hold the state folder."""
+    return References(
+        roots=(state.parent, state),
+        aliases={},
+        paths=StatePaths(state),
+        book=references._book,
+        checkpoint=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize("name", KEPT_BY_THE_SERVER)
+def test_what_the_server_keeps_for_itself_is_never_reached(within, state, root, name):
+    """Not by its path, not by `..`, not by a link, not as a model, a dataset, a file or a place to write to."""
+    link = root / "link"
+    link.symlink_to(state / name)
+    ways = [str(state / name), f"{state}/uploads/../{name}", str(link), os.path.relpath(state / name)]
+    for way in ways:
+        for resolve in (
+            lambda given: within.file(given, "here"),
+            lambda given: within.dataset(DatasetReference(name=given)),
+            lambda given: within.model(str(Path.cwd() / given)),
+            lambda given: within.output_folder(given, "here"),
+        ):
+            with pytest.raises(Forbidden, match="kept by the server"):
+                resolve(way)
+
+
+def test_what_users_brought_and_runs_made_stays_reachable(within, state):
+    """Uploads, downloads, models, output, checkpoints and the demo's data."""
+    for name in REACHABLE:
+        if not (state / name).exists():
+            (state / name).mkdir(parents=True)
+        with contextlib.suppress(MissingReference):  # a folder is no file
+            assert within.file(str(state / name), "here") == state / name
+    assert within.dataset(DatasetReference(name=str(state / "demo"))).path == str(state / "demo/train.jsonl")
+    assert within.output_folder(str(state / "demo/split"), "here") == state / "demo/split"
+
+
+def test_nothing_is_written_among_what_the_server_keeps(within, state):
+    """Though it may be read: an upload or a checkpoint is what it was when it was put on record."""
+    for name in ("uploads/upl_x", "models/other", "runs/run_x/output", "finetuned/m"):
+        with pytest.raises(Forbidden, match="the server's to write to"):
+            within.output_folder(str(state / name), "here")
+
+
+def test_a_folder_of_the_state_folder_that_the_operator_allows(state, references):
+    """By itself, it is reachable; what lies beside it is not."""
+    chosen = References(
+        roots=(state / "somebody",),
+        aliases={},
+        paths=StatePaths(state),
+        book=references._book,
+        checkpoint=lambda _: None,
+    )
+    assert chosen.file(str(state / "somebody/elses.jsonl"), "here") == state / "somebody/elses.jsonl"
+    with pytest.raises(Forbidden):
+        chosen.file(str(state / "keys.jsonl"), "here")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 
 import httpx
 import pytest
 from dataset_parts import ROW, HalfUpload, folders, in_flight, new_dataset, put_file
 
+from support.commands import Cli
 from support.server import ServerProcess
 
 NOT_RECORDED = [
@@ -116,16 +116,22 @@ def test_what_is_not_ours_is_left_alone(tmp_path, recipes) -> None:
         assert (precious / "data.jsonl").read_bytes() == ROW
 
 
-def test_files_whose_record_was_lost_to_damage_are_kept(tmp_path, recipes) -> None:
-    """After a repaired journal, whole files without a record stay for a person to look at."""
+def test_files_whose_record_was_lost_to_damage_are_set_aside(tmp_path, recipes) -> None:
+    """After a repaired journal, whole files without a record stay for a person to look at; parts of files do not."""
     with ServerProcess.start(tmp_path / "state", recipes) as server:
         with server.client() as client:
             upload = put_file(client, new_dataset(client), "a.jsonl")["upload_id"]
         server.stop()
         journal = server.state_dir / "uploads.jsonl"
-        shutil.move(journal, journal.with_name("uploads.jsonl.damaged-20260101T000000Z"))
+        journal.write_bytes(journal.read_bytes().replace(b'"seq":1', b'"seq":7'))
+        assert Cli(tmp_path)("state", "repair").returncode == 0
         (server.state_dir / "uploads" / "upl_half").mkdir()
         (server.state_dir / "uploads" / "upl_half" / ".data.jsonl.part").write_bytes(ROW)
+        (server.state_dir / "train_configs" / "tc_lost.yaml").write_text("job: {type: trains}")
         server.up()
-        assert folders(server) == {upload, f"{upload}/data.jsonl"}
-        assert "upload_without_record_kept" in server.output
+        assert folders(server) == set()
+        assert upload in server.output
+        aside = server.state_dir / "set-aside"
+        assert (aside / "uploads" / upload / "data.jsonl").read_bytes() == ROW
+        assert (aside / "train_configs" / "tc_lost.yaml").exists()
+        assert not (aside / "uploads" / "upl_half").exists()

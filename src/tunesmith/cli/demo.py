@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -68,6 +69,7 @@ def _play(settings: Settings, model: str, steps: int | None, *, keep_serving: bo
     from tunesmith.demo.story import play, write_data
     from tunesmith.paths import StatePaths
 
+    os.umask(0o077)  # the state folder is for its owner only
     began = time.monotonic()
     progress_stream = sys.stderr if as_json else sys.stdout
     _refuse_without_recipes(settings.recipes_dir)

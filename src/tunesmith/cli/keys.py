@@ -122,9 +122,10 @@ def _ask(
 
 def _on_disk(state_dir: Path, action: Callable[[KeyRing], Coroutine[Any, Any, _T]]) -> _T:
     from tunesmith.access import KeyRing, KeySummary
-    from tunesmith.journal import Journal
+    from tunesmith.journal import Journal, Watermarks
     from tunesmith.paths import StatePaths
     from tunesmith.records import Key, utc_now
+    from tunesmith.state_folder import refuse_incomplete
     from tunesmith.state_lock import StateLock
 
     paths = StatePaths(state_dir)
@@ -134,10 +135,12 @@ def _on_disk(state_dir: Path, action: Callable[[KeyRing], Coroutine[Any, Any, _T
         try:
             return await action(KeyRing(journal, utc_now))
         finally:
+            Watermarks(paths.watermarks, utc_now).note({paths.keys.name: journal.watermark})
             await journal.close()
 
     with StateLock.acquire(paths.lock):
         paths.create()
+        refuse_incomplete(paths, utc_now)
         return asyncio.run(run())
 
 

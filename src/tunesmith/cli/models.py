@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def pull(*, name: str, state_dir: Path | None, as_json: bool) -> None:
     """Fetch a model by its hub id; runs can then name it, and need no network."""
     from tunesmith.cli.display import display
 
+    os.umask(0o077)  # the state folder is for its owner only
     with display(name, stream=sys.stderr if as_json else None) as shown:
         folder = fetch(name, _paths(state_dir), shown)
     facts = _facts(folder)

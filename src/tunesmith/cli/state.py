@@ -11,6 +11,7 @@ import click
 from tunesmith.cli.options import json_option, state_dir_option
 from tunesmith.cli.render import print_json
 from tunesmith.errors import MissingReference
+from tunesmith.files import SET_ASIDE
 from tunesmith.paths import StatePaths
 
 if TYPE_CHECKING:
@@ -19,18 +20,25 @@ if TYPE_CHECKING:
 
 @click.group()
 def state() -> None:
-    """Verify and repair the state folder."""
+    """Verify and repair the state folder, or accept that records are lost."""
 
 
 @state.command()
 @state_dir_option
 @json_option
 def verify(*, state_dir: Path | None, as_json: bool) -> None:
-    """Check every line of every journal. Changes nothing, may run beside a server; exits with 1 on damage."""
+    """Check every line of every journal, and that none is missing or older than it was. Changes nothing, may run beside a
+    server; exits with 1 on damage.
+    """
+    from tunesmith.journal import Verdict, Watermarks
     from tunesmith.journal import verify as verify_journal
+    from tunesmith.records import utc_now
+    from tunesmith.state_folder import missing
 
     paths = _existing(state_dir)
-    verdicts = [verify_journal(path) for path in paths.journals if path.exists()]
+    lost = {fault.where: fault for fault in missing(paths, Watermarks(paths.watermarks, utc_now))}
+    verdicts = [verify_journal(path) for path in paths.journals if path.exists() and str(path) not in lost]
+    verdicts += [Verdict(path=str(path), damaged=1, faults=(fault,)) for path, fault in lost.items()]
     if as_json:
         print_json(verdicts)
     else:
@@ -53,12 +61,15 @@ def repair(*, files: tuple[str, ...], state_dir: Path | None, as_json: bool) -> 
     """
     from tunesmith.journal import repair as repair_journal
     from tunesmith.journal import verify as verify_journal
+    from tunesmith.records import utc_now
+    from tunesmith.state_folder import note_repaired
     from tunesmith.state_lock import StateLock
 
     paths = _existing(state_dir)
     chosen = _chosen(paths, files)
     with StateLock.acquire(paths.lock):
         kept = {path: repair_journal(path) for path in chosen}
+        note_repaired(paths, {path: beside for path, beside in kept.items() if beside != path}, utc_now)
     mended = [
         {"path": str(path), "mended": beside != path, "original": str(beside), "lines": verify_journal(path).lines}
         for path, beside in kept.items()
@@ -68,6 +79,44 @@ def repair(*, files: tuple[str, ...], state_dir: Path | None, as_json: bool) -> 
         return
     for path, beside in kept.items():
         click.echo(_what_was_done(path, beside))
+
+
+@state.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@state_dir_option
+def accept(*, files: tuple[str, ...], state_dir: Path | None) -> None:
+    """Start from journals as they are, although records that they held are missing.
+
+    FILE is what the server refuses to start with, such as runs.jsonl, or journals.json when that cannot be read. What
+    belonged to the lost records is moved to set-aside/ in the state folder: runs' folders now, uploads by the next start.
+    No server may hold the folder.
+    """
+    from tunesmith.records import utc_now
+    from tunesmith.state_folder import accept as accept_journals
+    from tunesmith.state_lock import StateLock
+
+    paths = _existing(state_dir)
+    known = {path.name for path in (*paths.journals, paths.watermarks)}
+    names = tuple(Path(file).name for file in files)
+    for name in names:
+        if name not in known:
+            raise MissingReference(
+                "is not a journal of a state folder", where=name, mend=f"these are: {', '.join(sorted(known))}"
+            )
+    with StateLock.acquire(paths.lock):
+        for sentence in accept_journals(paths, names, utc_now, lambda: _ids_in(paths.runs)):
+            click.echo(sentence)
+    if paths.keys.name in names and not _ids_in(paths.keys):
+        click.echo("there are no API keys now: everybody on this machine may call the service", err=True)
+
+
+def _ids_in(journal: Path) -> set[str]:
+    from tunesmith.journal.verify import scan
+
+    if not journal.exists():
+        return set()
+    with journal.open("rb") as file:
+        return {scanned.entry.id for scanned in scan(file) if scanned.entry is not None}
 
 
 def _what_was_done(path: Path, beside: Path) -> str:
@@ -84,6 +133,8 @@ def _what_was_done(path: Path, beside: Path) -> str:
 
 
 def _summary(verdict: Verdict) -> str:
+    if verdict.damaged and not verdict.lines:
+        return f"{verdict.path}: missing or older than it was"
     found = f"{verdict.path}: {'ok' if verdict.sound else 'damaged'}, {verdict.records} records"
     if verdict.damaged:
         found += f", {verdict.damaged} faults"
@@ -96,6 +147,8 @@ def _summary(verdict: Verdict) -> str:
 def _print_set_aside(paths: StatePaths) -> None:
     for path in sorted(paths.root.glob("*.jsonl.*-*")):
         click.echo(f"{path}: set aside earlier, {path.stat().st_size} bytes")
+    for path in sorted((paths.root / SET_ASIDE).glob("*/*")):
+        click.echo(f"{path}: set aside earlier, nothing on record knows of it")
 
 
 def _existing(state_dir: Path | None) -> StatePaths:
@@ -103,7 +156,7 @@ def _existing(state_dir: Path | None) -> StatePaths:
 
     settings, _ = load(flags={"state_dir": state_dir})
     paths = StatePaths(settings.state_dir)
-    if not any(path.exists() for path in paths.journals):
+    if not any(path.exists() for path in (*paths.journals, paths.watermarks)):
         raise MissingReference(
             "holds no state" if paths.root.is_dir() else "is not a folder",
             where=str(paths.root),

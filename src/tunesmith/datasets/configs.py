@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from tunesmith.errors import InvalidInput, MissingReference, NotFound, OutOfSpace, TooLarge, TunesmithError
-from tunesmith.files import NO_ROOM, write_atomically
+from tunesmith.files import NO_ROOM, set_aside, write_atomically
 from tunesmith.journal import Entry, Journal
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import RecipeBook, parse_train_config, recipe_name_from, resolve
@@ -204,9 +204,15 @@ class TrainConfigs:
 
     def _sweep(self) -> None:
         live = {self._journal.summaries[config_id].stored_name for config_id in self._current.values()}
-        for entry in self._paths.train_configs_folder.iterdir():
-            if entry.name.lstrip(".").startswith(f"{_PREFIX}_") and entry.name not in live and not entry.is_dir():
+        removed = {summary.stored_name for summary in self._journal.summaries.values()} - live
+        for entry in list(self._paths.train_configs_folder.iterdir()):
+            ours = entry.name.lstrip(".").startswith(f"{_PREFIX}_") and not entry.is_dir()
+            if entry.name in live or not ours:
+                continue
+            if entry.name in removed or entry.name.startswith("."):  # the last: written only in part
                 entry.unlink()
+            else:
+                _log.warning("train_config_without_record_set_aside", now=str(set_aside(entry, self._paths.root)))
 
     def _path(self, stored_name: str) -> Path:
         return self._paths.train_configs_folder / stored_name

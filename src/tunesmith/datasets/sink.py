@@ -14,6 +14,9 @@ from pathlib import Path
 from tunesmith.failpoints import FAILPOINTS
 from tunesmith.files import sync_folder
 
+PART = ".part"
+"""What the name of a file ends with that is still coming in."""
+
 
 class Sink:
     """A folder of its own with one file in it. After ``settle`` the file is whole and durable; otherwise ``discard`` it."""
@@ -21,7 +24,7 @@ class Sink:
     def __init__(self, folder: Path, stored_name: str) -> None:
         self._folder = folder
         self._final = folder / stored_name
-        self._part = folder / f".{stored_name}.part"
+        self._part = folder / f".{stored_name}{PART}"
         self._descriptor = -1
         self._hash = hashlib.sha256()
         # A server that has to stop does not wait for a thread that writes: only one at a time touches the descriptor.
@@ -38,8 +41,8 @@ class Sink:
         """Raises OSError: the disk is full or the folder cannot be written."""
         with self._turn:
             if not self._discarded:
-                self._folder.mkdir()
-                self._descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                self._folder.mkdir(mode=0o700)
+                self._descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, content: bytes | bytearray) -> None:
         """Raises OSError, as ``open`` does."""

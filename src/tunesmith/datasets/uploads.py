@@ -20,9 +20,9 @@ import anyio.to_thread
 import msgspec
 import structlog
 
-from tunesmith.datasets.sink import Sink
+from tunesmith.datasets.sink import PART, Sink
 from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, TooLarge, TunesmithError, Unavailable
-from tunesmith.files import NO_ROOM
+from tunesmith.files import NO_ROOM, set_aside
 from tunesmith.journal import Entry, Journal
 from tunesmith.paths import StatePaths
 from tunesmith.records import Clock, Upload, new_id
@@ -300,23 +300,34 @@ class UploadService:
         await self._in_thread(partial(shutil.rmtree, self._folder(upload_id), ignore_errors=True))
 
     async def settle(self, was_deleted: Callable[[str], bool]) -> None:
-        """After a start: remove what belonged to datasets that were deleted, and every folder without a record."""
+        """After a start: remove what belonged to datasets that were deleted, and what a crash has left of uploads that were
+        coming in. Whatever else has no record is set aside: it may have had one.
+        """
         for dataset_id in [dataset_id for dataset_id in list(self._live) if was_deleted(dataset_id)]:
             await self.remove_all_of(dataset_id)
         await self._in_thread(self._sweep)
 
     def _sweep(self) -> None:
-        journal = self._paths.uploads
-        repaired = any(journal.parent.glob(f"{journal.name}.damaged-*"))
-        for entry in self._paths.uploads_folder.iterdir():
+        for entry in list(self._paths.uploads_folder.iterdir()):
             if not entry.name.startswith(f"{_PREFIX}_") or entry.name in self or entry.is_symlink():
                 continue
-            if repaired and entry.name not in self._journal and not any(entry.glob(".*.part")):
-                # Its record may have been in the part of the journal that could not be mended.
-                _log.warning("upload_without_record_kept", folder=str(entry))
-                continue
-            _log.info("unfinished_upload_removed", upload_id=entry.name)
-            shutil.rmtree(entry, ignore_errors=True)
+            if entry.name in self._journal or _is_unfinished(entry):
+                _log.info("upload_leftover_removed", upload_id=entry.name)
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                _set_aside(entry, self._paths.root)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether there is nothing in it but what was still coming in."""
+    return folder.is_dir() and all(entry.name.endswith(PART) for entry in folder.iterdir())
+
+
+def _set_aside(entry: Path, state: Path) -> None:
+    try:
+        _log.warning("upload_without_record_set_aside", upload_id=entry.name, now=str(set_aside(entry, state)))
+    except OSError as error:
+        _log.warning("upload_without_record_kept", folder=str(entry), reason=error.strerror)
 
 
 def _shutting_down() -> Unavailable:

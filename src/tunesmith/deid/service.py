@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ _MODULE = "tunesmith_workers.deid.serve"
 _MOST_TEXTS = 1000
 _MOST_CHARACTERS = 500_000
 _MOST_WAITING = 64
+# A third of what an ordinary machine manages of Chinese text, which takes longest.
+_CHARACTERS_IN_A_SECOND = 5000
 _log = structlog.get_logger()
 
 
@@ -71,15 +73,27 @@ class DeidService:
         policies: Path,
         *,
         idle_seconds: float = 300.0,
-        seconds: float = 60.0,
+        seconds: float = 30.0,
         python: str = sys.executable,
+        variables: Sequence[str] = (),
         descriptors: ChildDescriptors = AS_INHERITED,
     ) -> None:
+        """
+        Args:
+            policies: the folder of the operator's policies.
+            idle_seconds: how long the worker lives when nobody asks.
+            seconds: how long a request may take, beside what its length allows it. Some texts take a recogniser for ever,
+                and whoever sends one must not keep the others waiting.
+            python: what runs the worker.
+            variables: those of the server that the worker is given beside the ordinary ones.
+            descriptors: how many files the worker may open.
+        """
         self._descriptors = descriptors
         self._policies = policies
         self._idle_seconds = idle_seconds
         self._seconds = seconds
         self._python = python
+        self._variables = tuple(variables)
         self._turn = anyio.Lock()
         self._waiting = 0
         self._worker: _Worker | None = None
@@ -109,8 +123,9 @@ class DeidService:
         Raises:
             TooLarge: too many texts, or too long ones.
             InvalidInput: an unknown policy, with the nearest name, or a broken one with all that is wrong.
+            InvalidInput: the texts took too long; the worker was ended, and the next request gets a new one.
             Unavailable: the packages are not installed, or too many requests are waiting.
-            WorkerFailed: the worker died or took too long; the next request gets a new one.
+            WorkerFailed: the worker died, twice.
         """
         length = sum(map(len, request.texts))
         if len(request.texts) > _MOST_TEXTS or length > _MOST_CHARACTERS:
@@ -159,20 +174,28 @@ class DeidService:
     async def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
         worker = self._worker
         if worker is None:
-            worker = self._worker = _Worker(
-                await open_worker(self._python, _MODULE, stderr=subprocess.DEVNULL, descriptors=self._descriptors)
+            opened = await open_worker(
+                self._python,
+                _MODULE,
+                stderr=subprocess.DEVNULL,
+                variables=self._variables,
+                descriptors=self._descriptors,
             )
+            worker = self._worker = _Worker(opened)
             _log.info("deid_started", pid=worker.process.pid)
+        characters = sum(map(len, request.get("text", ())))
+        seconds = self._seconds + characters / _CHARACTERS_IN_A_SECOND
         try:
-            with anyio.fail_after(self._seconds):
+            with anyio.fail_after(seconds):
                 return await worker.ask(request)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             raise _Died(await self._end("died")) from None
         except TimeoutError:
             await self._end("too slow")
-            raise WorkerFailed(
-                f"the texts were not de-identified within {self._seconds:g} s",
-                mend="send fewer or shorter texts at a time",
+            raise InvalidInput(
+                f"{characters} characters were not de-identified within {seconds:g} s",
+                where="text",
+                mend="send fewer or shorter texts at a time; text without words takes longest",
             ) from None
         except BaseException:
             # Nobody waits for the answer any more: what it still says would be taken for the next one's.

@@ -29,7 +29,7 @@ class Output:
     def __enter__(self) -> Self:
         self._flush()
         self._kept = (os.dup(1), os.dup(2))
-        self._file = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         readable, writable = os.pipe()
         for standard in (1, 2):
             os.dup2(writable, standard)

@@ -8,5 +8,18 @@ from tunesmith.journal.journal import Journal
 from tunesmith.journal.lines import Entry
 from tunesmith.journal.repair import repair
 from tunesmith.journal.verify import Verdict, verify
+from tunesmith.journal.watermarks import Watermark, WatermarkKeeper, Watermarks, watermark_of
 
-__all__ = ["LOCAL_DISK", "Disk", "Entry", "Journal", "Verdict", "repair", "verify"]
+__all__ = [
+    "LOCAL_DISK",
+    "Disk",
+    "Entry",
+    "Journal",
+    "Verdict",
+    "Watermark",
+    "WatermarkKeeper",
+    "Watermarks",
+    "repair",
+    "verify",
+    "watermark_of",
+]

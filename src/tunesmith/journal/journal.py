@@ -23,7 +23,17 @@ from tunesmith.files import sync_folder
 from tunesmith.journal.aside import end_of_last_line, set_tail_aside
 from tunesmith.journal.disk import LOCAL_DISK, AppendFile, Disk
 from tunesmith.journal.index import Index, damaged, undecodable
-from tunesmith.journal.lines import LONGEST_LINE, Entry, LineUnsound, encode, encode_body, finish_line, read_line
+from tunesmith.journal.lines import (
+    LONGEST_LINE,
+    Entry,
+    LineUnsound,
+    crc_place,
+    encode,
+    encode_body,
+    finish_line,
+    read_line,
+)
+from tunesmith.journal.watermarks import Watermark
 from tunesmith.records import Clock, Record, utc_now
 
 R = TypeVar("R", bound=Record)
@@ -107,7 +117,7 @@ class Journal(Generic[R, S]):
             StateFolderUnusable: the file cannot be opened or synced.
         """
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unusable(path, error) from error
         index: Index[S] = Index()
@@ -183,6 +193,12 @@ class Journal(Generic[R, S]):
         It must be quick and must not raise; an exception is logged and hurts nobody else.
         """
         self._listeners.append(listener)
+
+    @property
+    def watermark(self) -> Watermark:
+        """How far it has come with what is on disk. Not to be asked once it is closed."""
+        crc = self._file.read(*crc_place(self._index.length))
+        return Watermark(seq=self._index.seq, bytes=self._index.length, crc=crc.decode() if self._index.length else "")
 
     @property
     def failed(self) -> TunesmithError | None:

@@ -105,5 +105,10 @@ def last_seq_of(entry: Entry) -> int:
     return lost.lost_through
 
 
+def crc_place(end: int) -> tuple[int, int]:
+    """Offset and size of the checksum of the line that ends, with its newline, at ``end``."""
+    return max(0, end - len(b'00000000"}\n')), len(b"00000000")
+
+
 def carries_record(entry: Entry) -> bool:
     return bool(entry.id) or entry.event != REPAIRED

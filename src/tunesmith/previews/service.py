@@ -24,6 +24,8 @@ _log = structlog.get_logger()
 _WORKER = "tunesmith_workers.preview"
 _LONGEST_SECONDS = 3600.0
 _MOST_KEPT = 200
+_NAME = "[0-9a-f]" * 64 + ".json"
+"""What the files of kept answers are called; any other file in their folder is somebody else's."""
 _LARGEST_KEPT_BYTES = 4 * 1024 * 1024
 _NEEDED_KNOBS = ("data.train_file", "data.max_length", "data.overlong", "data.train_on", "data.chat_template")
 
@@ -115,9 +117,9 @@ class PreviewService:
     def _sweep(self) -> None:
         if not self._folder.is_dir():
             return
-        for unfinished in self._folder.glob(".*.tmp"):  # what a crash has cut short; nobody else writes now
+        for unfinished in self._folder.glob(f".{_NAME}.*.tmp"):  # what a crash has cut short; nobody else writes now
             unfinished.unlink(missing_ok=True)
-        newest_first = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        newest_first = sorted(self._folder.glob(_NAME), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for place, path in enumerate(newest_first):
             if place >= _MOST_KEPT or not _may_stay(path):
                 path.unlink(missing_ok=True)

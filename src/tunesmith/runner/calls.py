@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -29,9 +29,16 @@ class WorkerCalls:
     """Starts worker programs, a few at a time; the others wait for their turn."""
 
     def __init__(
-        self, *, at_once: int = 2, python: str = sys.executable, descriptors: ChildDescriptors = AS_INHERITED
+        self,
+        *,
+        at_once: int = 2,
+        python: str = sys.executable,
+        variables: Sequence[str] = (),
+        descriptors: ChildDescriptors = AS_INHERITED,
     ) -> None:
+        """``variables`` of the server that workers are given beside the ordinary ones; see ``environment``."""
         self._python = python
+        self._variables = tuple(variables)
         self._descriptors = descriptors
         self._turns = anyio.CapacityLimiter(at_once)
 
@@ -52,7 +59,7 @@ class WorkerCalls:
             return await self._call(module, msgspec.json.encode(request) + b"\n", seconds)
 
     async def _call(self, module: str, request: bytes, seconds: float) -> dict[str, Any]:
-        process = await open_worker(self._python, module, descriptors=self._descriptors)
+        process = await open_worker(self._python, module, variables=self._variables, descriptors=self._descriptors)
         try:
             with anyio.fail_after(seconds):
                 return await _converse(process, module, request)

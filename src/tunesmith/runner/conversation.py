@@ -1,7 +1,7 @@
 """What every conversation with a worker process needs: starting it, reading its lines, ending it with all it started.
 
-The process has the server's environment without TUNESMITH_ variables and a session of its own, so that a signal for the
-server's group does not reach it. It watches its standard input and ends when that closes.
+The process has of the server's environment what a run has, and a session of its own, so that a signal for the server's
+group does not reach it. It watches its standard input and ends when that closes.
 """
 
 from __future__ import annotations
@@ -10,22 +10,30 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import anyio.abc
 
 from tunesmith.errors import WorkerFailed
 from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
+from tunesmith.runner.environment import inherited
 
 LONGEST_ANSWER = 64 * 1024 * 1024
 
 
 async def open_worker(
-    python: str, module: str, *, stderr: int = subprocess.STDOUT, descriptors: ChildDescriptors = AS_INHERITED
+    python: str,
+    module: str,
+    *,
+    stderr: int = subprocess.STDOUT,
+    variables: Sequence[str] = (),
+    descriptors: ChildDescriptors = AS_INHERITED,
 ) -> anyio.abc.Process:
-    """``python -m module`` with pipes at its standard input and output."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESMITH_")}
+    """``python -m module`` with pipes at its standard input and output.
+
+    ``variables`` of the server are passed on beside the ordinary ones.
+    """
     # A caller that leaves in this very moment must still get hold of the process, or nobody would end it and its pipes.
     with anyio.CancelScope(shield=True):
         process = await anyio.open_process(
@@ -34,7 +42,7 @@ async def open_worker(
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
-            env=environment,
+            env=inherited(variables),
         )
     return process  # noqa: RET504  # the type checker takes a scope for one that may swallow what is raised in it
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,7 @@ from tunesmith.paths import AttemptPaths
 from tunesmith.records import Exit, ProcessIdentity
 from tunesmith.runner import identity
 from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
+from tunesmith.runner.environment import inherited
 from tunesmith.runner.executor import Launch, Started
 
 _SHIM = Path(__file__).with_name("shim.py")
@@ -61,12 +63,20 @@ class LocalExecutor:
         *,
         start_deadline_seconds: float,
         stop_grace_seconds: float = 30.0,
+        variables: Sequence[str] = (),
         descriptors: ChildDescriptors = AS_INHERITED,
     ) -> None:
-        """``stop_grace_seconds`` is what a process gets that outlived its attempt, between being asked and being killed."""
+        """
+        Args:
+            start_deadline_seconds: how long a run may take to start.
+            stop_grace_seconds: what a process gets that outlived its attempt, between being asked and being killed.
+            variables: those of the server that runs are given beside the ordinary ones; see ``environment``.
+            descriptors: how many files a run may open.
+        """
         self._descriptors = descriptors
         self._start_deadline = start_deadline_seconds
         self._grace = stop_grace_seconds
+        self._variables = tuple(variables)
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
 
     async def start(self, attempt: AttemptPaths, launch: Launch) -> None:
@@ -86,9 +96,7 @@ class LocalExecutor:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",
-            # A run needs the operator's environment, but not the service's own keys and settings.
-            env={name: value for name, value in os.environ.items() if not name.startswith("TUNESMITH_")}
-            | {_SHIM_MARK: run_id},
+            env=inherited(self._variables) | {_SHIM_MARK: run_id},
         )
         FAILPOINTS.hit("attempt.after_spawn")
 

@@ -90,7 +90,7 @@ def start(command: dict[str, Any]) -> "subprocess.Popen[bytes]":
 def open_log(path: str) -> int:
     """The log to append to. An earlier attempt may have left a link, a FIFO or a device in its place: those are refused."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    log = os.open(path, flags, 0o644)
+    log = os.open(path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(log).st_mode):
         os.close(log)
         raise OSError(errno.EINVAL, "the log is not a regular file", path)
@@ -175,7 +175,7 @@ def write(folder: int, name: str, content: dict[str, Any]) -> None:
     """Write beside, fsync, rename: a reader sees all of it or nothing."""
     beside = f"{name}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(beside, flags, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
+    with open(os.open(beside, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
         json.dump(content, file)
         file.write("\n")
         file.flush()

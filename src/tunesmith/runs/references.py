@@ -1,6 +1,7 @@
 """What the names in a request stand for: a model reference and a dataset become paths that exist.
 
-Paths must lie under the allowed roots, symbolic links followed. Nothing is opened or downloaded here.
+Paths must lie under the allowed roots, symbolic links followed, and never lead to what the server keeps for itself in its
+state folder. Nothing is opened or downloaded here.
 """
 
 from __future__ import annotations
@@ -240,6 +241,12 @@ class References:
             Forbidden: it lies outside the allowed roots.
         """
         path = self._allowed(name, where)
+        if not self._paths.may_be_written(path) and not self._chosen_in_state(path):
+            raise Forbidden(
+                f"{_shown(name)!r} lies in the state folder, which is the server's to write to",
+                where=where,
+                mend="name a folder elsewhere below the allowed roots",
+            )
         nearest_there = next(one for one in (path, *path.parents) if one.exists())
         if not nearest_there.is_dir():
             raise InvalidInput(f"{_shown(str(nearest_there))!r} is not a folder", where=where, mend="name a folder")
@@ -259,7 +266,18 @@ class References:
                 where=where,
                 mend=f"move it below one of {', '.join(map(str, self._roots))}, or add its folder to allowed_roots",
             )
+        if not self._paths.may_be_named(path) and not self._chosen_in_state(path):
+            raise Forbidden(
+                f"{_shown(name)!r} is kept by the server for itself",
+                where=where,
+                mend="in the state folder, uploads, models, and the output and checkpoints of runs can be named",
+            )
         return path
+
+    def _chosen_in_state(self, path: Path) -> bool:
+        """Whether the operator allowed a folder within the state folder that it lies in."""
+        state = self._paths.root.resolve()
+        return any(root.parent.is_relative_to(state) and path.is_relative_to(root) for root in self._roots)
 
 
 def _uploaded_file(dataset: DatasetReference, files: Sequence[tuple[str, Path]]) -> Path:
