@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.runner import LONGEST_LINE
 from tunesmith.runs import LogPage, read_log, read_metrics
+from tunesmith.runs.line_index import LineIndex
 
 lines_of_text = st.lists(st.text(st.sampled_from("ab é😀\r"), max_size=12), max_size=30)
 
@@ -142,3 +145,91 @@ def test_a_line_that_cannot_be_read_hides_no_other(metrics):
     damaged = [*lines[:3], "\0\0\0\n", "[1]\n", '{"x": "' + "y" * LONGEST_LINE + '"}\n', *lines[3:], '{"step":']
     metrics.write_text("".join(damaged))
     assert [point["step"] for point in read_metrics(metrics, cursor=None, limit=1000).metrics] == list(range(1, 26))
+
+
+def bytes_read_by(look) -> int:
+    """How many bytes this thread reads from files meanwhile, from memory or from the disk."""
+
+    def so_far() -> int:
+        return int(Path("/proc/thread-self/io").read_text().split("rchar: ")[1].split()[0])
+
+    before = so_far()
+    look()
+    return so_far() - before
+
+
+@pytest.mark.parametrize("asked", [{"offset": 2**27 - 5000}, {"after_line": 1023}, {"offset": 2**26 + 17}])
+def test_the_end_of_a_long_log_is_as_near_as_its_start(tmp_path, asked):
+    """Whoever asks after the lines were counted once reads a few blocks, not 128 MB; the numbers are right."""
+    log = tmp_path / "run.log"
+    with log.open("wb") as file:
+        for number in range(1, 1024):
+            file.seek(number * 2**17 - 1)
+            file.write(b"\n")
+        file.seek(2**27 - 1000)
+        file.write(b"\nthe last line\n")
+    expected = {offset: sum(at <= offset for at in range(2**17, 2**27, 2**17)) for offset in (2**27 - 5000, 2**26 + 17)}
+    page(log, after_line=1, limit=1)  # as the tail does, or whoever comes first
+    found: list[LogPage] = []
+    read = bytes_read_by(lambda: found.append(page(log, limit=3, **asked)))
+    assert read < 6 * 1024 * 1024
+    first = found[0].lines[0]
+    assert first.number == (1024 if "after_line" in asked else expected[asked["offset"]] + 1)
+    if asked["offset" if "offset" in asked else "after_line"] != 2**26 + 17:
+        assert "the last line" in [line.text for line in page(log, limit=5, offset=2**27 - 5000).lines]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * 2**20), st.integers(1, 40)), max_size=12), st.data())
+@settings(deadline=None, max_examples=15)
+def test_counting_by_blocks_gives_the_numbers_of_a_plain_count(log, places, data):
+    """Newlines anywhere, across the ends of blocks, while it grows: as if all of it were counted each time."""
+    for path in log.parent.iterdir():
+        path.unlink()
+    content = bytearray(3 * 2**20 + 100)
+    for at, count in places:
+        content[at : at + count] = b"\n" * count
+    content[2**20 - 2 : 2**20 + 2] = b"\n\n\n\n"
+    for size in sorted(data.draw(st.lists(st.integers(0, len(content)), min_size=1, max_size=4))):
+        with log.open("ab") as file:
+            file.write(content[file.tell() : size])
+        offset = data.draw(st.integers(0, size))
+        after = data.draw(st.integers(0, 500))
+        descriptor = os.open(log, os.O_RDONLY)
+        try:
+            index = LineIndex(log, descriptor)
+            assert index.lines_before(offset) == content[:offset].count(b"\n")
+            start, passed = index.start_after(after)
+            assert passed == min(after, content[:size].count(b"\n"))
+            assert passed < after or content[:start].count(b"\n") == after
+        finally:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "kept", [b"", b"garbage", b"1.2\n5\n", b"IDENTITY\n9999999999\n", b"IDENTITY\n-5\n", b"IDENTITY\n7\n6\n5\n4\n"]
+)
+def test_counts_that_are_not_of_this_log_are_not_used(tmp_path, kept):
+    """Of another file, of one that was longer, or written by somebody else: the lines are counted again."""
+    log = tmp_path / "run.log"
+    log.write_bytes((b"x" * 1023 + b"\n") * 3000)
+    assert page(log, offset=1024 * 2999, limit=1).lines[0].number == 3000
+    identity = (tmp_path / "run.log.lines").read_bytes().splitlines()[0]
+    (tmp_path / "run.log.lines").write_bytes(kept.replace(b"IDENTITY", identity))
+    assert page(log, offset=1024 * 2999, limit=1).lines[0].number == 3000
+    assert page(log, after_line=2999, limit=1).lines[0].offset == 1024 * 2999
+    log.write_bytes(b"short\nlog\n")
+    assert [line.number for line in page(log, offset=6).lines] == [2]
+    log.write_bytes((b"y" * 511 + b"\n") * 6000)
+    assert page(log, offset=512 * 5999, limit=1).lines[0].number == 6000
+
+
+def test_a_page_is_bounded_as_it_is_answered(log):
+    """Bytes that take six times as many in JSON count as what they take."""
+    log.write_bytes((b"\0" * 60_000 + b"\n") * 100)
+    found, offset = [], 0
+    while offset < log.stat().st_size:
+        got = page(log, offset=offset, limit=1000)
+        assert len(msgspec.json.encode(got)) < 5 * 1024 * 1024
+        found += [line.number for line in got.lines]
+        offset = got.next_offset
+    assert found == list(range(1, 101))

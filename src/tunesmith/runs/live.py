@@ -24,9 +24,10 @@ from tunesmith.files import NO_ROOM, SHORTAGE, raise_shortage
 from tunesmith.journal import Entry
 from tunesmith.paths import RunPaths, StatePaths
 from tunesmith.records import Progress, Run
-from tunesmith.runner import LONGEST_LINE, LogReader
+from tunesmith.runner import LONGEST_LINE, LogReader, open_log
 from tunesmith.runs.derived import append_metrics, read_notes, save_progress
 from tunesmith.runs.fold import Event, Fold, read_event
+from tunesmith.runs.line_index import BLOCK, LineIndex
 
 _RECENT_BYTES = 1024 * 1024
 _POLL_FOLLOWED = 0.01
@@ -113,6 +114,8 @@ class LiveRun:
         self._grown = asyncio.Event()
         self._ended = asyncio.Event()
         self._saved_at = 0.0
+        self._counted = 0
+        """Blocks of the log whose lines were counted."""
         self._unreadable = False
         self._unsaved = False
         self._short = False
@@ -187,7 +190,9 @@ class LiveRun:
             return False
         batch = await self._next(at_end=at_end)
         if (batch.start if batch is not None else self._reader.offset) < before:
-            self._metrics_upto = 0  # the log was cut, to be written anew: its offsets begin again
+            # The log was cut, to be written anew: its offsets begin again.
+            self._metrics_upto = self._counted = 0
+            await anyio.to_thread.run_sync(LineIndex.forget, self._paths.log)
         if batch is None:
             return False
         progress = self.progress
@@ -247,6 +252,7 @@ class LiveRun:
     def _save(self) -> None:
         """Write down what is derived from the log. A full disk only delays it: the log is the truth."""
         try:
+            self._count_lines()
             self._save_metrics()
             save_progress(self._paths, self.progress)
             self._unsaved = False
@@ -256,6 +262,18 @@ class LiveRun:
                 _log.warning("derived_files_not_written", folder=str(self._paths.folder), reason=str(error))
             self._unsaved = True
         self._saved_at = time.monotonic()
+
+    def _count_lines(self) -> None:
+        """Keep the counts up, so that nobody who asks for the end of a long log has to wait for them."""
+        blocks = self.offset // BLOCK
+        descriptor = open_log(self._paths.log) if blocks > self._counted else None
+        if descriptor is None:
+            return
+        try:
+            LineIndex(self._paths.log, descriptor).count(blocks)
+        finally:
+            os.close(descriptor)
+        self._counted = blocks
 
     def _save_metrics(self) -> None:
         lines = self._unwritten

@@ -1,4 +1,5 @@
-"""Reading a run's log and metrics in pages: by byte offset or by line number, with bounded memory. Never writes.
+"""Reading a run's log and metrics in pages: by byte offset or by line number, with bounded memory and wherever it begins
+in the same time. Writes nothing but the counts of ``line_index``.
 
 A page may be filtered by level and text. It then ends where a page would end without the filter at the latest, however
 few lines it holds by then, and says where to go on: no request reads on and on for a line that never comes.
@@ -7,17 +8,19 @@ few lines it holds by then, and says where to go on: no request reads on and on 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tunesmith.runner import Line, LogReader
+from tunesmith.runner import Line, LogReader, log_size, open_log
 from tunesmith.runs.levels import LogLevel, level_of
+from tunesmith.runs.line_index import LineIndex
 
-_CHUNK = 1024 * 1024
 _LATEST_BYTES = 16 * 1024
+_encode = msgspec.json.Encoder().encode
 _decode_metric = msgspec.json.Decoder(dict[str, Any]).decode
 _PAGE_BYTES = 4 * 1024 * 1024
 """A page ends here even when it has fewer lines than were asked for: lines may be long."""
@@ -85,18 +88,17 @@ def read_log(
     wanted: LogFilter = LogFilter(),  # noqa: B008  # it is frozen
 ) -> LogPage:
     """Up to ``limit`` lines out of about 4 MiB, from ``offset`` on or after line number ``after_line``."""
-    size = path.stat().st_size if path.is_file() else 0
-    if after_line is not None:
-        offset, number = _offset_after(path, after_line) if size else (0, 0)
-    else:
-        offset = min(offset, size)
-        number = _newlines_before(path, offset) if offset else 0
+    offset, number, size = _place(path, offset, after_line)
     reader, last_start = LogReader(path, offset), offset + _PAGE_BYTES
     lines: list[LogLine] = []
-    seen = 0
+    seen = weight = 0
     while len(lines) < limit and offset < last_start and seen < _PAGE_LINES and (read := reader.read(at_end=ended)):
         for line, level in wanted.taken(read):
             if level is not None:
+                # As it is answered: what is no text takes up to six times its bytes.
+                weight += len(_encode(line.text))
+                if weight > _PAGE_BYTES and lines:
+                    return LogPage(lines, offset, size, complete=False)
                 lines.append(LogLine(number + 1, line.start, line.text, level))
             number += line.whole
             offset = line.end
@@ -106,10 +108,25 @@ def read_log(
     return LogPage(lines, offset, size, complete=ended and offset >= size)
 
 
+def _place(path: Path, offset: int, after_line: int | None) -> tuple[int, int, int]:
+    """Where a page starts, how many lines lie before it, and the size of the log."""
+    descriptor = open_log(path)
+    if descriptor is None:
+        return 0, 0, 0
+    try:
+        index = LineIndex(path, descriptor)
+        if after_line is not None:
+            return (*index.start_after(after_line), index.size)
+        offset = min(offset, index.size)
+        return offset, index.lines_before(offset), index.size
+    finally:
+        os.close(descriptor)
+
+
 def latest_lines(path: Path, count: int) -> list[str]:
     """The last lines of a log as text, at most ``count`` of them and about 16 KiB; one that is still being written, too."""
     try:
-        start = max(0, path.stat().st_size - _LATEST_BYTES)
+        start = max(0, log_size(path) - _LATEST_BYTES)
         lines = LogReader(path, start).read(at_end=True)
     except OSError:
         return []
@@ -122,7 +139,7 @@ def read_metrics(path: Path, *, cursor: str | None, limit: int) -> MetricsPage:
 
     A cursor that we did not give leads to the next whole line; beyond the end there is nothing.
     """
-    size = path.stat().st_size if path.is_file() else 0
+    size = log_size(path)
     start = min(int(cursor) if cursor is not None and cursor.isdecimal() else 0, size)
     reader, last_start = LogReader(path, start), start + _PAGE_BYTES
     metrics: list[dict[str, Any]] = []
@@ -134,35 +151,3 @@ def read_metrics(path: Path, *, cursor: str | None, limit: int) -> MetricsPage:
             with contextlib.suppress(msgspec.DecodeError):
                 metrics.append(_decode_metric(line.content))
     return MetricsPage(metrics, str(start) if size > start else None)
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
-
-
-def _newlines_before(path: Path, offset: int) -> int:
-    counted = read = 0
-    for chunk in _chunks(path):
-        counted += chunk[: offset - read].count(b"\n")
-        read += len(chunk)
-        if read >= offset:
-            break
-    return counted
-
-
-def _offset_after(path: Path, line: int) -> tuple[int, int]:
-    """Where the line after number ``line`` starts, and how many lines lie before it (fewer when the log ends)."""
-    passed = read = 0
-    for chunk in _chunks(path):
-        inside = chunk.count(b"\n")
-        if passed + inside >= line:
-            position = 0
-            while passed < line:
-                position = chunk.index(b"\n", position) + 1
-                passed += 1
-            return read + position, passed
-        passed += inside
-        read += len(chunk)
-    return read, passed
