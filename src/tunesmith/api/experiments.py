@@ -133,7 +133,8 @@ def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> Exp
     """The record, its newest runs, and everything that happened, in order."""
     house = rooms(request)
     experiment = house.experiments.get(experiment_id)
-    runs = house.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment_id,)).runs
+    page = house.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment_id,))
+    runs = page.runs
     total = house.runs.book.count_of(experiment_id)
     history = _history(house, experiment_id, runs)
     return ExperimentDetail(
@@ -141,7 +142,7 @@ def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> Exp
         runs=[shown(house, run) for run in runs],
         runs_total=total,
         history=history[:1] + history[1:][-_DETAIL_EVENTS:],
-        history_complete=total <= _DETAIL_RUNS and len(history) <= _DETAIL_EVENTS + 1,
+        history_complete=page.cursor is None and len(history) <= _DETAIL_EVENTS + 1,
     )
 
 

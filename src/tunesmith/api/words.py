@@ -56,6 +56,7 @@ SUMMARIES: Mapping[str, str] = {
     "resend_delivery": "Send a callback delivery again",
     "resume_run": "Resume from a checkpoint in a new run",
     "revoke_key": "Revoke an API key",
+    "run_config": "Show a run's config, and where each value comes from",
     "run_events": "Follow a run's events",
     "run_logs": "Read a run's log",
     "run_metrics": "Read a run's metrics",

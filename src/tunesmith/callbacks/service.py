@@ -31,7 +31,7 @@ from tunesmith.callbacks.signing import Signer
 from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, TunesmithError, Unavailable
 from tunesmith.failpoints import FAILPOINTS
 from tunesmith.guarded import Answer
-from tunesmith.journal import Entry, Journal
+from tunesmith.journal import Entry, Journal, newest_first, page_of
 from tunesmith.records import BodySource, Callback, CallbackEvent, Clock, Delivery, DeliveryAttempt, DeliveryState
 
 _log = structlog.get_logger()
@@ -243,9 +243,8 @@ class CallbackService:
     def page(self, run_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
         """Up to ``limit`` deliveries of a run, newest first. A cursor stays valid for ever."""
         ids = self._by_run.get(run_id, [])
-        end = min(int(cursor), len(ids)) if cursor is not None and cursor.isdecimal() else len(ids)
-        start = max(0, end - limit)
-        return DeliveryPage([self.get(item) for item in reversed(ids[start:end])], str(start) if start else None)
+        page = page_of(self._journal, ids, newest_first(ids, cursor), limit=limit)
+        return DeliveryPage([self.get(item) for item in page.ids], page.cursor)
 
     def counts(self) -> dict[DeliveryState, int]:
         counted = dict.fromkeys(DeliveryState, 0)

@@ -21,7 +21,7 @@ from tunesmith.checkpoints.manifest import Manifest, read_manifest
 from tunesmith.checkpoints.marks import MarkRequest, check, with_mark
 from tunesmith.errors import Fault, InvalidInput, MissingReference, NotFound
 from tunesmith.files import place_of
-from tunesmith.journal import Entry, Journal
+from tunesmith.journal import Entry, Journal, newest_first, page_of
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Clock, Mark, new_id
 
@@ -117,14 +117,9 @@ class CheckpointBook:
         self, *, limit: int, cursor: str | None = None, keep: Callable[[CheckpointSummary], bool]
     ) -> CheckpointPage:
         """Up to ``limit`` checkpoints for which ``keep`` holds, newest first; removed ones too, so that marks are seen."""
-        before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
-        found: list[str] = []
-        for position in range(min(before, len(self._order)) - 1, -1, -1):
-            if keep(self._journal.summaries[self._order[position]]):
-                if len(found) == limit:
-                    return CheckpointPage([self.get(one) for one in found], str(position + 1))
-                found.append(self._order[position])
-        return CheckpointPage([self.get(one) for one in found], None)
+        positions = newest_first(self._order, cursor)
+        page = page_of(self._journal, self._order, positions, limit=limit, keep=keep)
+        return CheckpointPage([self.get(one) for one in page.ids], page.cursor)
 
     def bytes_in_use(self) -> int:
         return sum(one.bytes for one in self._journal.summaries.values() if one.removed_at is None)

@@ -14,7 +14,7 @@ import msgspec
 from tunesmith.errors import Conflict, Fault, InvalidInput, NotFound
 from tunesmith.experiments.resources import name_fault
 from tunesmith.experiments.service import ExperimentSummary
-from tunesmith.journal import Entry, Journal
+from tunesmith.journal import Entry, Journal, newest_first, page_of
 from tunesmith.recipes.suggest import nearest
 from tunesmith.records import Clock, Experiment, IdempotentCall, Project, ProjectStatus, new_id
 
@@ -186,20 +186,18 @@ class ProjectBook:
 
         A filter lets any of its values through; an empty one everything.
         """
-        before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
-        found: list[str] = []
-        for position in range(min(before, len(self._order)) - 1, -1, -1):
-            project_id = self._order[position]
-            summary = self._journal.summaries[project_id]
-            if (
-                (not statuses or self._status(project_id) in statuses)
-                and (not tags or any(tag in tags for tag in summary.tags))
-                and (not owners or summary.owner in owners)
-            ):
-                if len(found) == limit:
-                    return ProjectPage([self.find(one)[0] for one in found], str(position + 1))
-                found.append(project_id)
-        return ProjectPage([self.find(one)[0] for one in found], None)
+        page = page_of(
+            self._journal,
+            self._order,
+            newest_first(self._order, cursor),
+            limit=limit,
+            keep=lambda one: (
+                (not statuses or (one.project is not None and one.project.status in statuses))
+                and (not tags or any(tag in tags for tag in one.tags))
+                and (not owners or one.owner in owners)
+            ),
+        )
+        return ProjectPage([self.find(one)[0] for one in page.ids], page.cursor)
 
 
 def _sent(change: ProjectChange, *fields: str) -> dict[str, Any]:

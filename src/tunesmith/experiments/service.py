@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from tunesmith.errors import Conflict, InvalidInput, NotFound
-from tunesmith.journal import Entry, Journal
+from tunesmith.journal import Entry, Journal, newest_first, page_of
 from tunesmith.recipes.notes import check_notes
 from tunesmith.records import Clock, Experiment, IdempotentCall, ProjectStatus, new_id
 
@@ -144,17 +144,18 @@ class ExperimentService:
 
         A filter lets any of its values through; an empty one everything.
         """
-        before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
-        found: list[str] = []
-        for position in range(min(before, len(self._order)) - 1, -1, -1):
-            summary = self._journal.summaries[self._order[position]]
-            if names and summary.name not in names:
-                continue
-            if (not tags or any(tag in tags for tag in summary.tags)) and (not owners or summary.owner in owners):
-                if len(found) == limit:
-                    return ExperimentPage([self.get(item) for item in found], str(position + 1))
-                found.append(self._order[position])
-        return ExperimentPage([self.get(item) for item in found], None)
+        page = page_of(
+            self._journal,
+            self._order,
+            newest_first(self._order, cursor),
+            limit=limit,
+            keep=lambda one: (
+                (not names or one.name in names)
+                and (not tags or any(tag in tags for tag in one.tags))
+                and (not owners or one.owner in owners)
+            ),
+        )
+        return ExperimentPage([self.get(item) for item in page.ids], page.cursor)
 
 
 def _check(request: ExperimentRequest) -> None:

@@ -6,12 +6,14 @@ What a record means is decided by the rooms; this package only keeps what it is 
 from tunesmith.journal.disk import LOCAL_DISK, Disk
 from tunesmith.journal.journal import Journal
 from tunesmith.journal.lines import Entry
+from tunesmith.journal.pages import PAGE_BYTES, newest_first, page_of
 from tunesmith.journal.repair import repair
 from tunesmith.journal.verify import Verdict, verify
 from tunesmith.journal.watermarks import Watermark, WatermarkKeeper, Watermarks, watermark_of
 
 __all__ = [
     "LOCAL_DISK",
+    "PAGE_BYTES",
     "Disk",
     "Entry",
     "Journal",
@@ -19,6 +21,8 @@ __all__ = [
     "Watermark",
     "WatermarkKeeper",
     "Watermarks",
+    "newest_first",
+    "page_of",
     "repair",
     "verify",
     "watermark_of",

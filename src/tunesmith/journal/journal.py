@@ -167,6 +167,11 @@ class Journal(Generic[R, S]):
                 self._remember(record_id, self._index.summaries[record_id], record)
         return record
 
+    def size_of(self, record_id: str) -> int:
+        """Bytes of the line with the latest record of an id; 0 for an unknown one. Reads nothing."""
+        line = next(self._index.lines_of(record_id), None)
+        return self._index.span(line)[1] if line is not None else 0
+
     def summary(self, record_id: str) -> S | None:
         return self._index.summaries.get(record_id)
 

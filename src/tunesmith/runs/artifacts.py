@@ -20,7 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from tunesmith.errors import InvalidInput, NotFound
-from tunesmith.journal import Journal
+from tunesmith.journal import PAGE_BYTES, Journal
 from tunesmith.paths import StatePaths
 from tunesmith.records import ArtifactTags
 from tunesmith.runs.written import Place, WrittenFile, written_files
@@ -80,9 +80,17 @@ class ArtifactBook:
         Raises:
             InvalidInput: the cursor is none of ours.
         """
-        found = list(islice(written_files(self._paths.run(run_id), _place_at(cursor)), limit + 1))
-        artifacts = [self._artifact(run_id, file) for file in found[:limit]]
-        return ArtifactPage(artifacts, _cursor_at(found[limit - 1].place) if len(found) > limit else None)
+        artifacts: list[Artifact] = []
+        size = 0
+        last: Place = ()
+        for file in written_files(self._paths.run(run_id), _place_at(cursor)):
+            artifact = self._artifact(run_id, file)
+            size += len(msgspec.json.encode(artifact))
+            if len(artifacts) == limit or (artifacts and size > PAGE_BYTES):
+                return ArtifactPage(artifacts, _cursor_at(last))
+            artifacts.append(artifact)
+            last = file.place
+        return ArtifactPage(artifacts, None)
 
     async def find(self, run_id: str, artifact_id: str) -> FoundArtifact:
         """Raises NotFound when the run has no such file, or not any more."""

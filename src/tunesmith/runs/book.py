@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import Conflict, NotFound
-from tunesmith.journal import Entry, Journal
+from tunesmith.journal import Entry, Journal, page_of
 from tunesmith.records import LEGAL_MOVES, Callback, IdempotentCall, Run, RunKind, RunState
 
 
@@ -131,17 +131,15 @@ class RunBook:
 
         A filter lets any of its values through; an empty one everything.
         """
-        found: list[str] = []
-        for position in self._positions(cursor, experiment_ids):
-            run_id = self._order[position]
-            summary = self._journal.summaries[run_id]
-            if not run_id.startswith(id_prefix):
-                continue
-            if (not states or summary.state in states) and (not recipes or summary.recipe in recipes):
-                if len(found) == limit:
-                    return RunPage([self.get(run_id) for run_id in found], str(position + 1))
-                found.append(run_id)
-        return RunPage([self.get(run_id) for run_id in found], None)
+        positions = self._positions(cursor, experiment_ids)
+        page = page_of(
+            self._journal,
+            self._order,
+            (position for position in positions if self._order[position].startswith(id_prefix)),
+            limit=limit,
+            keep=lambda one: (not states or one.state in states) and (not recipes or one.recipe in recipes),
+        )
+        return RunPage([self.get(run_id) for run_id in page.ids], page.cursor)
 
     def count_of(self, experiment_id: str) -> int:
         return len(self._by_experiment.get(experiment_id, ()))
