@@ -274,6 +274,7 @@ def open_house(
         ),
         checkpoints=checkpoints,
         vet_url=client.vet,
+        data_faults=lookup.data_faults,
         slots=slots,
         paths=paths,
         clock=clock,

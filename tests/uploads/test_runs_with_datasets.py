@@ -117,6 +117,47 @@ def test_what_is_no_dataset_is_a_path_that_is_not_there(run, reference) -> None:
     assert run(reference).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "where", "said"),
+    [
+        ("picture.jsonl", b"\x89PNG\r\n\x1a\n", "picture.jsonl", "a PNG file"),
+        ("orders.csv", b"prompt,completion\na,b\n", "orders.csv", "a CSV file"),
+        ("one.json", b'{\n  "messages": []\n}\n', "one.json:1", "one JSON object over several lines"),
+        (
+            "订单.jsonl",
+            ROW + b'{"prompt": "a", "completion": "b"}\n',
+            "订单.jsonl:2",
+            "has the shape prompt_completion",
+        ),
+    ],
+)
+def test_data_that_cannot_be_trained_is_refused_at_once(client, run, name, content, where, said) -> None:
+    """With the file as its owner calls it, the line, and how to go on; no run is made that would fail."""
+    dataset = new_dataset(client)
+    put_file(client, dataset, name, content)
+    before = client.get("/v1/runs").json()
+    answer = run(dataset)
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert fault["where"] == where
+    assert said in fault["message"]
+    assert fault["mend"]
+    assert client.get("/v1/runs").json() == before
+
+
+def test_validation_and_test_files_are_looked_at_too(client, server, run) -> None:
+    """What would end the run before it trains is refused, wherever it stands; each file is named."""
+    dataset = new_dataset(client)
+    for name, content in {"train.jsonl": ROW, "validation.jsonl": b"no rows\n"}.items():
+        put_file(client, dataset, name, content)
+    answer = run(dataset)
+    assert [fault["where"] for fault in answer.json()["errors"]] == ["validation.jsonl:1"]
+    path = server.state_dir.with_name("rows.jsonl")
+    path.write_bytes(b"PAR1")
+    answer = run(str(path))
+    assert [fault["where"] for fault in answer.json()["errors"]] == [str(path)]
+
+
 def test_what_a_run_uses_cannot_be_deleted(client, run) -> None:
     """Neither the dataset nor the files it reads, until it is over; the refusal names it. Other files can."""
     dataset = new_dataset(client)

@@ -4,6 +4,7 @@ What rows mean is decided in the workers; bytes come in through a door, and here
 """
 
 from tunesmith.datasets.configs import ChosenConfig, TrainConfigs, TrainConfigSummary
+from tunesmith.datasets.first_rows import data_faults
 from tunesmith.datasets.lookup import Lookup
 from tunesmith.datasets.service import DatasetPage, DatasetRequest, DatasetService, DatasetSummary
 from tunesmith.datasets.uploads import InFlight, UploadService, UploadSummary
@@ -20,4 +21,5 @@ __all__ = [
     "TrainConfigs",
     "UploadService",
     "UploadSummary",
+    "data_faults",
 ]

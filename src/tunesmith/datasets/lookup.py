@@ -1,6 +1,6 @@
-"""What projects find by name among the uploads: a dataset's file, and the train config that goes with it.
+"""What others ask of what was uploaded: a dataset's file and its train config by name, and whether files hold rows.
 
-Asked from threads: only what is in memory is looked at.
+Asked from threads. Of files only the first rows are read; all else is in memory.
 """
 
 from __future__ import annotations
@@ -8,8 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunesmith.datasets.configs import TrainConfigs
+from tunesmith.datasets.first_rows import data_faults
 from tunesmith.datasets.service import DatasetService
 from tunesmith.datasets.uploads import UploadService
+from tunesmith.errors import Fault
+from tunesmith.files import data_files
+from tunesmith.recipes import Recipe
 
 
 class Lookup:
@@ -19,6 +23,25 @@ class Lookup:
         self._datasets = datasets
         self._uploads = uploads
         self._configs = configs
+
+    def data_faults(self, place: Path, recipe: Recipe) -> tuple[Fault, ...]:
+        """What in the first rows of a data file, or of those in a folder, keeps a recipe from using it. Blocks.
+
+        A file that was uploaded is called by its own name.
+        """
+        try:
+            files = data_files(place)
+        except OSError:
+            return ()
+        return tuple(
+            fault
+            for path in files
+            for fault in data_faults(path, recipe.data, name=self._name_of(path), recipe=recipe.name)
+        )
+
+    def _name_of(self, path: Path) -> str:
+        upload_id = path.parent.name
+        return self._uploads.get(upload_id).name if upload_id in self._uploads else str(path)
 
     def files_of(self, reference: str) -> list[tuple[str, Path]] | None:
         """Names and paths of the files of a dataset by its id or name, or of one upload by its id; None: there is none."""

@@ -26,6 +26,7 @@ from tunesmith.records import Callback, Checkpoint, DatasetReference, FinetuneTa
 from tunesmith.runs.references import References, gather
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
+DATA_KNOBS = ("data.train_file", "data.validation_file", "data.test_file")
 _FILE_KNOBS = ("data.validation_file", "data.test_file", "data.chat_template")
 _LARGEST_SEED = 2**32 - 1
 _MOST_HYPERPARAM_BYTES = 64 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -44,7 +44,15 @@ from tunesmith.runs.book import RunBook
 from tunesmith.runs.follow import Follower, Position
 from tunesmith.runs.live import LiveRuns
 from tunesmith.runs.references import References
-from tunesmith.runs.request import Inherited, RequestResolver, Resolved, RunRequest, check_size, value_at
+from tunesmith.runs.request import (
+    DATA_KNOBS,
+    Inherited,
+    RequestResolver,
+    Resolved,
+    RunRequest,
+    check_size,
+    value_at,
+)
 from tunesmith.runs.scheduler import Scheduler
 from tunesmith.runs.supervise import PAUSE
 from tunesmith.safe_yaml import load as load_yaml
@@ -101,7 +109,9 @@ class RunService:
         clock: Clock,
         checkpoints: Checkpoints,
         vet_url: Callable[[str], Awaitable[None]],
+        data_faults: Callable[[Path, Recipe], Sequence[Fault]] = lambda *_: (),
     ) -> None:
+        """``data_faults`` answers what in the first rows of a data file keeps a recipe from using it; asked from threads."""
         self.book = book
         self._live = live
         self._scheduler = scheduler
@@ -113,6 +123,7 @@ class RunService:
         self._clock = clock
         self._checkpoints = checkpoints
         self._vet_url = vet_url
+        self._data_faults = data_faults
         self._creating: dict[str, Run] = {}
         """Runs on their way to the disk."""
 
@@ -158,6 +169,7 @@ class RunService:
     def _prepare(self, request: RunRequest) -> tuple[Run, bytes, bytes]:
         resolved = self._resolver.resolve(request)
         recipe, config = resolved.recipe, resolved.config
+        self._refuse_untrainable(recipe, config)
         if request.resume_from is not None:
             self._refuse_misfit(InvalidInput, request.resume_from, config)
             self._refuse_finished(request, request.resume_from, config)
@@ -195,6 +207,21 @@ class RunService:
             finetune_task=request.finetune_task,
         )
         return run, to_yaml(config), msgspec.json.encode(resolved.origins) + b"\n"
+
+    def _refuse_untrainable(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
+        """Now, instead of by a run that fails once a model is loaded."""
+        named = [value_at(config, knob) for knob in DATA_KNOBS] if recipe.data else []
+        files = dict.fromkeys(path for path in named if isinstance(path, str) and path)
+        faults = tuple(fault for path in files for fault in self._data_faults(Path(path), recipe))
+        if faults:
+            raise InvalidInput(
+                f"recipe {recipe.name} cannot use this data: "
+                + ("one fault" if len(faults) == 1 else f"{len(faults)} faults")
+                + " in the first rows",
+                where="dataset",
+                mend="POST /api/data/validate looks at every row of a file",
+                faults=faults,
+            )
 
     def _refuse_misfit(
         self, kind: type[InvalidInput | Conflict], checkpoint: Checkpoint, config: Mapping[str, Any]
