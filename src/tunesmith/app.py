@@ -234,6 +234,7 @@ def open_house(
         stop_grace_seconds=settings.stop_grace_seconds,
         max_restarts=settings.max_restarts,
         newest_checkpoint=note_checkpoints,
+        in_own_names=lambda text: uploads.in_own_names(text),  # noqa: PLW0108  # they are opened just below
     )
     scheduler = Scheduler(
         book=book,

@@ -83,9 +83,7 @@ def test_every_recipe_has_the_job_section(write_recipe) -> None:
         ("{type: int, min: 1}", "{type: int, items: str}", "items: must be one of"),
         ("{type: int, min: 1}", "int", "schema.training.max_steps: must be a mapping"),
         ('choices: ["no", steps, epoch]', "choices: [true, steps]", "choices: must be a list, each item text"),
-        ("# Trains nothing; it is here for the tests.\n# By hand: bash run.sh config.yaml\n", "", "no opening comment"),
         ("#!/usr/bin/env bash\n", "", "run.sh:1: does not open with a shebang"),
-        ("# Prints its argument and the file it names.\n", "", "run.sh: has no opening comment"),
         ("set -euo pipefail", "# set -euo pipefail", "run.sh: lacks `set -euo pipefail`"),
         ("set -euo pipefail\n", "set -euo pipefail\r\n", "run.sh: has Windows line ends"),
     ],
@@ -96,6 +94,18 @@ def test_a_mistake_is_reported_where_it_is(write_recipe, old: str, new: str, fau
     found = faults_of(folder)
     assert len(found) == 1
     assert fault in found[0]
+
+
+def test_a_folder_without_opening_comments_works_and_is_told_of(write_recipe) -> None:
+    """Whoever reads it misses them; whoever runs it does not."""
+    about = "# Trains nothing; it is here for the tests.\n# By hand: bash run.sh config.yaml\n"
+    recipe = read_recipe(write_recipe("tiny", (about, ""), ("# Prints its argument and the file it names.\n", "")))
+    assert isinstance(recipe, Recipe)
+    assert [(hint.where, hint.message) for hint in recipe.warnings] == [
+        ("run.sh", "has no opening comment"),
+        ("recipe.yaml", "has no opening comment"),
+    ]
+    assert all(hint.mend for hint in recipe.warnings)
 
 
 def test_files_that_are_something_else_entirely_are_reported(write_recipe) -> None:

@@ -12,6 +12,10 @@ from dataset_parts import CONFIG_LIMIT, LIMIT
 from support.server import ServerProcess, write_recipe
 
 TRAINS = 'while [ ! -e "$TUNESMITH_RUN_DIR/go" ]; do sleep 0.02; done'
+COMPLAINS = """
+echo '{"tunesmith":"message","level":"error","text":"'$TUNESMITH_DATASET' is odd","where":"'$TUNESMITH_DATASET':7"}'
+exit 1
+"""
 CONFIG = {
     "model": {"base": None},
     "data": {"validation_file": None},
@@ -20,7 +24,7 @@ CONFIG = {
 
 
 def write_recipes(folder: Path) -> Path:
-    """``trains`` and ``aligns`` end when a file ``go`` appears in their run folder."""
+    """``trains`` and ``aligns`` end when a file ``go`` appears in their run folder; ``complains`` fails."""
     for name in ("trains", "aligns"):
         job = {"type": name, "method": None, "project": None}
         write_recipe(
@@ -31,6 +35,7 @@ def write_recipes(folder: Path) -> Path:
             data=["messages"],
             schema={"data.validation_file": {"type": "str"}, "training.max_steps": {"min": 1, "max": 1000}},
         )
+    write_recipe(folder, "complains", COMPLAINS, {"model": {"base": None}}, data=["messages"])
     write_recipe(folder, "broken", "true", kind="no-such-kind")
     return folder
 

@@ -256,3 +256,24 @@ def test_a_run_and_a_deletion_at_the_same_time_never_both_succeed(client, server
                 client.post(f"/v1/runs/{created.result().json()['run_id']}/cancel")
             outcomes.add(outcome)
     assert outcomes <= {(201, 409), (400, 200)}
+
+
+def test_a_failed_run_speaks_of_a_file_as_its_owner_does(client, server, experiment) -> None:
+    """Whatever a program says of where the file is kept, its error has the name under which the file was uploaded."""
+    dataset = new_dataset(client)
+    put_file(client, dataset, "客服 v2.jsonl", ROW)
+    body = {"recipe": "complains", "model": str(server.state_dir.with_name("model")), "dataset": {"name": dataset}}
+    run_id = client.post(f"/v1/experiments/{experiment}/runs", json=body).json()["run_id"]
+    error = wait_for_run(client, run_id)["error"]
+    assert (error["message"], error["where"]) == ("客服 v2.jsonl is odd", "客服 v2.jsonl:7")
+
+
+def test_a_refusal_speaks_of_a_file_as_its_owner_does(client, server) -> None:
+    """Processing an upload that holds nothing usable."""
+    dataset = new_dataset(client)
+    put_file(client, dataset, "notes.jsonl", b'{"text": 1}\n')
+    out = str(server.state_dir.with_name("out"))
+    answer = client.post("/api/data/process", json={"input_file": dataset, "output_dir": out})
+    assert answer.status_code == 422
+    assert answer.json()["where"] == "notes.jsonl"
+    assert "uploads/" not in answer.text

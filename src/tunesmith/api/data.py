@@ -16,6 +16,7 @@ from litestar.params import JSONBody, QueryParameter
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.leaving import while_connected
+from tunesmith.api.own_names import own_names
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.errors import Fault, InvalidInput, TunesmithError
 from tunesmith.paths import StatePaths
@@ -161,7 +162,8 @@ async def validate_data(request: HttpRequest, file_path: FilePath, max_errors: M
     house = rooms(request)
     path = await anyio.to_thread.run_sync(_input, house, file_path, "file_path")
     asked = {"file": str(path), "max_errors": max_errors, "scratch": str(house.settings.state_dir.resolve())}
-    answer = await while_connected(request, house.calls.call(_VALIDATE, asked, seconds=_LONGEST_SECONDS))
+    with own_names(house):
+        answer = await while_connected(request, house.calls.call(_VALIDATE, asked, seconds=_LONGEST_SECONDS))
     return msgspec.convert(answer, DataVerdict)
 
 
@@ -186,7 +188,8 @@ async def process_data(request: HttpRequest, data: JSONBody[ProcessRequest]) -> 
         "policies_dir": str(StatePaths(house.settings.state_dir).policies.resolve()),
         "overwrite": data.overwrite,
     }
-    answer = await while_connected(request, house.calls.call(_PROCESS, asked, seconds=_LONGEST_SECONDS))
+    with own_names(house):
+        answer = await while_connected(request, house.calls.call(_PROCESS, asked, seconds=_LONGEST_SECONDS))
     return msgspec.convert(answer, ProcessedData)
 
 

@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody
 from tunesmith.api.access import NEEDS_WRITE
 from tunesmith.api.data import Bin
 from tunesmith.api.leaving import while_connected
+from tunesmith.api.own_names import own_names
 from tunesmith.api.rooms import HttpRequest, rooms
 from tunesmith.records import DatasetReference
 from tunesmith.runs import RunRequest
@@ -149,10 +150,11 @@ async def preview_dataset(request: HttpRequest, dataset_id: FromPath[str], data:
             seed=data.seed,
         )
     )
-    answer, cached = await while_connected(
-        request,
-        house.previews.look(resolved.recipe, resolved.config, limit=data.limit, most_rows=data.max_rows),
-    )
+    with own_names(house):
+        answer, cached = await while_connected(
+            request,
+            house.previews.look(resolved.recipe, resolved.config, limit=data.limit, most_rows=data.max_rows),
+        )
     said = {
         **answer,
         "dataset_id": dataset.id,

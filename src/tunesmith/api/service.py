@@ -56,6 +56,9 @@ class RecipeView(msgspec.Struct, frozen=True, kw_only=True):
     """The defaults."""
     folder: str = ""
     faults: tuple[Fault, ...] = ()
+    """Why it is broken."""
+    warnings: tuple[Fault, ...] = ()
+    """What its readers would miss, such as an opening comment; it runs all the same."""
 
 
 class RecipeList(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +139,7 @@ def _view(recipe: Recipe | BrokenRecipe) -> RecipeView:
         aliases=recipe.aliases,
         config=recipe.config,
         folder=str(recipe.folder),
+        warnings=recipe.warnings,
     )
 
 

@@ -62,6 +62,7 @@ def show(*, service: Service, name: str, as_json: bool) -> None:
             "kind": recipe["kind"],
             "summary": recipe["summary"],
             "faults": [fault_text(fault) for fault in recipe["faults"]],
+            "warnings": [fault_text(fault) for fault in recipe.get("warnings", ())],
             "data": ", ".join(recipe["data"]) or ("none needed" if recipe["ok"] else ""),
             "resources": ", ".join(f"{name}: {str(value).lower()}" for name, value in recipe["resources"].items()),
             "aliases": [f"{short} = {path}" for short, path in recipe["aliases"].items()],
@@ -87,6 +88,7 @@ def check(*, folder: str | None, as_json: bool) -> None:
                     "ok": recipe not in broken,
                     "folder": str(recipe.folder),
                     "faults": getattr(recipe, "faults", ()),
+                    "warnings": getattr(recipe, "warnings", ()),
                 }
                 for recipe in found
             ]
@@ -97,6 +99,8 @@ def check(*, folder: str | None, as_json: bool) -> None:
             click.echo(f"{recipe.name}: " + ("broken" if faults else "ok"))
             for fault in faults:
                 click.echo(f"  - {fault}")
+            for warning in getattr(recipe, "warnings", ()):
+                click.echo(f"  - warning: {warning}")
     sys.exit(1 if broken else 0)
 
 

@@ -6,6 +6,7 @@ What client programs call their files is data only: folders and files get names 
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterable, Callable, Iterator
@@ -143,6 +144,17 @@ class UploadService:
     def path(self, upload_id: str) -> Path:
         """Where its bytes are; absolute."""
         return (self._folder(upload_id) / self._journal.summaries[upload_id].stored_name).absolute()
+
+    def in_own_names(self, text: str) -> str:
+        """A message in which every path to an upload is replaced by the name that its owner gave the file."""
+        folders = {str(self._paths.uploads_folder.absolute()), str(self._paths.uploads_folder.resolve())}
+        path = f"(?:{'|'.join(map(re.escape, folders))})/({_PREFIX}_[0-9a-z]{{26}})/data\\.[a-z]+"
+        return re.sub(path, lambda found: self._own_name(found[1]) or found[0], text)
+
+    def _own_name(self, upload_id: str) -> str | None:
+        """Also of one that was removed."""
+        summary = self._journal.summary(upload_id)
+        return summary.name if summary is not None else None
 
     def folder(self, upload_id: str) -> Path:
         """What only this upload's bytes lie below; absolute."""

@@ -14,9 +14,14 @@ class Faults:
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
+        self.hints: list[Fault] = []
+        """What a reader would miss, and no reason not to run the recipe."""
 
     def add(self, message: str, where: str, mend: str | None = None) -> None:
         self.found.append(Fault(message=message, where=where, mend=mend))
+
+    def hint(self, message: str, where: str, mend: str) -> None:
+        self.hints.append(Fault(message=message, where=where, mend=mend))
 
     def add_unknown_keys(self, given: Iterable[str], known: tuple[str, ...], group: str = "") -> None:
         for key in given:

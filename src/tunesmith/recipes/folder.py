@@ -58,7 +58,7 @@ def _recipe(folder: Path, faults: Faults) -> Recipe | None:
         return None
     about = opening_comment(text)
     if not about:
-        faults.add("has no opening comment", RECIPE_FILE, "say what it does, needs, and how to start it by hand")
+        faults.hint("has no opening comment", RECIPE_FILE, "say what it does, needs, and how to start it by hand")
     try:
         content = safe_yaml.load(text, source=RECIPE_FILE, max_bytes=MAX_FILE_BYTES)
     except TunesmithError as error:
@@ -83,6 +83,7 @@ def _recipe(folder: Path, faults: Faults) -> Recipe | None:
         run_sh=folder / SCRIPT_FILE,
         about=about,
         saves_when_stopped=_saves_when_stopped(content, faults),
+        warnings=tuple(faults.hints),
     )
 
 
@@ -93,7 +94,7 @@ def _check_script(folder: Path, faults: Faults) -> None:
     if not text.startswith("#!"):
         faults.add("does not open with a shebang", f"{SCRIPT_FILE}:1", "start it with `#!/usr/bin/env bash`")
     if not opening_comment(text):
-        faults.add("has no opening comment", SCRIPT_FILE, "say below the shebang what it starts")
+        faults.hint("has no opening comment", SCRIPT_FILE, "say below the shebang what it starts")
     if not any(line.partition("#")[0].strip() == "set -euo pipefail" for line in text.splitlines()):
         faults.add(
             "lacks `set -euo pipefail`",

@@ -51,6 +51,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """The opening comment of recipe.yaml."""
     saves_when_stopped: bool = True
     """Whether it writes a checkpoint when it is asked to stop; else what it wrote before is all there is."""
+    warnings: tuple[Fault, ...] = ()
+    """What its readers would miss, such as an opening comment; it runs all the same."""
 
 
 class BrokenRecipe(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,7 +53,9 @@ class Supervisor:
         stop_grace_seconds: float,
         max_restarts: int,
         newest_checkpoint: NewestCheckpoint,
+        in_own_names: Callable[[str], str] = lambda text: text,
     ) -> None:
+        """``in_own_names`` replaces paths to uploaded files in a text by what their owners call them."""
         self._book = book
         self._live = live
         self._executor = executor
@@ -62,6 +64,7 @@ class Supervisor:
         self._grace = stop_grace_seconds
         self._max_restarts = max_restarts
         self._newest_checkpoint = newest_checkpoint
+        self._in_own_names = in_own_names
 
     async def start(self, run_id: str, gpus: tuple[str, ...], launch: Launch) -> None:
         """Journal the intent, start the process and see it through.
@@ -178,6 +181,11 @@ class Supervisor:
             return
         if state is RunState.FAILED:
             fault = live.progress.error or await anyio.to_thread.run_sync(_from_last_lines, self._paths, run, exit_)
+            fault = msgspec.structs.replace(
+                fault,
+                message=self._in_own_names(fault.message),
+                where=self._in_own_names(fault.where) if fault.where is not None else None,
+            )
         try:
             run = await self._record(
                 run_id,
