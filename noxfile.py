@@ -12,7 +12,7 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "e2e"]
+nox.options.sessions = ["lint", "types", "tests", "schema", "e2e"]
 nox.options.error_on_external_run = False
 
 _BIN = Path(sys.executable).parent
@@ -45,6 +45,18 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Whole stories on the real model, over HTTP."""
     session.run(str(_BIN / "pytest"), "-m", "e2e", "--durations", "0", *session.posargs)
+
+
+@nox.session
+def schema(session: nox.Session) -> None:
+    """Schemathesis over the whole OpenAPI document: nothing undocumented, no mismatch."""
+    session.run(str(_BIN / "pytest"), "-m", "schema", *session.posargs)
+
+
+@nox.session
+def schema_long(session: nox.Session) -> None:
+    """The same with 10,000 cases."""
+    session.run(str(_BIN / "pytest"), "-m", "schema_long", "--timeout", "7200", *session.posargs)
 
 
 @nox.session

@@ -25,6 +25,7 @@ from tunesmith.api import deid as deid_door
 from tunesmith.api import previews as preview_door
 from tunesmith.api.access import AccessGuard
 from tunesmith.api.bodies import StrictBody
+from tunesmith.api.options import OptionsAnswer
 from tunesmith.api.parameters import KnownParameters
 from tunesmith.api.rooms import Rooms
 from tunesmith.api.telemetry import RequestTimer, RequestTimes
@@ -348,6 +349,7 @@ def create_app(house: House) -> Litestar:
             DefineMiddleware(RequestTimer, times=times),
             DefineMiddleware(AccessGuard, keys=house.rooms.keys),
             DefineMiddleware(KnownParameters),
+            DefineMiddleware(OptionsAnswer),
         ],
         dto=StrictBody,
         return_dto=None,

@@ -11,9 +11,10 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.lists import NameCursor
 from tunesmith.api.ranges import file_response
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
-from tunesmith.api.runs import Limit, NameCursor
+from tunesmith.api.runs import Limit
 from tunesmith.runs import Artifact, ArtifactPage
 
 OneTag = Annotated[str, QueryParameter(name="tag", max_length=500, description="The tag to take away.")]
@@ -22,7 +23,9 @@ OneTag = Annotated[str, QueryParameter(name="tag", max_length=500, description="
 class NewTags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tags to add to those that an artifact has."""
 
-    tags: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)]
+    tags: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=200, pattern=r"\S")], ...], msgspec.Meta(max_length=100)
+    ]
 
 
 @get("/v1/runs/{run_id:str}/artifacts", opt=NEEDS_READ, tags=["Runs"])

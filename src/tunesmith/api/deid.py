@@ -9,9 +9,9 @@ from litestar import get, post
 from litestar.params import JSONBody
 
 from tunesmith.api.access import NEEDS_READ
-from tunesmith.api.lists import page_by_name
+from tunesmith.api.lists import NameCursor, page_by_name
 from tunesmith.api.rooms import HttpRequest, rooms
-from tunesmith.api.runs import Limit, NameCursor
+from tunesmith.api.runs import Limit
 from tunesmith.deid import PolicyOverview, TextRequest
 
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

@@ -34,6 +34,16 @@ _ABOUT = (
     "repeated means any of its values. Times are ISO 8601 in UTC."
 )
 _KINDS: dict[str, type[ParameterKwarg]] = {"path": PathParameter, "query": QueryParameter, "header": HeaderParameter}
+_EVENT = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {
+        "id": {"type": "string", "description": "Where to go on from: send it as `Last-Event-ID`."},
+        "event": {"type": "string", "description": "What kind of event it is."},
+        "data": {"type": "string", "description": "JSON, as the event's kind has it."},
+    },
+    "required": ["event", "data"],
+}
 _FIRST_SENTENCE = re.compile(r"(.+?)(?:\.\s|\.$|$)", re.DOTALL)
 
 
@@ -182,4 +192,4 @@ def _content(handler: HTTPRouteHandler, answer: Any, schema_of: dict[Any, Any]) 
     media_type = str(getattr(handler.media_type, "value", handler.media_type) or "application/octet-stream")
     if media_type == "application/json":  # what Litestar takes where a handler says nothing: a file's bytes
         media_type = "application/octet-stream"
-    return {media_type: {"schema": {"type": "string"}}}
+    return {media_type: {"schema": _EVENT if media_type == "text/event-stream" else {"type": "string"}}}

@@ -17,6 +17,8 @@ from msgspec import inspect
 from tunesmith.errors import Fault
 from tunesmith.recipes.suggest import described, did_you_mean, shortened
 
+NOT_EMPTY = r"\S"
+"""The pattern of texts that must have more than blanks in them."""
 _MOST_FAULTS = 100
 _MOST_CHOICES = 30
 _MSGSPEC_PLACE = re.compile(r"^(?P<message>.*?)(?: - at `\$\.?(?P<where>.*)`)?$", re.DOTALL)
@@ -108,7 +110,8 @@ def _faults_of_leaf(value: Any, wanted: inspect.Type, where: str) -> Iterator[Fa
     elif isinstance(wanted, inspect.StrType):
         yield from _faults_of_length(len(value), wanted, where, "characters")
         if wanted.pattern is not None and re.search(wanted.pattern, value) is None:
-            yield Fault(message=f"must look like {wanted.pattern}, not {described(value)}", where=where or None)
+            wrong = "must not be empty" if wanted.pattern == NOT_EMPTY else f"must look like {wanted.pattern}"
+            yield Fault(message=f"{wrong}, not {described(value)}", where=where or None)
     elif isinstance(wanted, inspect.UnionType) and not _converts(value, wanted):
         # It is of the kind of several members, and none of them takes it.
         yield Fault(message=f"must be {_kind(wanted)}, not {described(value)}", where=where or None)

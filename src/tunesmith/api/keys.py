@@ -11,9 +11,9 @@ from litestar.params import FromPath, JSONBody
 from tunesmith.access import NewKey
 from tunesmith.api.access import NEEDS_ADMIN
 from tunesmith.api.idempotency import IdempotencyKey, made_once
-from tunesmith.api.lists import page_by_name
+from tunesmith.api.lists import NameCursor, page_by_name
 from tunesmith.api.rooms import HttpRequest, rooms
-from tunesmith.api.runs import Limit, NameCursor
+from tunesmith.api.runs import Limit
 from tunesmith.records import Scope
 
 

@@ -38,12 +38,14 @@ class KnownParameters:
             known = self._known.get(handler)
             if known is None:
                 known = self._known[handler] = declared(handler, QueryParameter)
-            _refuse_unknown(scope["query_string"], known)
+            given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+            _refuse_unknown(given, known)
+            _refuse_null(handler, given, known)
         await self._app(scope, receive, send)
 
 
-def _refuse_unknown(query: bytes, known: dict[str, FieldDefinition]) -> None:
-    given = Counter(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+def _refuse_unknown(query: list[tuple[str, str]], known: dict[str, FieldDefinition]) -> None:
+    given = Counter(name for name, _ in query)
     faults = [
         Fault(
             message="there is no such parameter",
@@ -57,6 +59,18 @@ def _refuse_unknown(query: bytes, known: dict[str, FieldDefinition]) -> None:
         Fault(message=f"is given {count} times", where=name, mend="give it once")
         for name, count in given.items()
         if count > 1 and name in known and not known[name].is_non_string_sequence
+    ]
+    if faults:
+        raise InvalidInput("the query has wrong parameters", faults=tuple(faults[:_MOST_NAMED]))
+
+
+def _refuse_null(handler: BaseRouteHandler, query: list[tuple[str, str]], known: dict[str, FieldDefinition]) -> None:
+    """Litestar takes the word null for no value."""
+    faults = [
+        fault
+        for name, value in query
+        if value.casefold() == "null"
+        for fault in _wrong(handler, name, known[name], [value])
     ]
     if faults:
         raise InvalidInput("the query has wrong parameters", faults=tuple(faults[:_MOST_NAMED]))

@@ -17,6 +17,7 @@ from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.artifacts import NewTags, OneTag, content_of, page_of
 from tunesmith.api.experiments import run_of
 from tunesmith.api.idempotency import IdempotencyKey, made_once
+from tunesmith.api.lists import NameCursor
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import (
     AfterLine,
@@ -25,7 +26,6 @@ from tunesmith.api.runs import (
     Contains,
     Cursor,
     Limit,
-    NameCursor,
     Offset,
     States,
     Statuses,

@@ -21,10 +21,6 @@ Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this m
 Cursor = Annotated[
     str | None, QueryParameter(max_length=40, pattern=r"^[0-9]+$", description="`cursor` of the page before.")
 ]
-NameCursor = Annotated[
-    str | None,
-    QueryParameter(max_length=10_000, pattern=r"^[A-Za-z0-9_-]+$", description="`cursor` of the page before."),
-]
 Offset = Annotated[int, QueryParameter(ge=0, description="Byte offset to start at: `next_offset` of the page before.")]
 AfterLine = Annotated[int | None, QueryParameter(ge=0, description="Start after this line number instead.")]
 AtLeast = Annotated[

@@ -12,9 +12,9 @@ from litestar.params import FromPath
 
 from tunesmith import __version__
 from tunesmith.api.access import NEEDS_READ, OPEN_TO_ALL
-from tunesmith.api.lists import page_by_name
+from tunesmith.api.lists import NameCursor, page_by_name
 from tunesmith.api.rooms import HttpRequest, rooms
-from tunesmith.api.runs import Limit, NameCursor
+from tunesmith.api.runs import Limit
 from tunesmith.api.telemetry import observe, render
 from tunesmith.errors import Fault, NotFound
 from tunesmith.recipes import BrokenRecipe, Recipe

@@ -43,6 +43,8 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "process_data": {**_RUN, 409: "The output folder holds other files.", 500: _WORKER},
     "deidentify": {500: _WORKER, 503: _BUSY},
     "finetune": {**_RUN, 409: "The `task_id` was used with another body."},
+    "show_service_config": {404: "There is none."},
+    "delete_service_config": {404: "There is none."},
     "revoke_key": {409: "It was revoked already."},
     "resend_delivery": {409: "It is being sent right now."},
     "download_file": _DOWNLOAD,
