@@ -180,12 +180,8 @@ class Supervisor:
             await self._record(run_id, state, exit=exit_, progress=live.progress, log_bytes=live.offset, gpus=())
             return
         if state is RunState.FAILED:
-            fault = live.progress.error or await anyio.to_thread.run_sync(_from_last_lines, self._paths, run, exit_)
-            fault = msgspec.structs.replace(
-                fault,
-                message=self._in_own_names(fault.message),
-                where=self._in_own_names(fault.where) if fault.where is not None else None,
-            )
+            said = live.progress.error or await anyio.to_thread.run_sync(_from_last_lines, self._paths, run, exit_)
+            fault = self._with_own_names(said)
         try:
             run = await self._record(
                 run_id,
@@ -201,6 +197,13 @@ class Supervisor:
             await self._end(run_id, exit_, live)
             return
         _log.info("run_ended", run_id=run_id, state=str(state), exit=exit_ and msgspec.to_builtins(exit_))
+
+    def _with_own_names(self, fault: Fault) -> Fault:
+        return msgspec.structs.replace(
+            fault,
+            message=self._in_own_names(fault.message),
+            where=self._in_own_names(fault.where) if fault.where is not None else None,
+        )
 
     async def _checkpoint_of(self, run: Run) -> str | None:
         """The newest one; without one of its own it still has the one that it started from.
