@@ -180,7 +180,9 @@ class Supervisor:
             await self._record(run_id, state, exit=exit_, progress=live.progress, log_bytes=live.offset, gpus=())
             return
         if state is RunState.FAILED:
-            said = live.progress.error or await anyio.to_thread.run_sync(_from_last_lines, self._paths, run, exit_)
+            said = live.progress.error
+            if said is None:
+                said = await anyio.to_thread.run_sync(_from_last_lines, self._paths, run, exit_)
             fault = self._with_own_names(said)
         try:
             run = await self._record(
