@@ -30,6 +30,8 @@ class ScriptedExecutor:
         """Raised by the next starts instead of starting anything, until it is None again."""
         self.refused = 0
         """How many starts were refused."""
+        self.stumbles: dict[str, Exception] = {}
+        """By the name of a method: raised by it once, for whichever run comes next."""
         self.stopped: list[str] = []
         """Runs that were asked to stop, in order."""
         self._begun: set[AttemptPaths] = set()
@@ -46,7 +48,12 @@ class ScriptedExecutor:
         if not future.done():
             future.set_result(exit_)
 
+    def _stumble(self, method: str) -> None:
+        if method in self.stumbles:
+            raise self.stumbles.pop(method)
+
     async def start(self, attempt: AttemptPaths, launch: Launch) -> None:
+        self._stumble("start")
         if self.refusal is not None:
             self.refused += 1
             raise self.refusal
@@ -55,6 +62,7 @@ class ScriptedExecutor:
 
     async def started(self, attempt: AttemptPaths, run_id: str) -> Started | None:
         del run_id
+        self._stumble("started")
         if attempt not in self._begun:
             return None
         return Started(program=ProcessIdentity(pid=0, start_ticks=0, boot_id="scripted"))
@@ -65,11 +73,13 @@ class ScriptedExecutor:
 
     async def wait(self, attempt: AttemptPaths, run_id: str) -> Exit | None:
         del attempt
+        self._stumble("wait")
         return await asyncio.shield(self._exits[run_id])
 
     async def stop(self, attempt: AttemptPaths, run_id: str, *, grace_seconds: float) -> None:
         """End as a program without a handler does."""
         del attempt, grace_seconds
+        self._stumble("stop")
         self.stopped.append(run_id)
         self.end(run_id, Exit(signal=signal.SIGTERM, at=datetime.now(UTC)))
 

@@ -12,7 +12,7 @@ import pytest
 
 from support.house import eventually, new_run, reached
 from support.server import ServerProcess
-from tunesmith.errors import Conflict, InvalidInput
+from tunesmith.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tunesmith.records import Exit, Resources, RunState
 from tunesmith.runner import Demand
 from tunesmith.runs import RunRequest
@@ -339,3 +339,36 @@ async def test_slots_are_counted_for_what_runs_and_nothing_else(house, executor)
         await eventually(lambda: slots.cpu_runs == 0 and not slots.leased_gpus)
         assert slots.take("x", Demand(gpus=2)) == ("GPU-a", "GPU-b")
         assert sorted(executor.order) == sorted(runs)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError(), ZeroDivisionError()])
+async def test_what_fails_in_handling_one_run_is_done_again_and_reaches_no_other(house, executor, error):
+    """Starting, following and stopping each fail once, in three runs; all come to their ends, and so does a fourth."""
+    async with house(max_cpu_runs=4) as open_house:
+        untouched = await new_run(open_house)
+        await reached(open_house, untouched, "running")
+        for method in ("start", "started", "wait"):
+            executor.stumbles[method] = error
+            run_id = await new_run(open_house)
+            await eventually(lambda: not executor.stumbles)
+            executor.end(run_id, Exit(code=7))
+            run = await reached(open_house, run_id)
+            assert (run.state, run.exit.code) == (RunState.FAILED, 7)
+        cancelled = await new_run(open_house)
+        await reached(open_house, cancelled, "running")
+        executor.stumbles["stop"] = error
+        assert (await open_house.rooms.runs.cancel(cancelled)).state is RunState.CANCELLED
+        assert not executor.stumbles
+        executor.end(untouched)
+        assert (await reached(open_house, untouched)).state is RunState.SUCCEEDED
+
+
+async def test_a_cancel_that_cannot_be_recorded_ends_nothing_else(house, executor):
+    """Whoever asked is told; the scheduler goes on. Without a scheduler nobody is promised anything."""
+    async with house(max_cpu_runs=2) as open_house:
+        with pytest.raises(NotFound):
+            await open_house.rooms.scheduler.cancel("run_of_nobody", "cancel")
+        run_id = await new_run(open_house)
+        await reached(open_house, run_id, "running")
+    with pytest.raises(Unavailable):
+        await open_house.rooms.scheduler.cancel(run_id, "cancel")
