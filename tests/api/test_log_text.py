@@ -19,7 +19,7 @@ def test_names_in_the_log_are_escaped(tmp_path: Path, recipes: Path) -> None:
         (server.state_dir / "uploads" / f"upl_{STEERS}" / "data.jsonl").touch()
         server.up()
         server.stop()
-        said = server.output
+        said = server.output.replace("\\\\", "\\")  # the log quotes what has spaces, and doubles backslashes then
     for shown in ("\\x1b[2J", "\\x1b]0;owned\\x07", "\\x0db", "\\x9b31m", "\\u202egpj", "\\x0afaked a line"):
         assert shown in said
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", said)
