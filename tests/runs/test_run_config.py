@@ -141,3 +141,18 @@ def test_a_run_with_nothing_left_to_do_is_not_resumed(client, done, overrides):
     assert refused.status_code == 409
     assert "nothing is left to do: the checkpoint is at step 4" in refused.json()["detail"]
     assert "raise max_steps" in json.dumps(refused.json())
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/json"}])
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_no_body_is_a_body(client, done, body, headers):
+    """Whoever has nothing to say sends nothing, or an empty mapping, with or without a content type."""
+    run = f"/v1/runs/{done['run_id']}"
+    answers = [
+        client.post(f"/v1/experiments/{done['experiment_id']}{run[3:]}/resume", content=body, headers=headers),
+        client.post(f"/v1/experiments/{done['experiment_id']}{run[3:]}/cancel", content=body, headers=headers),
+        *(client.post(f"{run}/{what}", content=body, headers=headers) for what in ("resume", "pause", "cancel")),
+    ]
+    # Understood, all of them; but this run has come to its end.
+    assert [answer.status_code for answer in answers] == [409] * 5
+    assert "nothing is left to do" in answers[0].json()["detail"]
