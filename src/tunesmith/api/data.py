@@ -88,7 +88,7 @@ class DataVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a data file is."""
 
     valid: bool
-    format: Literal["jsonl", "json", "unknown"]
+    format: Literal["jsonl", "json", "csv", "parquet", "unknown"]
     total: int
     """Rows, good and bad."""
     valid_count: int
@@ -140,7 +140,7 @@ class ProcessedData(msgspec.Struct, frozen=True, kw_only=True):
 
     input_file: str
     output_dir: str
-    format: Literal["jsonl", "json"]
+    format: Literal["jsonl", "json", "csv", "parquet"]
     total: int
     written: int
     rejected: int

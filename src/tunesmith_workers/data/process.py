@@ -23,11 +23,12 @@ from tunesmith_workers.data.normalise import Normaliser, ToShape
 from tunesmith_workers.data.plain import KINDS, TO_MESSAGES, Plain
 from tunesmith_workers.data.provenance import NAME as PROVENANCE
 from tunesmith_workers.data.provenance import Input, Provenance, is_result, provenance_of
-from tunesmith_workers.data.reader import LONGEST_ROW, Batch, DataFile, NotData, Unreadable, open_regular
+from tunesmith_workers.data.reader import LONGEST_ROW, Batch, NotData, Unreadable, open_regular
 from tunesmith_workers.data.report import REPORT, REPORT_PAGE, page
 from tunesmith_workers.data.shapes import Reading, RowFault
 from tunesmith_workers.data.shuffle import HeldRows
 from tunesmith_workers.data.split import NAMES, LineFile, OutputFolder, deal, exact_counts
+from tunesmith_workers.data.tables import Source, open_data
 from tunesmith_workers.data.tally import Tally
 from tunesmith_workers.data.worker import serve
 from tunesmith_workers.faults import BadConfig, BadRows, listed
@@ -77,7 +78,7 @@ def process(request: Request, sorting: Sorting = sort_out) -> dict[str, Any]:
         raise BadConfig(f"the result would replace the input, {source}", where="output_dir", mend="name another folder")
     with open_regular(source) as file:
         try:
-            data = DataFile(file, longest_row=request.longest_row, gives_way=True)
+            data = open_data(file, source.name, longest_row=request.longest_row, gives_way=True)
         except NotData as refusal:
             raise BadRows(refusal.message, where=str(source), mend=refusal.mend) from None
         output = OutputFolder(folder, own=_OWN)
@@ -91,7 +92,7 @@ def process(request: Request, sorting: Sorting = sort_out) -> dict[str, Any]:
 class _Processing:
     """One file on its way."""
 
-    def __init__(self, request: Request, source: Path, data: DataFile, output: OutputFolder, sorting: Sorting) -> None:
+    def __init__(self, request: Request, source: Path, data: Source, output: OutputFolder, sorting: Sorting) -> None:
         self._request = request
         self._source = source
         self._data = data

@@ -7,6 +7,7 @@ as a whole is said at once; what is wrong with a row is its reader's to find.
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +32,16 @@ _WIDE = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+_CONVERT = "`tunesmith data process FILE FOLDER` makes JSON Lines of it"
+_UNPACK = "unpack it, and name the file that is inside"
 _FORMATS = (
-    (b"\x1f\x8b", "gzip"),
-    (b"PK\x03\x04", "zip"),
-    (b"PAR1", "Parquet"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\xfd7zXZ", "xz"),
+    (b"\x1f\x8b", "gzip", _CONVERT),
+    (b"PAR1", "Parquet", _CONVERT),
+    (b"PK\x03\x04", "zip", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "zstd", _UNPACK),
+    (b"\xfd7zXZ", "xz", _UNPACK),
+    (b"\x89PNG", "PNG", "name a file of rows"),
+    (b"%PDF-", "PDF", "name a file of rows"),
 )
 
 
@@ -93,6 +98,11 @@ class DataFile:
         self._bom = len(head) - len(self._head)
         first = self._head.lstrip()[:1]
         self.is_array = first == b"["
+        if first == b"{" and _is_spread(self._head):
+            raise NotData(
+                "is one JSON object over several lines; rows must be one on each line, or in a JSON array",
+                "`jq -c . FILE` writes each on one line",
+            )
 
     @property
     def format(self) -> str:
@@ -255,10 +265,24 @@ def _array_batch(rows: list[bytes], lines: list[int]) -> Batch:
     return Batch(rows, lines, all(map(is_utf8, rows)), may_be_blank=False)
 
 
+def _is_spread(head: bytes) -> bool:
+    """Whether the first object goes on over the end of its line. Its first line alone is no JSON then."""
+    first, end, _ = head.lstrip().partition(b"\n")
+    if not end or first.rstrip().endswith(b"}"):
+        return False
+    if first.strip() == b"{":
+        return True
+    try:
+        text = head.decode(errors="replace").lstrip()
+        return "\n" in text[: json.JSONDecoder().raw_decode(text)[1]]
+    except (ValueError, RecursionError):
+        return False
+
+
 def _refuse_other_formats(head: bytes) -> None:
-    for sign, name in _FORMATS:
+    for sign, name, mend in _FORMATS:
         if head.startswith(sign):
-            raise NotData(f"is a {name} file, not JSON", "unpack or convert it to JSON Lines")
+            raise NotData(f"is a {name} file, not JSON", mend)
     for sign, name in _WIDE:
         if head.startswith(sign):
             raise NotData(f"is {name}, not UTF-8", "save the file as UTF-8")

@@ -226,6 +226,8 @@ _SHAPE_BY_KEY = (
     ("score", "scored"),
     ("prompt", "prompt"),
 )
+SHAPE_KEYS = frozenset(key for key, _ in _SHAPE_BY_KEY)
+"""Keys by which a row is known."""
 _READERS: Mapping[str, Callable[[dict[str, Any], Changes], Reading]] = MappingProxyType(
     {
         "messages": _conversation,

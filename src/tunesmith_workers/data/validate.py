@@ -16,8 +16,9 @@ from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.explain import decoded
 from tunesmith_workers.data.fast import Sorting, look_closely, sort_out
 from tunesmith_workers.data.plain import Plain
-from tunesmith_workers.data.reader import LONGEST_ROW, Batch, DataFile, NotData, open_regular
+from tunesmith_workers.data.reader import LONGEST_ROW, Batch, NotData, open_regular
 from tunesmith_workers.data.shapes import Reading, RowFault, read
+from tunesmith_workers.data.tables import Source, open_data
 from tunesmith_workers.data.tally import Tally
 from tunesmith_workers.data.worker import serve
 from tunesmith_workers.telling import Paced
@@ -44,7 +45,7 @@ def validate(request: Request, sorting: Sorting = sort_out) -> dict[str, Any]:
     with open_regular(Path(request.file)) as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            data = DataFile(file, longest_row=request.longest_row)
+            data = open_data(file, Path(request.file).name, longest_row=request.longest_row)
             format_name = data.format
             _look_at_all(data, tally, sorting)
         except NotData as refusal:
@@ -66,7 +67,7 @@ def validate(request: Request, sorting: Sorting = sort_out) -> dict[str, Any]:
     }
 
 
-def _look_at_all(data: DataFile, tally: Tally, sorting: Sorting) -> None:
+def _look_at_all(data: Source, tally: Tally, sorting: Sorting) -> None:
     paced = Paced()
     done = 0
 
