@@ -170,7 +170,7 @@ def test_every_file_is_on_exactly_one_page(tmp_path_factory, names, limit):
     assert len({one.artifact_id for one in found}) == len(there)
 
 
-@pytest.mark.parametrize("cursor", ["!", "a", "____", "Li4vLi4v", "A" * 5000])
+@pytest.mark.parametrize("cursor", ["!", "a", "____", "2e2e2f2e2e2f", "ff" * 5000])
 def test_a_made_up_cursor_is_refused_or_leads_nowhere_else(book, folder, cursor):
     """It is compared with places, and never opened."""
     write(folder, "output/a.txt")

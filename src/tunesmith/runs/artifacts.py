@@ -73,7 +73,11 @@ class ArtifactBook:
         self._lock = asyncio.Lock()
 
     def page(self, run_id: str, *, limit: int, cursor: str | None = None) -> ArtifactPage:
-        """Up to ``limit`` of them. Blocks on the disk. A file that is there all along is on exactly one of the pages."""
+        """Up to ``limit`` of them. Blocks on the disk. A file that is there all along is on exactly one of the pages.
+
+        Raises:
+            InvalidInput: the cursor is none of ours.
+        """
         artifacts: list[Artifact] = []
         size = 0
         last: Place = ()
@@ -166,4 +170,9 @@ def _cursor_at(place: Place) -> str:
 
 
 def _place_at(cursor: str | None) -> Place:
-    return tuple(os.fsdecode(bytes.fromhex(cursor)).split("/")) if cursor is not None else ()
+    if cursor is None:
+        return ()
+    try:
+        return tuple(os.fsdecode(bytes.fromhex(cursor)).split("/"))
+    except ValueError:
+        raise InvalidInput("is not a cursor of this list", where="cursor", mend="leave it out to begin anew") from None
