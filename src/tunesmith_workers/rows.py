@@ -54,7 +54,7 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
     if faults:
         plural = "one row cannot" if len(faults) == 1 else f"{len(faults)} rows cannot"
         first = faults[0].partition(": ")[0]
-        raise BadRows(f"{plural} be used:\n{listed(faults)}", where=first, mend="mend or remove them")
+        raise BadRows(f"{plural} be used:\n{listed(faults)}", where=first, mend="fix or remove them")
     if not rows:
         raise BadRows("holds no rows", where=str(path), mend="give a file with one JSON object on each line")
     return rows

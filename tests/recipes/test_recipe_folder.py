@@ -68,7 +68,7 @@ def test_every_recipe_has_the_job_section(write_recipe) -> None:
         ("lr: training.learning_rate", "seed: lora.r", "aliases.seed: hides training.seed"),
         ("lr: training.learning_rate", "lora: lora.r", "aliases.lora: hides lora"),
         ("model: {base: null, dtype: auto}", "model: 5", "config.model: must be a mapping"),
-        ("bf16: true", "bf.16: true", "cannot name a knob"),
+        ("bf16: true", "bf.16: true", "cannot be the name of an option"),
         ("seed: 42", "seed: null", "config.training.seed: has the default null"),
         ("seed: 42", "seed: .nan", "config.training.seed: must be a finite number"),
         ("learning_rate: 1e-4", "learning_rate: '1e-4'", "config.training.learning_rate: must be a number"),
@@ -125,7 +125,7 @@ def test_what_points_at_a_misnamed_thing_is_reported_too(write_recipe) -> None:
     """A section or knob under a wrong name leaves the schema pointing nowhere; both ends are named."""
     section, schema = faults_of(write_recipe("tiny", ("  lora:\n", "  lorra:\n")))
     assert section.endswith("(did you mean lora?)")
-    assert schema.startswith("recipe.yaml: schema.lora.target_modules: is no knob")
+    assert schema.startswith("recipe.yaml: schema.lora.target_modules: is no option")
     schema, knob = faults_of(write_recipe("tiny", ("training.max_steps:", "training.max_step:")))
     assert schema.endswith("(did you mean training.max_steps?)")
     assert knob.startswith("recipe.yaml: config.training.max_steps: has the default null")

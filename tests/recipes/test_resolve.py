@@ -68,7 +68,7 @@ def test_all_faults_of_all_layers_come_at_once(recipe: Recipe) -> None:
         request={"learning_rte": 0.1, "model": {"dtyp": "auto"}, "lr": "1e-4", "seed": 1, "strategy": "step"},
     )
     assert [(fault.where, fault.message, fault.mend) for fault in faults] == [
-        ("train_config.training.larning_rate", "no such knob in recipe tiny", "did you mean training.learning_rate?"),
+        ("train_config.training.larning_rate", "no such option in recipe tiny", "did you mean training.learning_rate?"),
         ("train_config.training.max_steps", "must be at least 1, not 0", None),
         (
             "train_config.lora.r",
@@ -81,8 +81,8 @@ def test_all_faults_of_all_layers_come_at_once(recipe: Recipe) -> None:
             "a train config is nested by sections: write `learning_rate` below `training:`",
         ),
         ("train_config.trainng", "no such section in recipe tiny", "did you mean training?"),
-        ("hyperparams.learning_rte", "no such knob in recipe tiny", "did you mean training.learning_rate?"),
-        ("hyperparams.model.dtyp", "no such knob in recipe tiny", "did you mean model.dtype?"),
+        ("hyperparams.learning_rte", "no such option in recipe tiny", "did you mean training.learning_rate?"),
+        ("hyperparams.model.dtyp", "no such option in recipe tiny", "did you mean model.dtype?"),
         ("hyperparams.lr", 'must be a number, not the text "1e-4"', "send a number, without quotes: 1e-4"),
         (
             "hyperparams.seed",

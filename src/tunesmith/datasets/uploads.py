@@ -343,7 +343,7 @@ def _set_aside(entry: Path, state: Path) -> None:
 
 
 def _shutting_down() -> Unavailable:
-    return Unavailable("the service is going down; nothing of the file was kept", mend="send it again in a moment")
+    return Unavailable("the service is shutting down; nothing of the file was kept", mend="send it again in a moment")
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class RecipeBook:
             raise InvalidInput(
                 f"the recipe {name} is broken",
                 where=str(found.folder),
-                mend=f"mend the files; `tunesmith recipes check {name}` checks them again",
+                mend=f"fix the files; `tunesmith recipes check {name}` checks them again",
                 faults=found.faults,
             )
         return found

@@ -192,7 +192,7 @@ class _Layer:
         if content is None and not self._short_names:
             return  # a section whose lines are all commented out
         if not isinstance(content, Mapping):
-            self._fault(f"must be a mapping, not {described(content)}", where, f"its knobs go below {group}")
+            self._fault(f"must be a mapping, not {described(content)}", where, f"its options go below {group}")
             return
         for key, value in content.items():
             path, place = f"{group}.{key}", f"{where}.{shortened(str(key))}"
@@ -228,14 +228,14 @@ class _Layer:
 
     def _unknown(self, name: str, group: str, where: str) -> None:
         if len(self.faults) >= MOST_FAULTS:
-            self.faults.append(Fault(message="no such knob", where=where))
+            self.faults.append(Fault(message="no such option", where=where))
             return
         path = self._names.near(name, group)
-        mend = f"did you mean {path}?" if path else f"`tunesmith recipes show {self._recipe.name}` lists the knobs"
+        mend = f"did you mean {path}?" if path else f"`tunesmith recipes show {self._recipe.name}` lists its options"
         if path and not self._short_names and not group and "." in path:
             section, _, knob = path.partition(".")
             mend = f"a train config is nested by sections: write `{knob}` below `{section}:`"
-        what = "no such section" if not group and not self._short_names else "no such knob"
+        what = "no such section" if not group and not self._short_names else "no such option"
         self._fault(f"{what} in recipe {self._recipe.name}", where, mend)
 
     def _check_job(self) -> None:

@@ -225,7 +225,7 @@ def _aliases(content: dict[str, Any], config: dict[str, Any], knobs: dict[str, K
     for alias, target in given.items():
         where = at(f"aliases.{alias}")
         if target not in targets:
-            faults.add(f"{described(target)} is no knob of this recipe", where, did_you_mean(target, targets))
+            faults.add(f"{described(target)} is no option of this recipe", where, did_you_mean(target, targets))
             continue
         hidden = [alias] * (alias in config) + [path for path in knobs if path.rpartition(".")[2] == alias]
         if hidden and target not in hidden:

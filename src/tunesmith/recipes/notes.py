@@ -33,4 +33,4 @@ def check_notes(value: dict[str, Any], where: str, *, instead: str) -> None:
         raise TooLarge(f"takes {size} bytes, and may take {_MOST_BYTES}", where=where, mend=instead)
     faults = plain_faults(value, where)
     if faults:
-        raise InvalidInput(f"{where} cannot be kept as it is", faults=tuple(faults[:_MOST_FAULTS]))
+        raise InvalidInput(f"{where} cannot be stored as it is", faults=tuple(faults[:_MOST_FAULTS]))

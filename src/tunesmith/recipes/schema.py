@@ -40,7 +40,7 @@ def sections(given: Any, recipe_name: str, faults: Faults) -> dict[str, Any]:
         if section not in SECTIONS:
             faults.add(f"is no section: they are {', '.join(SECTIONS)}", where, did_you_mean(section, SECTIONS))
         elif knobs is not None and not isinstance(knobs, dict):
-            faults.add(f"must be a mapping, not {described(knobs)}", where, "its knobs go below it")
+            faults.add(f"must be a mapping, not {described(knobs)}", where, "its options go below it")
         else:
             config[section] = knobs or {}
     return _with_job(config, recipe_name)
@@ -53,7 +53,7 @@ def knobs_of(config: dict[str, Any], schema: dict[str, Any], faults: Faults) -> 
         _flatten(knobs, section, schema, defaults, faults)
     for path in schema:
         if path not in defaults:
-            faults.add("is no knob of this recipe", at(f"schema.{path}"), did_you_mean(path, defaults))
+            faults.add("is no option of this recipe", at(f"schema.{path}"), did_you_mean(path, defaults))
     return {
         path: _knob(path, default, schema.get(path, {}), faults)
         or Knob(path=path, type="mapping", default=None, optional=True)
@@ -76,7 +76,7 @@ def _flatten(
     for name, default in knobs.items():
         path = f"{group}.{name}"
         if not _KNOB_NAME.fullmatch(name):
-            faults.add("cannot name a knob", at(f"config.{path}"), "use letters, digits, - and _")
+            faults.add("cannot be the name of an option", at(f"config.{path}"), "use letters, digits, - and _")
         elif isinstance(default, dict) and default and path not in schema:
             _flatten(default, path, schema, defaults, faults)
         else:
@@ -139,7 +139,7 @@ def _limit(key: str, kind: Type, given: dict[str, Any], where: str, faults: Faul
     if limit is None:
         return None
     if type(limit) not in (int, float) or kind not in ("int", "float") or plain_faults(limit, where):
-        faults.add("must be a number, and the knob one, too", f"{where}.{key}")
+        faults.add("must be a number, and is only for options that are numbers", f"{where}.{key}")
         return None
     number: float = limit
     return number

@@ -199,7 +199,7 @@ class _Processing:
             raise BadRows(
                 f"{part.message}; the rows after it cannot be told apart",
                 where=f"{self._source}:{part.line}",
-                mend="mend the array, or write one object on each line",
+                mend="fix the array, or write one object on each line",
             )
         self._reject(part.line, fault, rejected, None, is_json=False)
 
