@@ -116,6 +116,14 @@ def test_a_folder_stands_for_its_splits(references, root):
     assert references.validation_beside(references.dataset(DatasetReference(name="one.jsonl"))) is None
 
 
+def test_an_empty_split_stands_for_the_whole_folder(references, root):
+    """All data files of a folder, not one split of it; then nothing in it is left for validation."""
+    (root / "data/more.jsonl").write_text('{"prompt": "1", "completion": "2"}\n')
+    dataset = references.dataset(DatasetReference(name="data", split=""))
+    assert dataset.path == str(root / "data")
+    assert references.validation_beside(dataset) is None
+
+
 @pytest.mark.parametrize(
     "split", ["test", ".", "..", "../one", "/etc/passwd", "a\0b", "x" * 5000, "../../outside/secret"]
 )
