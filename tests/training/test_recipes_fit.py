@@ -71,6 +71,23 @@ def test_the_demos_wishes_are_knobs_of_the_recipe():
     assert config["training"]["max_steps"] == DEMO_HYPERPARAMS["training.max_steps"]
 
 
+@pytest.mark.parametrize("name", ["lora", "sft"])
+def test_off_is_no_boolean(name, tmp_path):
+    """`accelerate: off` means what it says, asked for over HTTP and in a config written by hand; a recipe without it means auto."""
+    recipe = read_recipe(RECIPES / name)
+    filled = {"model.base": "m", "data.train_file": "d"}
+    path = tmp_path / "config.yaml"
+    path.write_bytes(to_yaml(resolve(recipe, request={"training.accelerate": "off"}, filled=filled)))
+    assert read_config(TrainConfig, path).training.accelerate == "off"
+    path.write_text("model: {base: m}\ntraining: {accelerate: off, preflight: false}\n")
+    read = read_config(TrainConfig, path, RECIPES / name / "recipe.yaml").training
+    assert (read.accelerate, read.preflight) == ("off", False)
+    older = tmp_path / "older.yaml"
+    older.write_text((RECIPES / name / "recipe.yaml").read_text().replace("    accelerate: auto", "    # "))
+    path.write_text("model: {base: m}\n")
+    assert read_config(TrainConfig, path, older).training.accelerate == "auto"
+
+
 def test_a_config_by_hand_may_leave_out_what_the_recipe_decides(tmp_path):
     """Two lines are enough, numbers may be written as people write them, and a wrong key is named."""
     path = tmp_path / "config.yaml"

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import torch
 import transformers
+import yaml
 from training_parts import (
     CHATML,
     COLOURS,
@@ -27,9 +28,11 @@ from training_parts import (
 
 from tunesmith_workers.checkpoints import is_complete
 from tunesmith_workers.config import EvaluateConfig, Folders, Lora, read_config
-from tunesmith_workers.evaluate import evaluate
+from tunesmith_workers.evaluate import _token_metrics, evaluate
 from tunesmith_workers.faults import BadConfig, Diverged, ModelUnavailable, WorkerFault
 from tunesmith_workers.lora import LowRankTraining
+from tunesmith_workers.rendering import Renderer
+from tunesmith_workers.rows import read_rows
 from tunesmith_workers.sft import FullTraining
 from tunesmith_workers.stopping import StopRequest
 from tunesmith_workers.target_modules import refuse_absent_modules
@@ -208,6 +211,36 @@ def test_a_checkpoint_can_be_continued(train_here, tmp_path, recipe):
     kept = (run / "checkpoints" / "checkpoint-3").rename(tmp_path / "checkpoint-3")
     continued, _ = train_here(recipe, resume_from=kept, **sections)
     assert continued.losses == straight.losses[3:]
+
+
+def test_the_plain_path_has_the_same_losses(train_here):
+    """`accelerate: off` pads rows and leaves layers to PEFT."""
+    fast, _ = train_here(training={"max_steps": 4}, model={"dtype": "float32"})
+    plain, _ = train_here(training={"max_steps": 4, "accelerate": "off"}, model={"dtype": "float32"})
+    assert fast.said("rows lie side by side")
+    assert not plain.said("rows lie side by side")
+    assert "frozen weights" in fast.text
+    assert "frozen weights" not in plain.text
+    assert plain.losses == pytest.approx(fast.losses, abs=1e-4)
+
+
+def test_accuracy_is_left_out_where_it_cannot_be_measured(tiny_model, tokenizer, write_rows, tmp_path, capfdbinary):
+    """A model whose output layer cannot be found is scored by its own loss, which says nothing about its choices."""
+
+    class Hidden(transformers.LlamaForCausalLM):
+        def get_output_embeddings(self):
+            return None
+
+    knobs = {"base": str(tiny_model), "dtype": "float32", "attention": "auto"}
+    path = tmp_path / "evaluate.yaml"
+    path.write_text(yaml.safe_dump({"model": knobs, "data": {"train_file": str(write_rows(COLOURS[:8]))}}))
+    config = read_config(EvaluateConfig, path, RECIPES / "evaluate" / "recipe.yaml")
+    rows = Renderer(tokenizer).render(read_rows(config.data_file))
+    known = _token_metrics(config, transformers.LlamaForCausalLM.from_pretrained(tiny_model), rows, 0)
+    unknown = _token_metrics(config, Hidden.from_pretrained(tiny_model), rows, 0)
+    assert known.keys() - unknown.keys() == {"accuracy"}
+    assert unknown["loss"] == pytest.approx(known["loss"], rel=1e-5)
+    assert Told(capfdbinary.readouterr().out).said("accuracy is left out")
 
 
 def test_early_stopping_keeps_the_best(train_here, write_rows):
