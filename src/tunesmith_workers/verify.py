@@ -34,9 +34,11 @@ _SAME_GRADIENT = 1e-3
 _SAME_PRECISION = 0.05
 """Of the loss: what bfloat16 may round away. Its numbers are compared in float32; here they only have to make sense."""
 
-_LENGTHS = (48, 31)
+_LENGTHS = (32, 21)
 _MOST_COMPARED = 1 << 22
 """Numbers of a gradient that are compared, of small parameters first: norms, biases and adapters of all layers."""
+
+_OWN_LOSS = "the model is trained by its own loss"
 
 _MISFITS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 """What a way ends in that a model is not made for."""
@@ -63,15 +65,17 @@ def verify(loss: TrainedTokenLoss, model: nn.Module, batch: Rows, *, fastest: bo
     rows = short_rows(batch)
     with _training(model):
         attention = _verify_attention(model, rows) if fastest else None
-        draws, own_loss = _verify_gathering(loss, model, rows)
-        whole = draws or (
-            "its own loss is used" if own_loss else _misfit(lambda: _depends_on_others(loss, model, rows))
-        )
+        draws, own_loss, exact = _verify_gathering(loss, model, rows)
+        if own_loss or exact is None:
+            return Verified(
+                attention=attention, own_loss=own_loss, padded=_OWN_LOSS if fastest else None, whole=_OWN_LOSS
+            )
+        whole = draws or _misfit(lambda: _depends_on_others(loss, model, rows, exact))
         padded = (whole or _verify_packing(loss, model, rows)) if fastest else None
-        if loss.packs and (padded := _fails_in_its_precision(loss, model, rows)):
+        if loss.packs and (padded := _fails_in_its_precision(loss, model, rows, exact)):
             loss.pad(model)
-        if loss.gathers and not loss.packs and (own_loss := _fails_in_its_precision(loss, model, rows)):
-            loss.gathers, whole = False, "its own loss is used"
+        if not loss.packs and (own_loss := _fails_in_its_precision(loss, model, rows, exact)):
+            loss.gathers, whole = False, _OWN_LOSS
     return Verified(attention=attention, own_loss=own_loss, padded=padded, whole=whole)
 
 
@@ -90,11 +94,13 @@ def _verify_attention(model: Any, rows: Rows) -> str | None:
     if model.config._attn_implementation != "eager" or not getattr(model, "_supports_sdpa", False):  # noqa: SLF001  # no public name
         return None
     found = []
-    for attention in ("sdpa", "eager"):
-        before = choose(model, attention)
-        with torch.no_grad(), _exactly(model):
-            found.append(model(**rows, use_cache=False).logits[targets_of(rows["labels"]) != IGNORED])
-        choose(model, before)
+    try:
+        for attention in ("sdpa", "eager"):
+            choose(model, attention)
+            with torch.no_grad(), _exactly(model):
+                found.append(model(**rows, use_cache=False).logits[targets_of(rows["labels"]) != IGNORED])
+    finally:
+        choose(model, "eager")
     difference = _difference(found[1], found[0])
     if difference <= _SAME_LOGITS:
         return None
@@ -102,22 +108,28 @@ def _verify_attention(model: Any, rows: Rows) -> str | None:
     return f"eager attention gives other logits than sdpa (by {difference:.1e})"
 
 
-def _verify_gathering(loss: TrainedTokenLoss, model: nn.Module, rows: Rows) -> tuple[str | None, str | None]:
-    """Why parts of a batch would go another way at random, and why the model's own loss is to be used."""
+def _verify_gathering(
+    loss: TrainedTokenLoss, model: nn.Module, rows: Rows
+) -> tuple[str | None, str | None, Tensor | None]:
+    """Why rows would share random numbers, why the model's own loss is to be used, and the exact logits otherwise."""
     draws = "dropout is used, and rows would share its random numbers" if drops(model) else None
+    found = None
 
     def compare() -> str | None:
-        nonlocal draws
+        nonlocal draws, found
         with torch.no_grad(), _exactly(model) as drew:
             outputs = model(**rows, use_cache=False)
         if drew():
             draws = draws or "it draws random numbers in training, and rows would share them"
-        expected = outputs.logits[targets_of(rows["labels"]) != IGNORED]
-        return _beyond_cross_entropy(model, outputs, rows) or _compare_logits(loss, model, rows, expected)
+        if reason := _beyond_cross_entropy(model, outputs, rows):
+            return reason
+        found = _exact_logits(loss, model, rows)
+        difference = _difference(found, outputs.logits[targets_of(rows["labels"]) != IGNORED])
+        return None if difference <= _SAME_LOGITS else f"logits at the trained positions differ by {difference:.1e}"
 
     reason = _misfit(compare) if loss.gathers else "the model has no output layer that can be found"
     loss.gathers = reason is None
-    return draws, reason
+    return draws, reason, found
 
 
 def _beyond_cross_entropy(model: Any, outputs: Any, rows: Rows) -> str | None:
@@ -132,15 +144,9 @@ def _beyond_cross_entropy(model: Any, outputs: Any, rows: Rows) -> str | None:
     return f"it is {own:.6f}, and the cross entropy of its logits {expected:.6f}"
 
 
-def _compare_logits(loss: TrainedTokenLoss, model: nn.Module, rows: Rows, expected: Tensor) -> str | None:
-    difference = _difference(_exact_logits(loss, model, rows), expected)
-    return None if difference <= _SAME_LOGITS else f"logits at the trained positions differ by {difference:.1e}"
-
-
-def _depends_on_others(loss: TrainedTokenLoss, model: nn.Module, rows: Rows) -> str | None:
+def _depends_on_others(loss: TrainedTokenLoss, model: nn.Module, rows: Rows, together: Tensor) -> str | None:
     """What the model makes of the shorter row without the other one, and without padding."""
-    alone = {name: value[1:, : _LENGTHS[1]] for name, value in rows.items()}
-    found, together = _exact_logits(loss, model, alone), _exact_logits(loss, model, rows)
+    found = _exact_logits(loss, model, {name: value[1:, : _LENGTHS[1]] for name, value in rows.items()})
     difference = _difference(found, together[-len(found) :])
     return None if difference <= _SAME_LOGITS else f"what it makes of a row depends on others (by {difference:.1e})"
 
@@ -193,16 +199,21 @@ def _compare_gradients(expected: tuple[Tensor, Tensor], found: tuple[Tensor, Ten
     return None if difference <= _SAME_GRADIENT else f"gradients of packed rows differ by {difference:.1e}"
 
 
-def _fails_in_its_precision(loss: TrainedTokenLoss, model: nn.Module, rows: Rows) -> str | None:
-    """Forward and backward once as in training, in whatever precision the caller has set up."""
+def _fails_in_its_precision(loss: TrainedTokenLoss, model: nn.Module, rows: Rows, exact: Tensor) -> str | None:
+    """Forward and backward once as in training, in whatever precision the caller has set up, unless that is float32."""
+    autocast = torch.is_autocast_enabled(exact.device.type)
+    if not autocast and all(parameter.dtype == torch.float32 for parameter in model.parameters()):
+        return None
+    targets = targets_of(rows["labels"])
+    expected = float(summed_cross_entropy(exact, targets[targets != IGNORED]))
 
     def run() -> str | None:
-        with torch.no_grad(), _exactly(model):
-            exact = float(loss(model, rows).total)
         total = loss(model, rows).total
         torch.autograd.grad(total, _compared(model), allow_unused=True)
         found = float(total.detach())
-        return None if _near(found, exact, _SAME_PRECISION) else f"the loss is {found:.4f} in place of {exact:.4f}"
+        return (
+            None if _near(found, expected, _SAME_PRECISION) else f"the loss is {found:.4f} in place of {expected:.4f}"
+        )
 
     return _misfit(run)
 

@@ -43,7 +43,6 @@ PADDED = (
 )  # fmt: skip
 
 NOT_TINY = {
-    "rwkv": "its slow form changes a tensor in place that its own backward pass needs",
     "xmod": "it must be told a language before it runs",
 }
 """Families of which no tiny model can be trained by a plain loop either. Wrappers of several models, which are large
