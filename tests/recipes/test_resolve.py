@@ -218,7 +218,7 @@ def test_an_emptied_section_of_a_train_config_is_fine(recipe: Recipe) -> None:
 def test_a_section_that_is_no_mapping_is_refused(recipe: Recipe) -> None:
     """`lora: 8` says which knob it is not."""
     (fault,) = refused(recipe, train_config={"lora": 8})
-    assert str(fault) == "train_config.lora: must be a mapping, not the number 8 (its knobs go below lora)"
+    assert str(fault) == "train_config.lora: must be a mapping, not the number 8 (its options go below lora)"
 
 
 def test_a_knob_that_must_be_given_is_asked_for(write_recipe) -> None:
