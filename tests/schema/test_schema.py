@@ -24,12 +24,14 @@ def server(tmp_path):
 
 
 @pytest.mark.schema
+@pytest.mark.timeout(3600)  # a minute or two of work; how long that takes depends on the machine
 def test_answers_are_as_documented(server, tmp_path):
     """Some 2,000 calls: by example, at every bound, of wrong types and methods, and at random."""
     tried(server, tmp_path, "--phases", "examples,coverage,fuzzing", "--max-examples", "2", "--seed", "1")
 
 
 @pytest.mark.schema_long
+@pytest.mark.timeout(6 * 3600)
 def test_ten_thousand_answers_are_as_documented(server, tmp_path):
     """The same with a hundred random calls each, other ones every time, and with calls that follow from each other."""
     tried(server, tmp_path, "--max-examples", "130")
