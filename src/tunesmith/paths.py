@@ -146,6 +146,11 @@ class StatePaths:
         return self.root / "journals.json"
 
     @property
+    def server_log(self) -> Path:
+        """What the server said on a terminal."""
+        return self.root / "server.log"
+
+    @property
     def runs_folder(self) -> Path:
         return self.root / "runs"
 

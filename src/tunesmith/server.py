@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TextIO, cast
 
 import structlog
 import uvicorn
@@ -22,10 +19,10 @@ from tunesmith.errors import SettingsInvalid
 from tunesmith.finetune import FunctionDoor
 from tunesmith.paths import StatePaths
 from tunesmith.runner import raise_limit
+from tunesmith.server_log import ServerLog
 from tunesmith.settings import Settings
 from tunesmith.state_folder import tighten
 from tunesmith.state_lock import StateLock
-from tunesmith.terminal import printable
 
 _log = structlog.get_logger()
 _GRACEFUL_SECONDS = 5
@@ -43,7 +40,7 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
     Raises:
         StateFolderUnusable, StateFolderIncomplete, JournalDamaged, SettingsInvalid: it cannot start; nothing was changed.
     """
-    configure_logging(settings)
+    log = ServerLog.configure(as_json=settings.log_format == "json")
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     # For us and for all that we start: what is written down about other people's data is for nobody else to read.
     os.umask(0o077)
@@ -51,6 +48,8 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
     descriptors = raise_limit()
     with StateLock.acquire(paths.lock, None) as lock:
         tighten(paths)
+        if sys.stderr.isatty():
+            log.keep_in(paths.server_log)  # what scrolls away on a terminal is read afterwards
         house = open_house(settings, function=function, descriptors=descriptors)
         listener = _listen(settings)
         address = _address(settings, listener)
@@ -84,49 +83,6 @@ def serve_house(house: House, listener: socket.socket) -> None:
     server.run(sockets=[listener])
     if house.vitals.ended:
         raise house.vitals.failure()
-
-
-def configure_logging(settings: Settings) -> None:
-    """Structlog to standard error: text for people, JSON for collectors."""
-    as_json = settings.log_format == "json"
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            *(
-                [structlog.processors.JSONRenderer()]
-                if as_json
-                else [_escape_controls, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-            ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _ErrorOutput())),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _escape_controls(_logger: object, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Names that users gave must not steer the terminal that shows the log, nor begin a line of their own in it."""
-    return {
-        printable(name): printable(value, lines=name == "exception")
-        if isinstance(value, str)
-        else printable(repr(value))
-        for name, value in fields.items()
-    }
-
-
-class _ErrorOutput:
-    """Standard error. Where it leads to a disk that is full a line is lost, and not the work that it tells of."""
-
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
 
 
 def _listen(settings: Settings) -> socket.socket:
