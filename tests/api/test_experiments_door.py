@@ -60,7 +60,7 @@ def test_an_experiment_is_kept_as_given(client):
         "runs": [],
         "runs_total": 0,
         "history": [{"at": detail_of(client, made["id"])["history"][0]["at"], "event": "created"}
-                    | {"run_id": None, "status": None}],
+                    | dict.fromkeys(("run_id", "status", "checkpoint_id", "tag_type", "release_tag"))],
         "history_complete": True,
     }  # fmt: skip
 
