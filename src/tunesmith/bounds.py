@@ -166,7 +166,30 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+
+        async def told_when_it_ends(scope: Any, receive: Any, send: Any) -> None:
+            async def telling(message: Any) -> None:
+                if message["type"] == "http.response.start" and self._leaves_much_unread(cycle):
+                    # Or its next request would be sent into a connection that is about to be closed.
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+                    cycle.transport = cast(asyncio.Transport, _Ending(self))
+                await send(message)
+
+            await app(scope, receive, telling)
+
+        super()._start_asgi_task(cycle, told_when_it_ends)
+
+    def _leaves_much_unread(self, cycle: RequestResponseCycle) -> bool:
+        """Whether more of the request's body is on its way than is read of a body that nobody wants."""
+        if not cycle.more_body or cycle is not self._arriving:
+            return False
+        length = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), None)
+        return length is None or int(length) - self._body_bytes_taken > _MOST_UNWANTED_BYTES
+
+    def end_after_answer(self) -> None:
+        """Read no more requests; the client gets what was written, and then the end of the connection."""
+        self.refused = True
+        self._close_gently()
 
     def _stop_parsing(self, over: OverLimit) -> None:
         """Leaves the parser, which does not go on after it."""
@@ -202,6 +225,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._dropped_bytes += size
         if self._dropped_bytes > _MOST_DROPPED_BYTES:
             self.transport.abort()
+
+
+class _Ending:
+    """The transport of the last answer on a connection: closed so that the client comes to read it."""
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self.write = protocol.transport.write
+        self.close = protocol.end_after_answer
 
 
 def _nothing() -> None:
