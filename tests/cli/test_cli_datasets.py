@@ -39,7 +39,7 @@ def test_a_dataset_from_creation_to_deletion(ask: Cli, rows: Path) -> None:
     assert "a first try" in shown
     assert shown.count("训练.jsonl") == 2
     listed = ask("datasets", "list").stdout
-    assert listed.splitlines()[0].split()[:3] == ["ID", "NAME", "STATUS"]
+    assert listed.splitlines()[0].split()[:3] == ["ID", "NAME", "STATE"]
     assert dataset in listed
     content = json.loads(ask("datasets", "show", dataset, "--json").stdout)
     assert content["metadata"]["total_bytes"] == 2 * len(ROWS)
