@@ -34,7 +34,11 @@ def receiving(port: int = 0, receiver: Receiver | None = None) -> Iterator[Recei
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                self.close_connection = True
+                return  # the sender died in the middle of it
             status = receiver.status  # looked at once: what is answered is what was noted
             if status == 200:
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
