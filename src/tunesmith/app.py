@@ -244,7 +244,8 @@ def open_house(
         demand_of=demand_of,
         launch_of=lambda run, gpus: run_service.launch(run, gpus),  # noqa: PLW0108  # the service is built just below
     )
-    uploads = UploadService(journals.uploads, paths, clock)
+    idempotent_calls = _idempotent_calls(journals)
+    uploads = UploadService(journals.uploads, paths, idempotent_calls, clock)
     train_configs = TrainConfigs(journals.train_configs, paths, recipes, clock, settings.max_train_config_bytes)
     datasets = DatasetService(
         journal=journals.datasets,
@@ -307,7 +308,7 @@ def open_house(
         uploads=uploads,
         train_configs=train_configs,
         callbacks=callbacks,
-        idempotent_calls=_idempotent_calls(journals),
+        idempotent_calls=idempotent_calls,
         client=client,
         calls=calls,
         previews=PreviewService(calls, paths.previews),
@@ -392,11 +393,13 @@ def _idempotent_calls(journals: _Journals) -> IdempotentCalls:
     calls.follow(journals.experiments, lambda one: one.calls)
     calls.follow(journals.runs, _call_of)
     calls.follow(journals.datasets, _call_of)
+    calls.follow(journals.uploads, _call_of)
+    calls.follow(journals.checkpoints, lambda one: one.calls)
     calls.follow(journals.keys, _call_of)
     return calls
 
 
-def _call_of(summary: RunSummary | DatasetSummary | KeySummary) -> tuple[IdempotentCall, ...]:
+def _call_of(summary: RunSummary | DatasetSummary | UploadSummary | KeySummary) -> tuple[IdempotentCall, ...]:
     return () if summary.idempotency is None else (summary.idempotency,)
 
 

@@ -1,7 +1,7 @@
 """Creating calls that a client may repeat: the first makes a record, the others find it.
 
-The key is stored in the record itself, so it is on disk exactly when the record is, and lives as long. Nothing is
-remembered of calls that failed: repeating one tries again.
+The key is stored in the record itself, so it is on disk exactly when the record is, and is known as long as the record
+has it. Nothing is remembered of calls that failed: repeating one tries again.
 """
 
 from __future__ import annotations
@@ -42,14 +42,25 @@ class IdempotentCalls:
         for record_id, summary in journal.summaries.items():
             self._note(record_id, made(summary))
 
-        def committed(_entry: Entry, record: Any, _previous: S | None) -> None:
-            self._note(record.id, made(journal.summaries[record.id]))
+        def committed(_entry: Entry, record: Any, previous: S | None) -> None:
+            calls = tuple(made(journal.summaries[record.id]))
+            if previous is not None:
+                self._forget(call for call in made(previous) if call not in calls)
+            self._note(record.id, calls)
 
         journal.on_commit(committed)
 
     def _note(self, record_id: str, calls: Iterable[IdempotentCall]) -> None:
         for call in calls:
             self._earlier[_place_of(call)] = _Earlier(record_id, call.request_sha256)
+
+    def _forget(self, calls: Iterable[IdempotentCall]) -> None:
+        for call in calls:
+            self._earlier.pop(_place_of(call), None)
+
+    def knows(self, call: IdempotentCall) -> bool:
+        """Whether a call with this key has made a record, whatever its request was."""
+        return self._found(_place_of(call)) is not None
 
     async def once(
         self, call: IdempotentCall | None, make: Callable[[], Awaitable[R]], find: Callable[[str], R]

@@ -315,7 +315,7 @@ class ArtifactTags(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
+class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person calls a checkpoint; it is kept as long as it has one."""
 
     tag_type: str
@@ -323,6 +323,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """A model reference."""
     metrics: dict[str, Any]
     at: datetime
+    idempotency: tuple[IdempotentCall, ...] = ()
+    """The call that made it, after those of the marks whose place it took: repeating one of these changes nothing."""
 
 
 class Dataset(Record, frozen=True, kw_only=True):
@@ -352,6 +354,7 @@ class Upload(Record, frozen=True, kw_only=True):
     sha256: str
     uploaded_at: datetime
     deleted_at: datetime | None = None
+    idempotency: IdempotentCall | None = None
 
 
 class TrainConfigFile(Record, frozen=True, kw_only=True):

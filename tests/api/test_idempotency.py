@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import http.client
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +51,17 @@ CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "run of a project": ("/projects/{project}/runs", {"notes": "a"}, {"notes": "b"}),
     "dataset": ("/api/v1/datasets", {"name": "data"}, {"name": "data", "description": "another"}),
     "resumed run": ("/v1/experiments/{ended_of}/runs/{ended}/resume", {"notes": "a"}, {"notes": "b"}),
+    "mark": (
+        "/v1/experiments/{ended_of}/checkpoints/mark",
+        {"run_id": "{ended}", "ckpt_path": "{checkpoint}", "tag_type": "release", "release_tag": "v1"},
+        {"run_id": "{ended}", "ckpt_path": "{checkpoint}", "tag_type": "release", "release_tag": "v2"},
+    ),
 }
+"""Path, body, and another body. Names in braces stand for what is ``there``."""
+
+
+def filled(body: dict[str, Any], there: dict[str, str]) -> dict[str, Any]:
+    return {name: value.format(**there) for name, value in body.items()}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +93,7 @@ def there(own) -> dict[str, str]:
             "project": client.post("/api/projects", json=project).raise_for_status().json()["id"],
             "ended": ended,
             "ended_of": client.get(f"/v1/runs/{ended}").json()["experiment_id"],
+            "checkpoint": client.get(f"/v1/runs/{ended}/checkpoints").json()["checkpoints"][0]["path"],
         }
 
 
@@ -89,22 +103,31 @@ def id_in(answer: httpx.Response) -> str:
     return found
 
 
+def made_in(answer: httpx.Response) -> Any:
+    """What tells one record from another: its id; a mark has none, but its moment."""
+    body = answer.json()
+    return body if "tag_type" in body else id_in(answer)
+
+
 def test_a_repeat_finds_the_record(own, there):
     """Also after kill -9: the same record with 200; the key with another body is 409, and makes nothing."""
-    calls = {name: (path.format(**there), body, other) for name, (path, body, other) in CALLS.items()}
+    calls = {
+        name: (path.format(**there), filled(body, there), filled(other, there))
+        for name, (path, body, other) in CALLS.items()
+    }
     made = {}
     with own.client() as client:
         for name, (path, body, _) in calls.items():
             first = client.post(path, json=body, headers={"Idempotency-Key": f"key of {name}"})
             assert first.status_code == 201, (name, first.text)
-            made[name] = id_in(first)
+            made[name] = made_in(first)
     own.kill9()
     own.up()
     with own.client() as client:
         for name, (path, body, other) in calls.items():
             for _ in range(2):
                 repeat = client.post(path, json=body, headers={"Idempotency-Key": f"key of {name}"})
-                assert (repeat.status_code, id_in(repeat)) == (200, made[name]), name
+                assert (repeat.status_code, made_in(repeat)) == (200, made[name]), name
             refused = client.post(path, json=other, headers={"Idempotency-Key": f"key of {name}"})
             assert (refused.status_code, refused.json()["where"]) == (409, "Idempotency-Key"), name
 
@@ -129,6 +152,47 @@ def test_concurrent_repeats_make_one_run(own, there):
         assert len(client.get(path, params={"limit": 1000}).json()["runs"]) == before + 1
 
 
+def test_calls_that_need_no_key_take_one(own, there):
+    """Tags and train configs are what the last call said, however often it is said: with a key, too."""
+    key = {"Idempotency-Key": "not needed"}
+    with own.client() as client:
+        artifact = client.get(f"/v1/runs/{there['ended']}/artifacts").json()["artifacts"][0]["artifact_id"]
+        path = f"/v1/runs/{there['ended']}/artifacts/{artifact}/tags"
+        told = [client.post(path, json={"tags": [tag]}, headers=key) for tag in ("a", "a", "b")]
+        assert [(answer.status_code, answer.json()["tags"]) for answer in told] == [
+            (200, ["a"]),
+            (200, ["a"]),
+            (200, ["a", "b"]),
+        ]
+        for name in ("a.yaml", "a.yaml", "b.yaml"):
+            config = {"file": (name, b"job: {type: quick}\n")}
+            told_of = client.put("/api/v1/train-config", files=config, headers=key)
+            assert (told_of.status_code, told_of.json()["train_config"]["filename"]) == (200, name)
+
+
+def test_a_late_repeat_does_not_undo_a_newer_mark(own, there):
+    """The mark that took its place is told instead, also after a restart; the keys themselves are nobody's business."""
+    path = f"/v1/experiments/{there['ended_of']}/checkpoints/mark"
+    body = {"run_id": there["ended"], "ckpt_path": there["checkpoint"], "tag_type": "candidate", "metrics": {"f1": 0.5}}
+
+    def mark(client: httpx.Client, key: str, score: float) -> httpx.Response:
+        return client.post(path, json={**body, "metrics": {"f1": score}}, headers={"Idempotency-Key": key})
+
+    with own.client() as client:
+        assert [mark(client, "earlier", 0.5).status_code, mark(client, "later", 0.75).status_code] == [201, 201]
+    for _ in range(2):
+        with own.client() as client:
+            for key, score in (("earlier", 0.5), ("later", 0.75)):
+                repeat = mark(client, key, score)
+                assert (repeat.status_code, repeat.json()["metrics"]) == (200, {"f1": 0.75})
+            assert mark(client, "earlier", 0.75).status_code == 409
+            [shown] = client.get(f"/v1/runs/{there['ended']}/checkpoints").json()["checkpoints"]
+            [candidate] = [one for one in shown["marks"] if one["tag_type"] == "candidate"]
+            assert set(candidate) == {"tag_type", "release_tag", "metrics", "at"}
+        own.kill9()
+        own.up()
+
+
 def test_what_failed_may_be_tried_again_with_its_key(own, there):
     """A refused request leaves nothing behind, not even its key."""
     path, key = f"/v1/experiments/{there['experiment']}/runs", {"Idempotency-Key": "mended"}
@@ -147,23 +211,29 @@ def test_keys_of_different_places_have_nothing_to_do_with_each_other(own, there)
     assert [answer.status_code for answer in (experiment, run, elsewhere)] == [201] * 3
 
 
-@pytest.mark.parametrize("key", ["", " ", "x" * 256, "tab\there", "umlaut ä"])
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "tab\there", "umlaut ä"], ids=repr)
 def test_odd_keys_are_refused(own, key):
-    """1 to 255 printable ASCII characters."""
-    with own.client() as client:
-        headers = {"Idempotency-Key": key.encode("latin-1")}
-        answer = client.post("/v1/experiments", json={"name": "x", "task_type": "sft"}, headers=headers)
-    assert answer.status_code == 422, answer.text
-    assert {fault["where"] for fault in answer.json()["errors"]} == {"Idempotency-Key"}
+    """1 to 255 printable ASCII characters; HTTP takes blanks around a header's value away. The one fault is told once."""
+    body = json.dumps({"name": "x", "task_type": "sft"})
+    headers = {"Idempotency-Key": key.encode("latin-1"), "Content-Type": "application/json"}
+    host, _, port = own.url.removeprefix("http://").partition(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=60)) as connection:
+        connection.request("POST", "/v1/experiments", body, headers)
+        answer = connection.getresponse()
+        problem = json.loads(answer.read())
+    assert answer.status == 422, problem
+    assert [fault["where"] for fault in problem["errors"]] == ["Idempotency-Key"]
 
 
 def test_every_creating_call_takes_a_key(own):
-    """Whatever answers 201 can be repeated; what answers 200 makes nothing, or is the same when repeated."""
+    """Whatever answers 201 can be repeated, and so can an upload; what else answers 200 makes nothing, or is the same when
+    repeated.
+    """
     with own.client() as client:
         for path, methods in client.get("/openapi.json").json()["paths"].items():
             for method, call in methods.items():
                 named = {parameter["name"] for parameter in call.get("parameters", [])}
-                if "201" in call["responses"] and not path.endswith("/checkpoints/mark"):
+                if "201" in call["responses"] or call["operationId"] == "upload_file":
                     assert "Idempotency-Key" in named, (method, path)
                     assert "200" in call["responses"], (method, path)
 
@@ -230,6 +300,24 @@ def test_records_of_earlier_versions_keep_their_keys(tmp_path):
             assert (found.status_code, found.json()["id"]) == (200, old.id)
             other = await _post(client, "/v1/experiments", {"name": "new", "task_type": "sft"}, None, "long ago")
             assert other.status_code == 409
+
+    asyncio.run(story())
+
+
+def test_a_key_is_known_as_long_as_the_record_has_it(tmp_path):
+    """Not longer, by the server that saw it go and by the next one alike."""
+
+    async def story() -> None:
+        call = IdempotentCall(scope="s", key="k", request_sha256="h")
+        record = Experiment(id=new_id("exp"), name="n", task_type="t", created_at=utc_now(), idempotency=call)
+        for change in (record, msgspec.structs.replace(record, idempotency=None)):
+            journal: Journal[Experiment, Any] = Journal.open(tmp_path / "e.jsonl", Experiment, Experiment)
+            calls, later = IdempotentCalls(), IdempotentCalls()
+            calls.follow(journal, lambda one: [one.idempotency] if one.idempotency else [])
+            await journal.append("changed", change)
+            await journal.close()
+            later.follow(journal, lambda one: [one.idempotency] if one.idempotency else [])
+            assert calls.knows(call) == later.knows(call) == (change is record)
 
     asyncio.run(story())
 

@@ -30,11 +30,20 @@ def new_dataset(client: httpx.Client, name: str | None = None, **fields: Any) ->
     return dataset_id
 
 
-def put_file(client: httpx.Client, dataset_id: str, name: str, content: Any = ROW) -> dict[str, Any]:
-    answer = client.put(f"/api/v1/datasets/{dataset_id}/files", files={"file": (name, content)})
+def put_file(
+    client: httpx.Client, dataset_id: str, name: str, content: Any = ROW, key: str | None = None
+) -> dict[str, Any]:
+    answer = put_keyed(client, dataset_id, name, content, key)
     assert answer.status_code == 200, answer.text
     received: dict[str, Any] = answer.json()
     return received
+
+
+def put_keyed(
+    client: httpx.Client, dataset_id: str, name: str, content: Any = ROW, key: str | None = None
+) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key is not None else {}
+    return client.put(f"/api/v1/datasets/{dataset_id}/files", files={"file": (name, content)}, headers=headers)
 
 
 def part(name: bytes = b"train.jsonl", field: bytes = b"file", more: bytes = b"") -> bytes:
@@ -64,12 +73,15 @@ def put_raw(client: httpx.Client, dataset_id: str, body: Any, content_type: str 
 class HalfUpload:
     """An upload over a socket of its own that goes on only when told to."""
 
-    def __init__(self, server: ServerProcess, dataset_id: str, name: bytes = b"train.jsonl") -> None:
+    def __init__(
+        self, server: ServerProcess, dataset_id: str, name: bytes = b"train.jsonl", key: str | None = None
+    ) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         self._socket = socket.create_connection((host, int(port)), timeout=60)
+        keyed = f"Idempotency-Key: {key}\r\n" if key is not None else ""
         self._socket.sendall(
             f"PUT /api/v1/datasets/{dataset_id}/files HTTP/1.1\r\nHost: {host}\r\nContent-Type: {MULTIPART}\r\n"
-            "Transfer-Encoding: chunked\r\n\r\n".encode()
+            f"{keyed}Transfer-Encoding: chunked\r\n\r\n".encode()
         )
         self.send(part(name))
 

@@ -54,7 +54,7 @@ def test_killed_in_the_middle_of_an_upload(tmp_path, recipes) -> None:
 def test_killed_between_any_two_steps(tmp_path, recipes) -> None:
     """Before and after each write, fsync and rename, of the file and of its record: it is there whole, or not at all.
 
-    Once its record is on disk it is there, whether or not anybody was told.
+    Once its record is on disk it is there, whether or not anybody was told. Sent again with its key, it is there once.
     """
     with ServerProcess.start(tmp_path / "state", recipes) as server:
         with server.client() as client:
@@ -67,13 +67,18 @@ def test_killed_between_any_two_steps(tmp_path, recipes) -> None:
             with fragile.client() as client:
                 check_totals(client, fragile, dataset)
                 with pytest.raises(httpx.HTTPError):
-                    put_file(client, dataset, f"{step}.jsonl", ROW * 1000)
+                    put_file(client, dataset, f"{step}.jsonl", ROW * 1000, key=step)
             fragile.kill9()
         server.up()
         with server.client() as client:
             names = {name.removesuffix(".jsonl") for name in check_totals(client, server, dataset)}
-        assert {"kept", *RECORDED} <= names
-        assert not names & set(NOT_RECORDED)
+            assert {"kept", *RECORDED} <= names
+            assert not names & set(NOT_RECORDED)
+            steps = [*NOT_RECORDED, *MAYBE_RECORDED, *RECORDED]
+            for step in steps:
+                put_file(client, dataset, f"{step}.jsonl", ROW * 1000, key=step)
+            wanted = sorted(f"{name}.jsonl" for name in ("kept", *steps))
+            assert sorted(check_totals(client, server, dataset)) == wanted
 
 
 def test_killed_while_a_dataset_is_deleted(tmp_path, recipes) -> None:

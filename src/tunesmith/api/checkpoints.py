@@ -11,13 +11,22 @@ from litestar.params import FromPath, JSONBody
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.experiments import run_of
-from tunesmith.api.idempotency import IdempotencyKey, made_once
+from tunesmith.api.idempotency import IdempotencyKey, call_of, made_once
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import Cursor, Limit, shown
 from tunesmith.api.views import RunView
 from tunesmith.checkpoints import MarkRequest
 from tunesmith.records import Checkpoint, IdempotentCall, Mark, Run, RunState
 from tunesmith.runs import ResumeRequest
+
+
+class CheckpointMark(msgspec.Struct, frozen=True, kw_only=True):
+    """A mark of a checkpoint."""
+
+    tag_type: str
+    release_tag: str | None
+    metrics: dict[str, Any]
+    at: datetime
 
 
 class CheckpointView(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +42,7 @@ class CheckpointView(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     complete: bool
     """False once it was removed from the disk; its record and marks stay."""
-    marks: tuple[Mark, ...]
+    marks: tuple[CheckpointMark, ...]
     base_model: str | None
     data_sha256: str | None
     template_sha256: str | None
@@ -101,11 +110,28 @@ def list_run_checkpoints(
 
 
 @post("/v1/experiments/{experiment_id:str}/checkpoints/mark", opt=NEEDS_WRITE, tags=["Checkpoints"])
-async def mark_checkpoint(request: HttpRequest, experiment_id: FromPath[str], data: JSONBody[MarkRequest]) -> MarkView:
+async def mark_checkpoint(
+    request: HttpRequest,
+    experiment_id: FromPath[str],
+    data: JSONBody[MarkRequest],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[MarkView]:
     """Mark a checkpoint: it is kept, and its `release_tag`, if it is given one, names it as a model."""
     house = rooms(request)
     house.experiments.get(experiment_id)
-    checkpoint, mark = await house.checkpoints.mark(data, experiment_id)
+    call = call_of(request, idempotency_key, scope=f"marks in {experiment_id}", body=data)
+
+    def find(checkpoint_id: str) -> tuple[Checkpoint, Mark]:
+        assert call is not None, "only a key finds what was there before"
+        return house.checkpoints.marked_by(call, checkpoint_id)
+
+    (checkpoint, mark), is_new = await house.idempotent_calls.once(
+        call, lambda: house.checkpoints.mark(data, experiment_id, call), find
+    )
+    return Response(_mark_view(checkpoint, mark), status_code=201 if is_new else 200)
+
+
+def _mark_view(checkpoint: Checkpoint, mark: Mark) -> MarkView:
     return MarkView(
         checkpoint_id=checkpoint.id,
         run_id=checkpoint.run_id,
@@ -176,7 +202,15 @@ def storage(request: HttpRequest) -> Storage:
 def _view(checkpoint: Checkpoint) -> CheckpointView:
     return CheckpointView(
         complete=checkpoint.removed_at is None,
-        **{name: getattr(checkpoint, name) for name in CheckpointView.__struct_fields__ if name != "complete"},
+        marks=tuple(
+            CheckpointMark(tag_type=one.tag_type, release_tag=one.release_tag, metrics=one.metrics, at=one.at)
+            for one in checkpoint.marks
+        ),
+        **{
+            name: getattr(checkpoint, name)
+            for name in CheckpointView.__struct_fields__
+            if name not in ("complete", "marks")
+        },
     )
 
 

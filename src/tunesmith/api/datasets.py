@@ -10,7 +10,7 @@ from litestar import Response, Router, delete, get, post, put
 from litestar.params import FromPath, JSONBody
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
-from tunesmith.api.idempotency import IdempotencyKey, made_once
+from tunesmith.api.idempotency import IdempotencyKey, call_of, made_once
 from tunesmith.api.multipart_file import MultipartFile, incoming_file
 from tunesmith.api.ranges import file_response
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
@@ -178,19 +178,22 @@ async def delete_dataset(request: HttpRequest, dataset_id: FromPath[str]) -> Dat
     request_max_body_size=None,
     operation_class=MultipartFile,
 )
-async def upload_file(request: HttpRequest, dataset_id: FromPath[str]) -> ReceivedFile:
+async def upload_file(
+    request: HttpRequest, dataset_id: FromPath[str], idempotency_key: IdempotencyKey = None
+) -> ReceivedFile:
     """Put one file into a dataset: multipart, in a part named `file`. It is on disk, whole, when this answers."""
     house = rooms(request)
     dataset_id = house.datasets.find(dataset_id).id
+    call = call_of(request, idempotency_key, scope=f"files of {dataset_id}")
     file = await incoming_file(request, limit=house.settings.max_upload_bytes, setting="max_upload_bytes")
-    upload = await house.datasets.receive(dataset_id, file.name, file.chunks())
+    upload, replaces = await house.datasets.receive(dataset_id, file.name, file.chunks(), call)
     return ReceivedFile(
         upload_id=upload.id,
         dataset_id=dataset_id,
         bytes=upload.bytes,
         filename=upload.name,
         sha256=upload.sha256,
-        replaces=house.uploads.older(upload),
+        replaces=replaces,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from litestar.params import HeaderParameter
@@ -20,7 +20,7 @@ IdempotencyKey = Annotated[
         name="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r"^[ -~]+$",
+        pattern=r"^[ -~]*$",
         description="Any text of the client's, such as a UUID. Repeating the call with the same key and body makes nothing "
         "new and answers 200 with the same record; another body is refused.",
     ),
@@ -49,13 +49,20 @@ async def made_once(
     Raises:
         Conflict: the key was used with another body.
     """
-    call = None
-    if key is not None:
-        call = IdempotentCall(scope=scope, key=key, request_sha256=_hash(body), caller=_caller(request))
+    call = call_of(request, key, scope=scope, body=body)
     return await rooms(request).idempotent_calls.once(call, lambda: make(call), find)
 
 
-def _hash(body: Any) -> str:
+def call_of(
+    request: HttpRequest, key: str | None, *, scope: str, body: msgspec.Struct | None = None
+) -> IdempotentCall | None:
+    """The call that the record is to remember; None without a key. Without a body, whoever reads it adds its hash."""
+    if key is None:
+        return None
+    return IdempotentCall(scope=scope, key=key, request_sha256=_hash(body) if body else "", caller=_caller(request))
+
+
+def _hash(body: msgspec.Struct) -> str:
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 

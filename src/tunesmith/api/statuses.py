@@ -91,5 +91,6 @@ def successes_of(handler: HTTPRouteHandler, usual: str) -> dict[int, str]:
     """The good answers: the usual one, a repeat, a part of a file."""
     found = {handler.status_code: usual, **SUCCESS.get(handler.handler_name, {})}
     if _KEY in declared(handler, HeaderParameter):
-        found[200] = f"A repeat under the same `{_KEY}`: the record that the first call made."
+        repeat = f"A repeat under the same `{_KEY}`: the record that the first call made."
+        found[200] = f"{found[200]} Or: {repeat}" if 200 in found else repeat
     return dict(sorted(found.items()))

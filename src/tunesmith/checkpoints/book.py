@@ -18,12 +18,12 @@ import structlog
 from tunesmith.checkpoints import folders
 from tunesmith.checkpoints.fit import differences
 from tunesmith.checkpoints.manifest import Manifest, read_manifest
-from tunesmith.checkpoints.marks import MarkRequest, check, with_mark
+from tunesmith.checkpoints.marks import MarkRequest, check, made_by, with_mark
 from tunesmith.errors import Fault, InvalidInput, MissingReference, NotFound
 from tunesmith.files import place_of
 from tunesmith.journal import Entry, Journal, newest_first, page_of
 from tunesmith.paths import StatePaths
-from tunesmith.records import Checkpoint, Clock, Mark, new_id
+from tunesmith.records import Checkpoint, Clock, IdempotentCall, Mark, new_id
 
 _log = structlog.get_logger()
 
@@ -38,6 +38,11 @@ class CheckpointSummary(msgspec.Struct, frozen=True):
     experiment_id: str | None = None
     marks: tuple[Mark, ...] = ()
     removed_at: datetime | None = None
+
+    @property
+    def calls(self) -> tuple[IdempotentCall, ...]:
+        """The calls that made its marks."""
+        return tuple(call for mark in self.marks for call in mark.idempotency)
 
 
 class CheckpointPage(msgspec.Struct, frozen=True):
@@ -187,7 +192,14 @@ class CheckpointBook:
     async def _removed(self, checkpoint: Checkpoint) -> None:
         await self._journal.append("removed", msgspec.structs.replace(checkpoint, removed_at=self._clock()))
 
-    async def mark(self, request: MarkRequest, experiment_id: str) -> tuple[Checkpoint, Mark]:
+    def marked_by(self, call: IdempotentCall, checkpoint_id: str) -> tuple[Checkpoint, Mark]:
+        """The mark that this call made on this checkpoint before, as it is now."""
+        checkpoint = self.get(checkpoint_id)
+        return checkpoint, made_by(call, checkpoint.marks)
+
+    async def mark(
+        self, request: MarkRequest, experiment_id: str, idempotency: IdempotentCall | None = None
+    ) -> tuple[Checkpoint, Mark]:
         """Mark one; it is then kept, and its release tag, if it is given one, is a model reference.
 
         Raises:
@@ -199,7 +211,7 @@ class CheckpointBook:
         if request.release_tag is not None:
             await self._refuse_other_meaning(request.release_tag)
         # Shielded, so that the next one sees what was written, also when whoever asked for it has gone.
-        return await asyncio.shield(self._mark(request, experiment_id))
+        return await asyncio.shield(self._mark(request, experiment_id, idempotency))
 
     async def _refuse_other_meaning(self, tag: str) -> None:
         meaning = await anyio.to_thread.run_sync(self._other_meaning, tag)
@@ -210,7 +222,9 @@ class CheckpointBook:
                 f"{tag!r} is {meaning}, and would mean two things", where="release_tag", mend="choose another tag"
             )
 
-    async def _mark(self, request: MarkRequest, experiment_id: str) -> tuple[Checkpoint, Mark]:
+    async def _mark(
+        self, request: MarkRequest, experiment_id: str, idempotency: IdempotentCall | None
+    ) -> tuple[Checkpoint, Mark]:
         async with self._lock:
             checkpoint = self._at(request, experiment_id)
             holder = self._by_tag.get(request.release_tag) if request.release_tag is not None else None
@@ -221,7 +235,11 @@ class CheckpointBook:
                     mend="choose another tag; tags never move",
                 )
             mark = Mark(
-                tag_type=request.tag_type, release_tag=request.release_tag, metrics=request.metrics, at=self._clock()
+                tag_type=request.tag_type,
+                release_tag=request.release_tag,
+                metrics=request.metrics,
+                at=self._clock(),
+                idempotency=() if idempotency is None else (idempotency,),
             )
             marked = msgspec.structs.replace(checkpoint, marks=with_mark(checkpoint.marks, mark))
             # The trainer prunes, too. It looks for this file; whoever came too late finds the folder gone.

@@ -11,9 +11,11 @@ import msgspec
 
 from tunesmith.errors import InvalidInput
 from tunesmith.recipes.notes import check_notes
-from tunesmith.records import Mark
+from tunesmith.records import IdempotentCall, Mark
 
 _MOST_MARKS = 100
+_MOST_CALLS = 100
+"""The keys that one mark remembers: the latest of them."""
 
 Name = Annotated[str, msgspec.Meta(max_length=500)]
 
@@ -46,13 +48,24 @@ def check(request: MarkRequest) -> None:
 def with_mark(marks: tuple[Mark, ...], mark: Mark) -> tuple[Mark, ...]:
     """One more mark; it takes the place of the one with the same release tag, or without any, of the same type.
 
+    It remembers the calls that made that one: a late repeat of one of them must not undo this mark.
+
     Raises:
         InvalidInput: there are too many.
     """
     others = tuple(one for one in marks if _name(one) != _name(mark))
     if len(others) >= _MOST_MARKS:
         raise InvalidInput(f"a checkpoint may have {_MOST_MARKS} marks", where="tag_type", mend="mark another one")
-    return (*others, mark)
+    calls = [call for one in marks if _name(one) == _name(mark) for call in one.idempotency]
+    return (*others, msgspec.structs.replace(mark, idempotency=(*calls, *mark.idempotency)[-_MOST_CALLS:]))
+
+
+def made_by(call: IdempotentCall, marks: tuple[Mark, ...]) -> Mark:
+    """The one of these marks that this call, or an earlier one with the same key, has made."""
+    wanted = (call.scope, call.key, call.request_sha256)
+    return next(
+        mark for mark in marks if any((one.scope, one.key, one.request_sha256) == wanted for one in mark.idempotency)
+    )
 
 
 def _name(mark: Mark) -> tuple[str, str | None]:

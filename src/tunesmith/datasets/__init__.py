@@ -7,7 +7,7 @@ from tunesmith.datasets.configs import ChosenConfig, TrainConfigs, TrainConfigSu
 from tunesmith.datasets.first_rows import data_faults
 from tunesmith.datasets.lookup import Lookup
 from tunesmith.datasets.service import DatasetPage, DatasetRequest, DatasetService, DatasetSummary
-from tunesmith.datasets.uploads import InFlight, UploadService, UploadSummary
+from tunesmith.datasets.uploads import InFlight, Received, UploadService, UploadSummary
 
 __all__ = [
     "ChosenConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "DatasetSummary",
     "InFlight",
     "Lookup",
+    "Received",
     "TrainConfigSummary",
     "TrainConfigs",
     "UploadService",

@@ -11,12 +11,12 @@ import msgspec
 import structlog
 
 from tunesmith.datasets.configs import ChosenConfig, TrainConfigs
-from tunesmith.datasets.uploads import UploadService
+from tunesmith.datasets.uploads import Received, UploadService
 from tunesmith.errors import Conflict, InvalidInput, NotFound, TunesmithError
 from tunesmith.journal import Entry, Journal
 from tunesmith.recipes.notes import check_notes
 from tunesmith.recipes.suggest import nearest, shortened
-from tunesmith.records import Clock, Dataset, IdempotentCall, Run, TrainConfigFile, Upload, new_id
+from tunesmith.records import Clock, Dataset, IdempotentCall, Run, TrainConfigFile, new_id
 
 _log = structlog.get_logger()
 _MOST_FILES = 1000
@@ -185,22 +185,26 @@ class DatasetService:
             found.append(dataset_id)
         return DatasetPage([self.get(one) for one in found], None)
 
-    async def receive(self, dataset_id: str, name: str, chunks: AsyncIterable[bytes]) -> Upload:
-        """Put one more file into a dataset.
+    async def receive(
+        self, dataset_id: str, name: str, chunks: AsyncIterable[bytes], call: IdempotentCall | None = None
+    ) -> Received:
+        """Put one more file into a dataset, or find the one that the same call has put there.
 
         Raises:
             NotFound: no such dataset.
-            Conflict: it holds as many files as it may, or the upload was stopped.
+            Conflict: it holds as many files as it may.
+            TunesmithError: whatever ``UploadService.receive`` raises.
         """
         self.get(dataset_id)
-        if len(self._uploads.ids_of(dataset_id)) + len(self._uploads.in_flight(dataset_id)) >= _MOST_FILES:
+        files = len(self._uploads.ids_of(dataset_id)) + len(self._uploads.in_flight(dataset_id))
+        if files >= _MOST_FILES and not self._uploads.is_repeat(call):
             raise Conflict(
                 f"the dataset holds {_MOST_FILES} files, and no more may be in one",
                 where="dataset_id",
                 mend="put more rows into each file, or make another dataset",
             )
         # Nothing is awaited up to where the upload is known to be in flight: a deletion sees it, or it sees the deletion.
-        return await self._uploads.receive(dataset_id, name, chunks)
+        return await self._uploads.receive(dataset_id, name, chunks, call)
 
     async def remove_upload(self, upload_id: str) -> None:
         """Stop an upload that is coming in, or remove one that is there.

@@ -22,6 +22,7 @@ class Sink:
     """A folder of its own with one file in it. After ``settle`` the file is whole and durable; otherwise ``discard`` it."""
 
     def __init__(self, folder: Path, stored_name: str) -> None:
+        self.stored_name = stored_name
         self._folder = folder
         self._final = folder / stored_name
         self._part = folder / f".{stored_name}{PART}"

@@ -6,6 +6,7 @@ What client programs call their files is data only: folders and files get names 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import shutil
 from collections import defaultdict
@@ -13,8 +14,9 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,9 +26,10 @@ import structlog
 from tunesmith.datasets.sink import PART, Sink
 from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, TooLarge, TunesmithError, Unavailable
 from tunesmith.files import NO_ROOM, set_aside
+from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Entry, Journal
 from tunesmith.paths import StatePaths
-from tunesmith.records import Clock, Upload, new_id
+from tunesmith.records import Clock, IdempotentCall, Upload, new_id
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -46,6 +49,15 @@ class UploadSummary(msgspec.Struct, frozen=True):
     stored_name: str
     bytes: int
     deleted_at: datetime | None = None
+    idempotency: IdempotentCall | None = None
+
+
+class Received(NamedTuple):
+    """An upload that is on record: it just came in, or the same call has put it there before."""
+
+    upload: Upload
+    replaces: list[str]
+    """The uploads of the same name that it found in its dataset, oldest first: they do not count beside it."""
 
 
 class InFlight(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,10 +72,11 @@ class InFlight(msgspec.Struct, frozen=True, kw_only=True):
 class _Flight:
     """An upload that is coming in, and how to stop it."""
 
-    def __init__(self, dataset_id: str, name: str) -> None:
+    def __init__(self, dataset_id: str, name: str, call: IdempotentCall | None) -> None:
         self.id = new_id(_PREFIX)
         self.dataset_id = dataset_id
         self.name = name
+        self.call = call
         self.bytes = 0
         self.scope = anyio.CancelScope()
         self.over = asyncio.Event()
@@ -72,9 +85,13 @@ class _Flight:
 class UploadService:
     """All uploads: those on record, and those that are coming in."""
 
-    def __init__(self, journal: Journal[Upload, UploadSummary], paths: StatePaths, clock: Clock) -> None:
+    def __init__(
+        self, journal: Journal[Upload, UploadSummary], paths: StatePaths, calls: IdempotentCalls, clock: Clock
+    ) -> None:
+        """``calls`` follows the journal."""
         self._journal = journal
         self._paths = paths
+        self._calls = calls
         self._clock = clock
         self._live: defaultdict[str, dict[str, None]] = defaultdict(dict)
         """The ids of each dataset's uploads, oldest first."""
@@ -128,11 +145,6 @@ class UploadService:
         """Ids and summaries, oldest first; also to be asked from threads."""
         return [(upload_id, self._journal.summaries[upload_id]) for upload_id in self.ids_of(dataset_id)]
 
-    def older(self, upload: Upload) -> list[str]:
-        """The dataset's other uploads of the same name that came before it, and do not count beside it; oldest first."""
-        same = [key for key, one in self.summaries_of(upload.dataset_id) if one.name == upload.name]
-        return same[: same.index(upload.id)] if upload.id in same else []
-
     def named(self, name: str) -> list[str]:
         """The uploads that clients gave this name, in any dataset, newest first."""
         found = [upload_id for live in list(self._live.values()) for upload_id in list(live)]
@@ -171,12 +183,28 @@ class UploadService:
             if flight.dataset_id == dataset_id
         ]
 
-    async def receive(self, dataset_id: str, name: str, chunks: AsyncIterable[bytes]) -> Upload:
+    def is_repeat(self, call: IdempotentCall | None) -> bool:
+        """Whether an upload with this key is on record, or coming in: then this one will not be one more."""
+        return call is not None and (
+            self._calls.knows(call) or any(flight.call == call for flight in self._flights.values())
+        )
+
+    async def receive(
+        self, dataset_id: str, name: str, chunks: AsyncIterable[bytes], call: IdempotentCall | None = None
+    ) -> Received:
         """Take in one file. Whatever goes wrong, nothing of it stays.
+
+        Args:
+            dataset_id: the dataset it is for.
+            name: as the client calls it.
+            chunks: its bytes.
+            call: without the hash of the request, which is known when all of it has come in. If the same call has made an
+                upload before, that one is answered and nothing of this one stays.
 
         Raises:
             InvalidInput: the name is empty.
-            Conflict: it was stopped on the way, by ``stop``.
+            Conflict: it was stopped on the way, by ``stop``, or the key has made an upload of another name or other bytes.
+            NotFound: what the same call made was deleted since.
             Unavailable: it was stopped on the way, by ``close``.
             OutOfSpace: the disk is full.
             Exception: whatever ``chunks`` raises.
@@ -185,33 +213,32 @@ class UploadService:
             raise InvalidInput("has an empty name", where="file", mend="send the file with its name")
         if self._closed:
             raise _shutting_down()
-        flight = _Flight(dataset_id, name)
+        flight = _Flight(dataset_id, name, call)
         self._flights[flight.id] = flight
-        upload: Upload | None = None
+        received: Received | None = None
         try:
             with flight.scope:
-                upload = await self._take_in(flight, chunks)
+                received = await self._take_in(flight, chunks)
         finally:
             del self._flights[flight.id]
             flight.over.set()
-        if upload is None and self._closed:
+        if received is None and self._closed:
             raise _shutting_down()
-        if upload is None:
+        if received is None:
             raise Conflict(f"upload {flight.id} was stopped on the way; nothing of it was kept", where="file")
-        return upload
+        return received
 
-    async def _take_in(self, flight: _Flight, chunks: AsyncIterable[bytes]) -> Upload:
+    async def _take_in(self, flight: _Flight, chunks: AsyncIterable[bytes]) -> Received:
         stored_name = _STORED_NAMES.get(PurePosixPath(flight.name).suffix.lower(), _OTHERWISE)
         sink = Sink(self._folder(flight.id), stored_name)
         try:
             with _room_for_it():
                 await self._in_thread(sink.open)
                 await self._pour(flight, sink, chunks)
-                await self._in_thread(sink.settle)
         except BaseException:
             await self._discard(sink)
             raise
-        return await self._record(flight, sink, stored_name)
+        return await self._keep_once(flight, sink)
 
     async def _pour(self, flight: _Flight, sink: Sink, chunks: AsyncIterable[bytes]) -> None:
         block = bytearray()
@@ -224,20 +251,69 @@ class UploadService:
         if block:
             await self._in_thread(partial(sink.write, block))
 
-    async def _record(self, flight: _Flight, sink: Sink, stored_name: str) -> Upload:
+    async def _keep_once(self, flight: _Flight, sink: Sink) -> Received:
+        call = _with_hash(flight.call, flight.name, sink.sha256)
+        is_kept = False
+
+        async def keep() -> Upload:
+            nonlocal is_kept
+            is_kept = True  # and if it fails, discarded there: it may go on when nobody waits for it here any more
+            return await self._keep(flight, sink, call)
+
+        try:
+            # All of it is here. Whoever stops it now waits until it is clear whether it is on record.
+            with anyio.CancelScope(shield=True):
+                upload, is_new = await self._calls.once(call, keep, self._made_before)
+        finally:
+            if not is_kept:
+                await self._discard(sink)
+        return Received(upload, self._older(upload) if is_new else self._older_at_first(upload))
+
+    def _made_before(self, upload_id: str) -> Upload:
+        if upload_id not in self:
+            raise NotFound(
+                f"upload {upload_id}, which this key made, was deleted",
+                where="Idempotency-Key",
+                mend="use a new key to put the file there again",
+            )
+        return self.get(upload_id)
+
+    def _older(self, upload: Upload) -> list[str]:
+        same = [key for key, one in self.summaries_of(upload.dataset_id) if one.name == upload.name]
+        return same[: same.index(upload.id)] if upload.id in same else []
+
+    def _older_at_first(self, upload: Upload) -> list[str]:
+        """What ``_older`` was when the upload had just come in: some of them may have been deleted since."""
+        before = takewhile(lambda one: one[0] != upload.id, self._journal.summaries.items())
+        return [
+            key
+            for key, one in before
+            if (one.dataset_id, one.name) == (upload.dataset_id, upload.name)
+            and (one.deleted_at is None or one.deleted_at >= upload.uploaded_at)
+        ]
+
+    async def _keep(self, flight: _Flight, sink: Sink, call: IdempotentCall | None) -> Upload:
+        try:
+            with _room_for_it():
+                await self._in_thread(sink.settle)
+        except BaseException:
+            await self._discard(sink)
+            raise
+        return await self._record(flight, sink, call)
+
+    async def _record(self, flight: _Flight, sink: Sink, call: IdempotentCall | None) -> Upload:
         upload = Upload(
             id=flight.id,
             dataset_id=flight.dataset_id,
             name=flight.name,
-            stored_name=stored_name,
+            stored_name=sink.stored_name,
             bytes=sink.bytes,
             sha256=sink.sha256,
             uploaded_at=self._clock(),
+            idempotency=call,
         )
         try:
-            # It is whole: it goes on record even when somebody has just asked to stop it.
-            with anyio.CancelScope(shield=True):
-                await self._journal.append("uploaded", upload)
+            await self._journal.append("uploaded", upload)
         except (OutOfSpace, InvalidInput, TooLarge):
             # Surely not on record. (After anything else it may be, and then the next server needs the folder.)
             await self._discard(sink)
@@ -328,6 +404,14 @@ class UploadService:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 _set_aside(entry, self._paths.root)
+
+
+def _with_hash(call: IdempotentCall | None, name: str, sha256: str) -> IdempotentCall | None:
+    """Two uploads under one key are the same request if the names and the bytes are."""
+    if call is None:
+        return None
+    request = msgspec.json.encode({"name": name, "sha256": sha256})
+    return msgspec.structs.replace(call, request_sha256=hashlib.sha256(request).hexdigest())
 
 
 def _is_unfinished(folder: Path) -> bool:
