@@ -44,8 +44,11 @@ class Lookup:
         return self._uploads.get(upload_id).name if upload_id in self._uploads else str(path)
 
     def files_of(self, reference: str) -> list[tuple[str, Path]] | None:
-        """Names and paths of the files of a dataset by its id or name, or of one upload by its id; None: there is none."""
-        if reference in self._uploads:
+        """Names and paths of the files of a dataset by its id or name, or of one upload by its id; None: there is none.
+
+        An upload is gone as soon as its dataset is being deleted, though its file is still there.
+        """
+        if reference in self._uploads and self._uploads.dataset_of(reference) in self._datasets:
             return [(reference, self._uploads.path(reference))]
         return self._datasets.files_of(reference)
 
