@@ -38,6 +38,8 @@ _LENGTHS = (32, 21)
 _MOST_COMPARED = 1 << 22
 """Numbers of a gradient that are compared, of small parameters first: norms, biases and adapters of all layers."""
 
+_PARAMETERS_FOR_A_THREAD = 1 << 28
+
 _OWN_LOSS = "the model is trained by its own loss"
 
 _MISFITS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
@@ -63,7 +65,7 @@ def verify(loss: TrainedTokenLoss, model: nn.Module, batch: Rows, *, fastest: bo
     Without ``fastest``, the model attends as it was loaded, and rows are padded.
     """
     rows = short_rows(batch)
-    with _training(model):
+    with _training(model), _few_threads(model):
         attention = _verify_attention(model, rows) if fastest else None
         draws, own_loss, exact = _verify_gathering(loss, model, rows)
         if own_loss or exact is None:
@@ -236,6 +238,18 @@ def _training(model: nn.Module) -> Iterator[None]:
     finally:
         model.train(before)
         begun_with.restore()
+
+
+@contextmanager
+def _few_threads(model: nn.Module) -> Iterator[None]:
+    """On rows this short, an operation is over before another thread has woken, and on a busy machine all wait for that one."""
+    before = torch.get_num_threads()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    torch.set_num_threads(min(before, max(1, parameters // _PARAMETERS_FOR_A_THREAD)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
