@@ -23,7 +23,7 @@ def server(home, real_model):
 
 
 def test_lora_on_the_real_model_is_told_by_epochs(server, home):
-    """Frequency 2 of 3 epochs: told at 2 and 3, with curves that fall, a measured test accuracy, and the model in place."""
+    """Frequency 2 of 3 epochs: told at 2 and 3, with curves of these two points that fall, a measured test accuracy, and the model in place."""
     files = write_orders(home / "finetune", {"train": 24, "valid": 8, "test": 8})
     with receiving() as receiver, server.client() as client:
         request = {
@@ -52,12 +52,12 @@ def test_lora_on_the_real_model_is_told_by_epochs(server, home):
     assert (middle["idx"], middle["is_final"], middle["test_accuracy"]) == (2, False, None)
     assert (last["idx"], last["is_final"], last["status"], last["task_id"]) == (3, True, "success", "orders-1")
     figure = last["fig_param"]
-    assert (figure["x_axis"], figure["x_label"]) == ([1, 2, 3], "epoch")
-    assert figure["losses"][2] < figure["losses"][0]
-    assert figure["valid_losses"][2] < figure["valid_losses"][0]
+    assert (figure["x_axis"], figure["x_label"]) == ([2, 3], "epoch")
+    assert figure["losses"][1] < figure["losses"][0]
+    assert figure["valid_losses"][1] < figure["valid_losses"][0]
     assert all(0 < share <= 1 for curve in ("accuracies", "valid_accuracies") for share in figure[curve])
-    assert figure["valid_accuracies"][2] > figure["valid_accuracies"][0]
-    assert middle["fig_param"] == {**figure, **{name: figure[name][:2] for name in figure if name != "x_label"}}
+    assert figure["valid_accuracies"][1] >= figure["valid_accuracies"][0]
+    assert middle["fig_param"] == {**figure, **{name: figure[name][:1] for name in figure if name != "x_label"}}
     assert 0.5 < last["test_accuracy"] <= 1
     assert last["test_accuracy"] == run["metrics"]["test_token_accuracy"]
 
