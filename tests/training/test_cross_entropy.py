@@ -18,7 +18,10 @@ def test_it_is_torchs_own(rows, vocabulary):
     (expected_gradient,) = torch.autograd.grad(expected / 3, logits)
     found = summed_cross_entropy(logits, targets)
     (gradient,) = torch.autograd.grad(found / 3, logits)
-    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    # How exact torch's float32 is depends on the processor's vector instructions.
+    in_float32 = torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+    most = max(1e-6 * expected.item(), 1.5 * abs(in_float32 - expected.item()))
+    assert found.item() == pytest.approx(expected.item(), abs=most)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-7)
 
 

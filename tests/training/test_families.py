@@ -201,8 +201,8 @@ def test_dropout_in_a_modules_attribute_starts_no_lanes():
     """It is seen before anything runs."""
     torch.set_num_threads(2)
     try:
-        assert lanes_for(families.model_of("seed_oss")) == 2
-        assert lanes_for(families.model_of("seed_oss", residual_dropout=0.1)) is None
+        assert lanes_for(families.model_of("seed_oss"), rows=8) == 2
+        assert lanes_for(families.model_of("seed_oss", residual_dropout=0.1), rows=8) is None
     finally:
         torch.set_num_threads(1)
 
