@@ -54,7 +54,7 @@ def demo(home: Path) -> Demo:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

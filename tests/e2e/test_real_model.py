@@ -13,7 +13,7 @@ from support.modes import readable_by_others
 from support.server import ServerProcess, wait_for_run
 from tunesmith.runner.identity import identify
 
-pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(3000)]
 ROOT = Path(__file__).parents[2]
 MODEL = "SmolLM2-135M-Instruct"
 
@@ -82,7 +82,7 @@ def test_twenty_kills_of_the_server_do_not_touch_a_training(server, demo):
         seen = log
         server.up()
     with server.client() as client:
-        run = wait_for_run(client, run_id, seconds=400)
+        run = wait_for_run(client, run_id, seconds=1200)
         assert (run["status"], run["exit"]["code"], run["attempt"]) == ("succeeded", 0, 1)
         assert (folder / "attempts" / "1" / "process.json").read_bytes() == process
         assert identify(json.loads(process)["program"]["pid"]) is None
@@ -119,7 +119,7 @@ def test_a_bad_line_is_named(server, demo):
     broken.write_text("\n".join([*rows[:6], '{"messages": [{"role": "user"', *rows[6:9]]) + "\n")
     with server.client() as client:
         run_id = start(client, dataset={"name": str(broken)})["run_id"]
-        run = wait_for_run(client, run_id, seconds=400)
+        run = wait_for_run(client, run_id, seconds=1200)
     assert run["status"] == "failed"
     assert "broken.jsonl:7" in json.dumps(run["error"])
     assert run["error"]["mend"]
