@@ -15,7 +15,7 @@ import pytest
 from support.floods import ENOUGH_BYTES, FLOODS, flood, forget_peak, resident_peak
 from support.server import ServerProcess, polled, start_run, wait_for_run
 
-MOST_RESIDENT_BYTES = 200 * 1024 * 1024
+MOST_RESIDENT_BYTES = 200_000_000
 HEALTH_SECONDS = 2.0
 """On a machine that has nothing else to do it takes a few milliseconds."""
 ANSWERS = {
