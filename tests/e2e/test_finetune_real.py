@@ -78,7 +78,7 @@ def test_lora_on_the_real_model_is_told_by_epochs(server, home):
 
 
 def all_told(receiver: Receiver) -> list[dict]:
-    for events in polled(lambda: receiver.events, 300):
+    for events in polled(lambda: receiver.events, 1200):
         if any(event["status"] == "fail" or event["is_final"] for event in events):
             assert events[-1]["status"] == "success", events[-1]
             return events

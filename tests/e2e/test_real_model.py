@@ -113,15 +113,15 @@ def test_a_cancelled_training_leaves_a_complete_checkpoint(server, demo):
 
 
 def test_a_bad_line_is_named(server, demo):
-    """A malformed line in the data fails the run with file, line and the mend."""
+    """A malformed line beyond the rows that are looked at first fails the run with file, line and the mend."""
     broken = demo.state_dir / "demo" / "broken.jsonl"
     rows = (demo.state_dir / "demo" / "train.jsonl").read_text().splitlines()
-    broken.write_text("\n".join([*rows[:6], '{"messages": [{"role": "user"', *rows[6:9]]) + "\n")
+    broken.write_text("\n".join([*rows[:300], '{"messages": [{"role": "user"', *rows[300:309]]) + "\n")
     with server.client() as client:
         run_id = start(client, dataset={"name": str(broken)})["run_id"]
         run = wait_for_run(client, run_id, seconds=1200)
     assert run["status"] == "failed"
-    assert "broken.jsonl:7" in json.dumps(run["error"])
+    assert "broken.jsonl:301" in json.dumps(run["error"])
     assert run["error"]["mend"]
 
 
