@@ -8,7 +8,6 @@ is what is compared with the server's records in the end; nothing here asks the 
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -31,7 +30,7 @@ checkpoint() {
 """
 METRIC = """echo '{"tunesmith":"metrics","step":1,"total_steps":1,"loss":0.5}'\n"""
 READY_SECONDS = 10
-"""Of computing, until a server is ready: what else the machine does must not decide."""
+"""Until a server is ready, by the clock."""
 MOST_UNFINISHED = 4
 MOST_UPLOADS = 900
 """A dataset may hold 1,000, and each client has one."""
@@ -156,9 +155,3 @@ class Client:
             return True
         self._history.surprises.append(f"{answer.request.method} {answer.request.url}: {answer.text[:500]}")
         return False
-
-
-def computing_seconds(pid: int) -> float:
-    """What it has used so far: how long a start takes on a machine that does nothing else."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
