@@ -66,10 +66,13 @@ class StopRequest:
 
     @contextlib.contextmanager
     def removing(self, folder: Path) -> Iterator[None]:
-        """A folder that is not left behind if the process has to leave while it is written."""
+        """A folder that is not left behind if the process has to leave, or fails, while it is written."""
         self._scratch.add(folder)
         try:
             yield
+        except BaseException:  # SystemExit, if the request was heard between two operations
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         finally:
             self._scratch.discard(folder)
 

@@ -19,10 +19,25 @@ FILES = ["run.log", "metrics.jsonl", "progress.json", "progress.tmp", "config.ya
 
 
 def replace(path: Path, kind: str, outside: Path) -> None:
-    """Put something else where a file or folder was."""
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    path.unlink(missing_ok=True)
+    """Put something else where a file or folder was, at once: the server may write there at any time."""
+    made = path.with_name("what replaces it")
+    make(made, kind, outside)
+    while True:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        elif kind in ("a folder", "nothing"):  # all others take the place of a file in one step
+            path.unlink(missing_ok=True)
+        if kind == "nothing":
+            return
+        try:
+            made.rename(path)
+        except NotADirectoryError:  # the server wrote a file there after it had gone
+            continue
+        return
+
+
+def make(path: Path, kind: str, outside: Path) -> None:
+    """Make one of the kinds, or nothing."""
     match kind:
         case "a link":
             path.symlink_to(outside)

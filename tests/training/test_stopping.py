@@ -35,6 +35,30 @@ def test_one_operation_of_minutes_does_not_keep_a_process_from_leaving(tmp_path)
     assert not scratch.exists()
 
 
+HEARD = """
+import pathlib, sys, time
+from tunesmith_workers.stopping import StopRequest
+stop, scratch = StopRequest().listen(), pathlib.Path(sys.argv[1])
+with stop.removing(scratch):
+    print("ready", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_what_was_being_written_is_removed_when_the_request_is_heard(tmp_path):
+    """The handler ends the process in the middle of the writing: the exit is that of a stop, and nothing is left."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "half").write_bytes(b"written")
+    with subprocess.Popen([sys.executable, "-c", HEARD, str(scratch)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert Told(output).said("there was nothing to keep yet")
+    assert not scratch.exists()
+
+
 WAITS = """
 import time
 from tunesmith_workers.faults import run_and_exit

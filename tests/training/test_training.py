@@ -198,9 +198,9 @@ def test_accumulated_batches_weigh_every_token_alike(train_here):
 
 def test_gradient_checkpointing_only_saves_memory(train_here):
     """The losses stay the same."""
-    plain, _ = train_here(training={"max_steps": 3})
-    saving, _ = train_here(training={"max_steps": 3, "gradient_checkpointing": True})
-    assert saving.losses == pytest.approx(plain.losses, rel=1e-3)
+    plain, _ = train_here(training={"max_steps": 3}, model={"dtype": "float32"})
+    saving, _ = train_here(training={"max_steps": 3, "gradient_checkpointing": True}, model={"dtype": "float32"})
+    assert saving.losses == pytest.approx(plain.losses, rel=1e-4)
 
 
 @pytest.mark.parametrize("recipe", ["lora", "sft"])
