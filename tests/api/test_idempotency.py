@@ -225,6 +225,16 @@ def test_odd_keys_are_refused(own, key):
     assert [fault["where"] for fault in problem["errors"]] == ["Idempotency-Key"]
 
 
+def test_two_keys_are_refused(own):
+    """Nobody could say which of them is remembered."""
+    body = {"name": "two keys", "task_type": "sft"}
+    with own.client() as client:
+        answer = client.post("/v1/experiments", json=body, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+        assert answer.status_code == 422
+        assert [fault["where"] for fault in answer.json()["errors"]] == ["Idempotency-Key"]
+        assert not [one for one in client.get("/v1/experiments").json()["experiments"] if one["name"] == "two keys"]
+
+
 def test_every_creating_call_takes_a_key(own):
     """Whatever answers 201 can be repeated, and so can an upload; what else answers 200 makes nothing, or is the same when
     repeated.

@@ -63,7 +63,7 @@ def under_load(server: ServerProcess, history: History, receiver: Receiver) -> f
         ending.callback(stopped.set)
         for number in range(CLIENTS):
             client = Client(number, history, SEED, receiver.url)
-            thread = threading.Thread(target=client.work, args=(lambda: server.url, stopped))
+            thread = threading.Thread(target=client.work, args=(lambda: server.url, stopped), daemon=True)
             thread.start()
             ending.callback(thread.join, 120)
         ending.callback(stopped.set)

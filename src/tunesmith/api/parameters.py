@@ -6,7 +6,7 @@ What may be repeated is declared as a tuple, and means any of the values; everyt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -26,22 +26,45 @@ _MOST_NAMED = 20
 
 
 class KnownParameters:
-    """Middleware: refuses a query with a name that the call does not know, or knows once and gets twice."""
+    """Middleware: refuses a query with a name that the call does not know, and whatever it knows once and gets twice."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._known: dict[BaseRouteHandler, dict[str, FieldDefinition]] = {}
+        self._queries: dict[BaseRouteHandler, dict[str, FieldDefinition]] = {}
+        self._headers: dict[BaseRouteHandler, dict[bytes, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and scope["query_string"]:
+        if scope["type"] == ScopeType.HTTP:
             handler: BaseRouteHandler = scope["route_handler"]
-            known = self._known.get(handler)
-            if known is None:
-                known = self._known[handler] = declared(handler, QueryParameter)
-            given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-            _refuse_unknown(given, known)
-            _refuse_null(handler, given, known)
+            if scope["query_string"]:
+                self._check_query(handler, scope["query_string"])
+            headers = self._headers.get(handler)
+            if headers is None:
+                names = declared(handler, HeaderParameter)
+                headers = self._headers[handler] = {name.lower().encode(): name for name in names}
+            if headers:
+                _refuse_repeated(scope["headers"], headers)
         await self._app(scope, receive, send)
+
+    def _check_query(self, handler: BaseRouteHandler, query: bytes) -> None:
+        known = self._queries.get(handler)
+        if known is None:
+            known = self._queries[handler] = declared(handler, QueryParameter)
+        given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        _refuse_unknown(given, known)
+        _refuse_null(handler, given, known)
+
+
+def _refuse_repeated(headers: Iterable[tuple[bytes, bytes]], known: dict[bytes, str]) -> None:
+    """Litestar takes one of them, and a client would not know which."""
+    given = Counter(known[name] for name, _ in headers if name in known)
+    faults = tuple(_given_often(name, count) for name, count in given.items() if count > 1)
+    if faults:
+        raise InvalidInput("the request has wrong header fields", faults=faults)
+
+
+def _given_often(name: str, count: int) -> Fault:
+    return Fault(message=f"is given {count} times", where=name, mend="give it once")
 
 
 def _refuse_unknown(query: list[tuple[str, str]], known: dict[str, FieldDefinition]) -> None:
@@ -56,7 +79,7 @@ def _refuse_unknown(query: list[tuple[str, str]], known: dict[str, FieldDefiniti
         if name not in known
     ]
     faults += [
-        Fault(message=f"is given {count} times", where=name, mend="give it once")
+        _given_often(name, count)
         for name, count in given.items()
         if count > 1 and name in known and not known[name].is_non_string_sequence
     ]
