@@ -175,7 +175,8 @@ class BoundedProtocol(HttpToolsProtocol):
                     cycle.transport = cast(asyncio.Transport, _Ending(self))
                 await send(message)
 
-            await app(scope, receive, telling)
+            # As a rule the whole request is here by now, and nothing can be left of it.
+            await app(scope, receive, telling if cycle.more_body else send)
 
         super()._start_asgi_task(cycle, told_when_it_ends)
 

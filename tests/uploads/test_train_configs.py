@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -40,6 +41,23 @@ def test_a_config_is_kept_shown_replaced_and_removed(client, server: ServerProce
     assert set((server.state_dir / "train_configs").iterdir()) == before
     assert client.get(address).status_code == 404
     assert client.delete(address).status_code == 404
+
+
+def test_of_many_that_come_at_once_one_is_kept_whole(client, server: ServerProcess, address) -> None:
+    """All are accepted; what is shown afterwards is one of them, with the bytes of that one, and no file of another."""
+    before = set((server.state_dir / "train_configs").iterdir())
+    given = {f"config-{number}.yaml": GOOD + b"# more\n" * number for number in range(12)}
+
+    def ask(named: tuple[str, bytes]) -> int:
+        with server.client() as own:
+            return put(own, address, named[1], named[0]).status_code
+
+    with ThreadPoolExecutor(len(given)) as clients:
+        assert set(clients.map(ask, given.items())) <= {200, 201}
+    shown = client.get(address).json()
+    shown = shown.get("train_config", shown)
+    [kept] = set((server.state_dir / "train_configs").iterdir()) - before
+    assert kept.read_bytes() == given[shown["filename"]]
 
 
 def test_every_fault_is_listed_with_its_key(client, address) -> None:
