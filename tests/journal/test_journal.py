@@ -7,6 +7,8 @@ import gc
 import os
 import shutil
 import subprocess
+import threading
+from typing import ClassVar
 
 import pytest
 from journal_parts import NOON, CountingDisk, Note, NoteSummary, line, opened, with_journal, write_notes
@@ -88,6 +90,38 @@ def test_concurrent_appends_share_writes_and_fsyncs(tmp_path):
         assert disk.writes == 2
 
     with_journal(tmp_path / "notes.jsonl", crowd, disk=disk)
+
+
+class SlowToRead(Note, kw_only=True):
+    """A record that a thread called reader takes its time to read, until it is told to go on."""
+
+    reading: ClassVar[threading.Event]
+    go_on: ClassVar[threading.Event]
+
+    def __post_init__(self) -> None:
+        if threading.current_thread().name == "reader":
+            self.reading.set()
+            assert self.go_on.wait(60)
+
+
+def test_who_reads_in_a_thread_brings_no_older_record_back(tmp_path):
+    """While it is read from the file a later one is committed: that is the latest, now and for the next who asks."""
+    SlowToRead.reading, SlowToRead.go_on = threading.Event(), threading.Event()
+
+    async def race() -> None:
+        journal = Journal.open(tmp_path / "notes.jsonl", SlowToRead, NoteSummary, cached=1)
+        for note in (SlowToRead(id="n", count=1), SlowToRead(id="other")):  # which takes the place of the first
+            await journal.append("written", note)
+        reader = threading.Thread(target=journal.get, args=("n",), name="reader")
+        reader.start()
+        assert await asyncio.to_thread(SlowToRead.reading.wait, 60)
+        await journal.append("written", SlowToRead(id="n", count=2))
+        SlowToRead.go_on.set()
+        await asyncio.to_thread(reader.join)
+        assert journal.get("n").count == 2
+        await journal.close()
+
+    asyncio.run(race())
 
 
 def test_nothing_is_visible_before_the_fsync(tmp_path):

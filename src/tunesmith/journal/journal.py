@@ -1,13 +1,15 @@
 """One journal: append records durably, read them back, tell listeners.
 
 Appends that arrive together share one write and one fsync (group commit). What a record looks like to anybody else
-changes only after the fsync. It must be used from one event loop at a time; only the writing happens in a thread.
+changes only after the fsync. It must be used from one event loop at a time; only the writing happens in a thread, and
+records may be read from any.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -87,6 +89,8 @@ class Journal(Generic[R, S]):
         self._kept: dict[str, R] = {}
         self._cached = cached
         self._cache: dict[str, R] = {}
+        self._decoded = threading.Lock()
+        """Held while it changes what is kept decoded."""
         self._listeners: list[Listener[R, S]] = []
         self._pending: list[_Pending[R, S]] = []
         self._idle = asyncio.Event()
@@ -157,19 +161,28 @@ class Journal(Generic[R, S]):
         return await pending.done
 
     def get(self, record_id: str) -> R | None:
-        """The latest committed record of an id."""
-        record = self._kept.get(record_id)
-        if record is None:
-            record = self._cache.pop(record_id, None)
-            if record is None:
-                record = self._load(record_id)
+        """The latest committed record of an id. From another thread than the event loop's it may just have been replaced."""
+        with self._decoded:
+            record = self._kept.get(record_id) or self._cache.pop(record_id, None)
             if record is not None:
+                self._remember(record_id, self._index.summaries[record_id], record)
+                return record
+            line = self._latest_line_of(record_id)
+        if line is None:
+            return None
+        record = self._load(line)
+        with self._decoded:
+            # While it was read, a later one may have been committed: that one stays.
+            if self._latest_line_of(record_id) == line:
                 self._remember(record_id, self._index.summaries[record_id], record)
         return record
 
+    def _latest_line_of(self, record_id: str) -> int | None:
+        return next(self._index.lines_of(record_id), None)
+
     def size_of(self, record_id: str) -> int:
         """Bytes of the line with the latest record of an id; 0 for an unknown one. Reads nothing."""
-        line = next(self._index.lines_of(record_id), None)
+        line = self._latest_line_of(record_id)
         return self._index.span(line)[1] if line is not None else 0
 
     def summary(self, record_id: str) -> S | None:
@@ -283,9 +296,10 @@ class Journal(Generic[R, S]):
         for pending, line in zip(batch, lines, strict=True):
             record = pending.record
             previous = self._index.summaries.get(record.id)
-            self._index.add(record.id, pending.summary, len(line))
-            self._forget(record.id)
-            self._remember(record.id, pending.summary, record)
+            with self._decoded:
+                self._index.add(record.id, pending.summary, len(line))
+                self._forget(record.id)
+                self._remember(record.id, pending.summary, record)
             entry = Entry(self._index.seq, pending.at, pending.event, record.id, msgspec.Raw(pending.data))
             self._tell(entry, record, previous)
             if not pending.done.done():
@@ -310,10 +324,7 @@ class Journal(Generic[R, S]):
         _fail(self._pending, self._failed)
         self._pending = []
 
-    def _load(self, record_id: str) -> R | None:
-        line = next(self._index.lines_of(record_id), None)
-        if line is None:
-            return None
+    def _load(self, line: int) -> R:
         try:
             return self._decode_record(self._read(line).data)
         except msgspec.DecodeError as error:
