@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from tunesmith.errors import Fault, JournalDamaged
-from tunesmith.files import write_atomically
+from tunesmith.files import raise_shortage, write_atomically
 from tunesmith.journal.aside import end_of_last_line
 from tunesmith.journal.lines import crc_place, last_seq_of
 from tunesmith.journal.verify import scan, verify
@@ -75,12 +75,15 @@ class Watermarks:
 
         Raises:
             JournalDamaged: it cannot be read.
+            OSError: there are no descriptors, or no memory, to read it with just now.
         """
         try:
             return msgspec.json.decode(self.file.read_bytes(), type=_Noted).journals
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
+            if isinstance(error, OSError):
+                raise_shortage(error)
             raise JournalDamaged(
                 f"it cannot be read: {error}", where=str(self.file), mend=_MEND.format(self.file.name)
             ) from error
@@ -125,11 +128,13 @@ class WatermarkKeeper:
         self._watermarks = watermarks
         self._journals = tuple(journals)
         self._changed = asyncio.Event()
+        self._hindered: str | None = None
+        """Why nothing could be noted the last time."""
         for journal in self._journals:
             journal.on_commit(lambda *_: self._changed.set())
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Note them now, a moment after each change, and at the end. A disk that takes nothing now may do so later."""
+        """Note them now, a moment after each change, and at the end. What cannot be written now is tried again."""
         await self._note()
         task_status.started()
         try:
@@ -143,11 +148,14 @@ class WatermarkKeeper:
                 await self._note()
 
     async def _note(self) -> None:
-        marks = {journal.path.name: journal.watermark for journal in self._journals}
         try:
+            marks = {journal.path.name: journal.watermark for journal in self._journals}
             await anyio.to_thread.run_sync(self._watermarks.note, marks)
-        except OSError as error:
-            _log.warning("watermarks_not_noted", reason=str(error))
+            self._hindered = None
+        except (OSError, JournalDamaged) as error:
+            if str(error) != self._hindered:  # once for each reason, however often it is tried
+                _log.warning("watermarks_not_noted", reason=str(error))
+            self._hindered = str(error)
             self._changed.set()
 
 
