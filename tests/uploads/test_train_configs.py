@@ -58,6 +58,7 @@ def test_of_many_that_come_at_once_one_is_kept_whole(client, server: ServerProce
     shown = shown.get("train_config", shown)
     [kept] = set((server.state_dir / "train_configs").iterdir()) - before
     assert kept.read_bytes() == given[shown["filename"]]
+    client.delete(address).raise_for_status()
 
 
 def test_every_fault_is_listed_with_its_key(client, address) -> None:
