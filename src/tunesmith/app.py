@@ -188,7 +188,7 @@ def open_house(
         clock,
         other_meaning=lambda name: references.other_meaning(name),  # noqa: PLW0108  # built further below
     )
-    retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(book.unfinished()))
+    retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(run_service.unfinished()))
 
     client = GuardedClient(allow_private=settings.allow_private_urls)
     shape = FinetuneShape(paths, book)
@@ -413,6 +413,7 @@ def _refuse_open_bind(settings: Settings, keys: KeyRing) -> None:
 
 
 def _needed(unfinished: Iterable[Run]) -> Iterator[str]:
-    """Checkpoints that a run under way or in the queue starts from or uses as its model."""
+    """Checkpoints that a run under way, in the queue or being created starts from or uses."""
     for run in unfinished:
-        yield from (path for path in (run.resume_from, run.model) if path is not None)
+        yield from run.checkpoints_used
+        yield from (path for path in (run.resume_from, run.model) if path is not None)  # all that older records say

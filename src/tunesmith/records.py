@@ -284,6 +284,8 @@ class Run(Record, frozen=True, kw_only=True):
     """The run that this one goes on from."""
     resume_from: str | None = None
     """The checkpoint that the next attempt starts from."""
+    checkpoints_used: tuple[str, ...] = ()
+    """The folders of all checkpoints that its config names: they stay until it has ended."""
     finetuned_place: str | None = None
     """The folder that the finetune door has promised: it gets the model and the log."""
     finetune_task: FinetuneTask | None = None

@@ -20,7 +20,7 @@ from tunesmith.records import utc_now
 def no_descriptors() -> Iterator[None]:
     """This process can open nothing while the block runs."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
     held = []
     try:
@@ -56,13 +56,13 @@ def test_what_hinders_it_passes(tmp_path, hindrance: Callable, capsys):
     async def work() -> None:
         journal = opened(tmp_path / "notes.jsonl")
         keeper = asyncio.ensure_future(WatermarkKeeper(noted, [journal]).run())
-        while noted.read() is None:
+        while noted.read() is None:  # noqa: ASYNC110  # a file sends no event
             await asyncio.sleep(0.01)
         with hindrance(noted.file):
             await journal.append("written", Note(id="a"))
             await asyncio.sleep(0.5)  # many tries
             assert not keeper.done()
-        while noted.read()["notes.jsonl"].seq != 1:
+        while noted.read()["notes.jsonl"].seq != 1:  # a file sends no event
             assert not keeper.done()
             await asyncio.sleep(0.01)
         keeper.cancel()

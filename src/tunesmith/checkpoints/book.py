@@ -70,6 +70,9 @@ class CheckpointBook:
         self._order: list[str] = []
         self._by_run: defaultdict[str, list[str]] = defaultdict(list)
         self._by_tag: dict[str, str] = {}
+        self._at_path: dict[str, str] = {}
+        self._going: set[str] = set()
+        """Paths of those that are being removed."""
         self._marked: defaultdict[str | None, dict[str, None]] = defaultdict(dict)
         """By experiment, those with marks."""
         self._scanning: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -83,6 +86,8 @@ class CheckpointBook:
         if checkpoint_id not in self._by_run[summary.run_id]:
             self._order.append(checkpoint_id)
             self._by_run[summary.run_id].append(checkpoint_id)
+        if summary.removed_at is None or summary.path not in self._at_path:
+            self._at_path[summary.path] = checkpoint_id
         if summary.marks:
             self._marked[summary.experiment_id][checkpoint_id] = None
         self._by_tag |= {mark.release_tag: checkpoint_id for mark in summary.marks if mark.release_tag is not None}
@@ -105,6 +110,17 @@ class CheckpointBook:
     def newest_of(self, run_id: str) -> Checkpoint | None:
         """The newest complete one."""
         return next(reversed(self.present_of(run_id)), None)
+
+    def holding(self, path: str) -> str | None:
+        """The folder of the checkpoint that lies at this path, or that it leads into. Also to be asked from threads."""
+        places = (path, *map(str, Path(path).parents)) if path.startswith("/") else ()
+        return next((place for place in places if place in self._at_path), None)
+
+    def stays(self, path: str) -> bool:
+        """Whether a checkpoint lies in this folder that nobody is removing. The answer holds until the next await."""
+        checkpoint_id = self._at_path.get(path)
+        here = checkpoint_id is not None and self._journal.summaries[checkpoint_id].removed_at is None
+        return here and path not in self._going
 
     def misfits(self, checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Fault, ...]:
         """Why a run with this resolved config cannot go on from it. Reads files: call it in a thread."""
@@ -276,10 +292,14 @@ class CheckpointBook:
             checkpoint = self.get(checkpoint_id)
             if checkpoint.removed_at is not None or checkpoint.marks or needed(checkpoint):
                 return False
-            ours = await self._is_whole(checkpoint)
-            await self._removed(checkpoint)
-            if ours:
-                await self._delete(checkpoint, folders.make_incomplete)
+            self._going.add(checkpoint.path)
+            try:
+                ours = await self._is_whole(checkpoint)
+                await self._removed(checkpoint)
+                if ours:
+                    await self._delete(checkpoint, folders.make_incomplete)
+            finally:
+                self._going.discard(checkpoint.path)
         if ours:
             await self._delete(checkpoint, folders.remove)
             _log.info("checkpoint_removed", checkpoint_id=checkpoint.id, run_id=checkpoint.run_id, path=checkpoint.path)

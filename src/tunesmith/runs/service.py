@@ -91,6 +91,10 @@ class Checkpoints(Protocol):
 
     def misfits(self, checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Fault, ...]: ...
 
+    def holding(self, path: str) -> str | None: ...
+
+    def stays(self, path: str) -> bool: ...
+
 
 class RunService:
     """Runs, for every door."""
@@ -141,7 +145,8 @@ class RunService:
         run, config, origins = await anyio.to_thread.run_sync(self._prepare, request)
         if run.dataset is not None:
             self._references.refuse_if_gone(run.dataset)
-        # Nothing was awaited since: whoever deletes a dataset sees this run in `unfinished`, or was seen just now.
+        self._refuse_if_gone(run.checkpoints_used)
+        # Nothing was awaited since: whoever deletes what it uses sees this run in `unfinished`, or was seen just now.
         self._creating[run.id] = run
         try:
             return await self._record(run, config, origins)
@@ -151,6 +156,25 @@ class RunService:
     def unfinished(self) -> list[Run]:
         """Every run that is not final, those among them that are just being created."""
         return [*self._creating.values(), *self.book.unfinished()]
+
+    def _refuse_if_gone(self, checkpoints: tuple[str, ...]) -> None:
+        faults = tuple(
+            Fault(message=f"{path} was just removed to make room", where="model")
+            for path in checkpoints
+            if not self._checkpoints.stays(path)
+        )
+        if faults:
+            raise MissingReference(
+                "a checkpoint is not there any more",
+                faults=faults,
+                mend="name one that is listed; a marked one is never removed",
+            )
+
+    def _used(self, config: Mapping[str, Any], resume_from: str | None) -> tuple[str, ...]:
+        """The checkpoints that a resolved config names, whichever knob it is, and the one to resume from."""
+        named = [value for _, value in leaves(config, set()) if isinstance(value, str)]
+        found = (self._checkpoints.holding(path) for path in [*named, *([resume_from] if resume_from else [])])
+        return tuple(dict.fromkeys(path for path in found if path is not None))
 
     async def _vet_callback(self, callback: Callback) -> None:
         try:
@@ -203,6 +227,7 @@ class RunService:
             idempotency=request.idempotency,
             parent_run_id=request.parent_run_id,
             resume_from=request.resume_from.path if request.resume_from else None,
+            checkpoints_used=self._used(config, request.resume_from.path if request.resume_from else None),
             finetuned_place=request.finetuned_place,
             finetune_task=request.finetune_task,
         )
