@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -111,6 +113,13 @@ def test_a_receiver_that_was_down_gets_everything_once_it_is_up(server):
         told = [event["data"].get("status") or event["data"].get("step") for event in wait_for_final(receiver)]
         assert told == ["queued", "starting", "running", 10, 10, 20, "succeeded", "succeeded"]
         assert receiver.refused == 1
+        for text in polled(lambda: client.get("/metrics").text):
+            if 'tunesmith_deliveries{state="pending"} 0.0' in text:
+                break
+        lines = map(json.loads, (server.state_dir / "deliveries.jsonl").read_text().splitlines())
+        states = Counter({line["id"]: line["data"].get("state", "pending") for line in lines}.values())
+        assert states["delivered"] >= len(told)
+        assert all(f'tunesmith_deliveries{{state="{state}"}} {count}.0' in text for state, count in states.items())
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ class Observed(NamedTuple):
     queue_length: int
     slots: tuple[tuple[str, int, int], ...]
     """Kind, taken and all."""
+    deliveries: dict[str, int]
+    """How many there are in each state."""
     requests_now: int
     requests: list[tuple[tuple[str, str, int], list[int], float]]
     """Method, route and status; how many by duration; and the sum of the durations."""
@@ -89,6 +91,7 @@ def observe(rooms: Rooms, times: RequestTimes) -> Observed:
             ("cpu", taken.cpu_runs, taken.max_cpu_runs),
             ("gpu", len(taken.leased_gpus), len(taken.gpus)),
         ),
+        deliveries={str(state): count for state, count in rooms.callbacks.counts().items()},
         requests_now=times.now,
         requests=[(key, list(buckets), times.sums[key]) for key, buckets in times.buckets.items()],
     )
@@ -121,6 +124,10 @@ class _Collected:
             slots.add_metric([kind, "taken"], used)
             slots.add_metric([kind, "free"], max(0, total - used))
         yield slots
+        deliveries = GaugeMetricFamily("tunesmith_deliveries", "Callback deliveries by state.", labels=["state"])
+        for state, count in observed.deliveries.items():
+            deliveries.add_metric([state], count)
+        yield deliveries
         yield GaugeMetricFamily("tunesmith_requests_now", "Requests being answered.", value=observed.requests_now)
         requests = HistogramMetricFamily(
             "tunesmith_request_seconds", "Request times.", labels=["method", "route", "status"]

@@ -133,8 +133,10 @@ class CallbackService:
         self._unattended: list[str] = []
         """Runs that have something to send, and no task yet that sees to it."""
         self._wake = asyncio.Event()
+        self._counts = dict.fromkeys(DeliveryState, 0)
         for delivery_id, summary in journal.summaries.items():
             self._by_run[summary.run_id].append(delivery_id)
+            self._counts[summary.state] += 1
             self._note(summary.run_id, delivery_id, len(self._by_run[summary.run_id]) - 1, summary.state)
         journal.on_commit(self._committed)
 
@@ -247,10 +249,8 @@ class CallbackService:
         return DeliveryPage([self.get(item) for item in page.ids], page.cursor)
 
     def counts(self) -> dict[DeliveryState, int]:
-        counted = dict.fromkeys(DeliveryState, 0)
-        for summary in self._journal.summaries.values():
-            counted[summary.state] += 1
-        return counted
+        """How many deliveries there are in each state."""
+        return dict(self._counts)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled. A try that is cut off was not recorded: the next server makes it again.
@@ -269,6 +269,9 @@ class CallbackService:
 
     def _committed(self, entry: Entry, delivery: Delivery, previous: DeliverySummary | None) -> None:
         ids = self._by_run[delivery.run_id]
+        self._counts[delivery.state] += 1
+        if previous is not None:
+            self._counts[previous.state] -= 1
         if previous is None:
             ids.append(entry.id)
         elif previous.state is DeliveryState.GONE:
