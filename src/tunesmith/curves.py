@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -38,6 +40,11 @@ class Curves:
         self._log = log
         self._measurement: Measurement = measurement
         self._every = every
+        self.lock = threading.Lock()
+        """For who shares this object: held while it is read and drawn."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._reported: list[tuple[int, dict[str, float]]] = []
         self._latest: dict[str, float] = {}
         """Of each curve, at the newest point."""
@@ -53,7 +60,9 @@ class Curves:
         return self.newest // self._every > before // self._every
 
     def read(self, upto: int) -> None:
-        """Take in the log up to a byte, at which a line ends."""
+        """Take in the log up to a byte, at which a line ends; from its start if more than that was taken in."""
+        if self.offset > upto:
+            self._begin()
         reader = LogReader(self._log, self.offset)
         while lines := reader.read(at_end=True):
             for line in lines:
@@ -99,30 +108,32 @@ class CurveBook:
     def __init__(self) -> None:
         self._curves: OrderedDict[tuple[Path, Measurement, int], Curves] = OrderedDict()
         self._lock = threading.Lock()
+        """Held while it is looked up which there are, and never while a log is read."""
 
     def draw(
         self, log: Path, measurement: Measurement, every: int, *, upto: int, is_final: bool = False
     ) -> tuple[int, Figure]:
         """The newest step or epoch, and the figure, up to a byte of the log: always the same. From any thread."""
-        with self._lock:
-            curves = self._read(log, measurement, every, upto)
+        with self._upto(log, measurement, every, upto) as curves:
             return curves.newest, curves.figure(is_final=is_final)
 
     def is_due(self, log: Path, measurement: Measurement, every: int, *, upto: int) -> bool:
         """Whether the newest point up to a byte of the log is one to report."""
-        with self._lock:
-            return self._read(log, measurement, every, upto).due
+        with self._upto(log, measurement, every, upto) as curves:
+            return curves.due
 
-    def _read(self, log: Path, measurement: Measurement, every: int, upto: int) -> Curves:
+    @contextmanager
+    def _upto(self, log: Path, measurement: Measurement, every: int, upto: int) -> Iterator[Curves]:
+        """The curves up to a byte of the log, as long as the block lasts. Only who asks for the same run waits for it."""
         key = (log, measurement, every)
-        curves = self._curves.pop(key, None)
-        if curves is None or curves.offset > upto:
-            curves = Curves(log, measurement, every)
-        curves.read(upto)
-        self._curves[key] = curves
-        if len(self._curves) > _MOST_RUNS_KEPT:
-            self._curves.popitem(last=False)
-        return curves
+        with self._lock:
+            curves = self._curves.pop(key, None) or Curves(log, measurement, every)
+            self._curves[key] = curves
+            if len(self._curves) > _MOST_RUNS_KEPT:
+                self._curves.popitem(last=False)
+        with curves.lock:
+            curves.read(upto)
+            yield curves
 
 
 def place(fields: dict[str, Any], measurement: Measurement) -> int | None:

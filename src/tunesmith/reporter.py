@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 import structlog
 
@@ -21,7 +22,7 @@ from tunesmith.files import SHORTAGE
 from tunesmith.finetune_shape import END, FinetuneShape
 from tunesmith.journal import Entry
 from tunesmith.records import BodySource, Callback, CallbackEvent, Progress, Run
-from tunesmith.runs import RunBook
+from tunesmith.runs import RunBook, RunSummary
 from tunesmith.runs.fold import Event
 
 _log = structlog.get_logger()
@@ -29,6 +30,8 @@ _RETRY_SECONDS = 1.0
 _TROUBLE_SECONDS = 60.0
 _LATEST_UNIX_SECONDS = 2**37
 _FINAL = "final"
+_RUNS_PER_TURN = 100
+"""So many runs are looked at before others get their turn. Looking takes microseconds; there may be a million runs."""
 _NOT_METRICS = ("step", "total_steps", "epoch", "at")
 
 
@@ -52,17 +55,24 @@ class Reporter:
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Until cancelled: offer changes of state as they are recorded, and first those that an earlier server left."""
-        for run_id in self._book.with_callback():
-            if not self._is_told(run_id):
-                self._changed[run_id] = None
         task_status.started()
+        await self._look_back()
         while True:
             while self._changed:
                 run_id = next(iter(self._changed))
                 del self._changed[run_id]
                 await self._patiently(run_id)
+                await anyio.lowlevel.checkpoint()  # where nothing was left to offer, nothing was waited for
             self._wake.clear()
             await self._wake.wait()
+
+    async def _look_back(self) -> None:
+        """Note every run of which an earlier server may have left something to offer."""
+        for number, (run_id, summary) in enumerate(self._book.with_callback().items(), start=1):
+            if not self._is_told(run_id, summary):
+                self._changed[run_id] = None
+            if number % _RUNS_PER_TURN == 0:
+                await anyio.lowlevel.checkpoint()
 
     async def _patiently(self, run_id: str) -> None:
         while True:
@@ -85,9 +95,19 @@ class Reporter:
         self._changed[run_id] = None
         self._wake.set()
 
-    def _is_told(self, run_id: str) -> bool:
-        """Whether nothing is left to offer: the end is always offered last."""
-        return any(self._callbacks.offered(run_id, key) for key in (_FINAL, END))
+    def _is_told(self, run_id: str, summary: RunSummary) -> bool:
+        """Whether nothing is left to offer, as far as can be said without reading: what is wanted last is offered last."""
+        callback = summary.callback
+        assert callback is not None
+        if CallbackEvent.FINAL in callback.events:
+            return self._callbacks.offered(run_id, END if callback.shape == "finetune" else _FINAL)
+        if not summary.state.final:
+            return False
+        if callback.shape == "finetune":
+            return True  # its results are offered as they are read from the log
+        if CallbackEvent.STATE in callback.events:
+            return self._callbacks.offered(run_id, _state_key(self._book.changes_of(run_id) - 1))
+        return CallbackEvent.METRICS not in callback.events
 
     async def heard(self, run_id: str, events: tuple[Event, ...], before: Progress) -> None:
         """Offer what the run's process printed; ``before`` is its progress before these events.
@@ -121,23 +141,31 @@ class Reporter:
                 await self._offer(run, occurrence, f"metrics@{step}", _measured(now))
 
     async def _offer_states(self, run: Run) -> None:
+        callback = run.callback
+        assert callback is not None
         async with self._locks.setdefault(run.id, asyncio.Lock()):
-            for number, (entry, then) in enumerate(self._book.history(run.id)):
-                if run.callback is not None and run.callback.shape == "finetune":
-                    if then.state.final:
-                        await self._offer_end(then, run.callback, entry)
-                    continue
-                if then.state.final:
-                    await self._offer_last_metrics(then)
-                await self._offer_state(then, entry, number)
-                if then.state.final:
-                    await self._offer_final(then, entry)
+            if _needs_history(callback):
+                await self._offer_history(run.id, callback)
+            elif run.state.final:
+                await self._offer_last_metrics(run)
         if run.state.final:
             self._locks.pop(run.id, None)
 
+    async def _offer_history(self, run_id: str, callback: Callback) -> None:
+        for number, (entry, then) in enumerate(self._book.history(run_id)):
+            if callback.shape == "finetune":
+                if then.state.final:
+                    await self._offer_end(then, callback, entry)
+                continue
+            if then.state.final:
+                await self._offer_last_metrics(then)
+            await self._offer_state(then, entry, number)
+            if then.state.final:
+                await self._offer_final(then, entry)
+
     async def _offer_state(self, run: Run, entry: Entry, number: int) -> None:
         fields = {"status": run.state, "change": entry.event, "attempt": run.attempt, "at": entry.at}
-        await self._offer(run, Occurrence(kind=CallbackEvent.STATE), f"state#{number}", fields)
+        await self._offer(run, Occurrence(kind=CallbackEvent.STATE), _state_key(number), fields)
 
     async def _offer_last_metrics(self, run: Run) -> None:
         progress = run.progress
@@ -191,6 +219,16 @@ class Reporter:
         except (InvalidInput, TooLarge) as error:
             # What a process printed cannot be sent as it is; the others are not kept waiting for it.
             _log.warning("callback_not_offered", run_id=run.id, key=key, reason=str(error))
+
+
+def _needs_history(callback: Callback) -> bool:
+    """Whether more is wanted of changes of state than the last metrics, which the newest record tells."""
+    wanted = {CallbackEvent.STATE, CallbackEvent.FINAL} & set(callback.events)
+    return callback.shape == "finetune" or bool(wanted)
+
+
+def _state_key(number: int) -> str:
+    return f"state#{number}"
 
 
 def _measured(fields: dict[str, Any]) -> dict[str, Any]:

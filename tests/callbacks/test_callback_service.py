@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import anyio
+import anyio.to_thread
 import pytest
 from callback_parts import answer, drip, opened, receiving, sending, settled, silence, to, until
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -19,7 +21,7 @@ from tunesmith.callbacks.due import seconds_until_due
 from tunesmith.errors import Conflict, InvalidInput, NotFound, StateFolderUnusable
 from tunesmith.guarded import Answer
 from tunesmith.journal import LOCAL_DISK
-from tunesmith.records import CallbackEvent, Delivery, Uptime, utc_now
+from tunesmith.records import BodySource, CallbackEvent, Delivery, Uptime, utc_now
 
 pytestmark = pytest.mark.anyio
 
@@ -382,3 +384,34 @@ async def test_pages_are_newest_first_and_complete(tmp_path):
         assert keys == [f"metrics@{step}" for step in range(6, -1, -1)]
         assert service.page("run_unknown", limit=3).deliveries == []
         assert service.counts()["delivered"] == 7
+
+
+async def test_bodies_that_take_long_to_make_leave_threads_to_others(tmp_path):
+    """They are read from logs of any length, for many runs at once after a start: everything else needs threads, too."""
+    may_read = threading.Event()
+
+    def make_body(delivery: Delivery) -> bytes:
+        may_read.wait(60)
+        return delivery.run_id.encode()
+
+    async with sending(tmp_path, make_body=make_body, schedule=SLOW) as service:
+        made: set[bytes] = set()
+
+        async def make(delivery: Delivery) -> None:
+            made.add(await service.body(delivery))
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number in range(50):
+                    source = BodySource(fields={}, log_upto=0)
+                    await service.offer(f"run_{number}", to("http://127.0.0.1:1/"), METRICS, "result@1", source)
+                    [delivery] = service.page(f"run_{number}", limit=1).deliveries
+                    tasks.start_soon(make, delivery)
+                await anyio.wait_all_tasks_blocked()
+                with anyio.fail_after(30):
+                    await anyio.to_thread.run_sync(lambda: None)
+                assert not made
+                may_read.set()
+        finally:
+            may_read.set()
+        assert made == {b"run_%d" % number for number in range(50)}

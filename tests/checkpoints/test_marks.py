@@ -186,7 +186,7 @@ async def test_nothing_outside_of_a_runs_folder_is_listed_kept_or_removed(tmp_pa
     async with opened_book(tmp_path / "state") as book:
         for number in range(1, 6):
             await book.reconcile(f"run_{number}", EXPERIMENT)
-        assert [one.path for one in book.present()] == [str(own), str(swapped)]
+        assert [one.path for one in book.present().values()] == [str(own), str(swapped)]
         (own / "KEEP").symlink_to(outside / "made")
         await book.mark(wanted(own, "v1"), EXPERIMENT)
         assert not (outside / "made").exists()
@@ -237,4 +237,4 @@ async def test_a_manifest_that_is_no_file_makes_no_checkpoint(tmp_path):
     os.mkfifo(folder / "checkpoint-7")
     async with opened_book(tmp_path) as book:
         await book.reconcile("run_1", EXPERIMENT)
-        assert [one.path for one in book.present()] == [str(good)]
+        assert [one.path for one in book.present().values()] == [str(good)]

@@ -191,11 +191,10 @@ async def go_on(request: HttpRequest, run_id: FromPath[str]) -> PausedRun:
 def storage(request: HttpRequest) -> Storage:
     """How much disk checkpoints take."""
     house = rooms(request)
-    present = house.checkpoints.present()
     return Storage(
-        checkpoint_bytes=sum(one.bytes for one in present),
+        checkpoint_bytes=house.checkpoints.bytes_in_use(),
         checkpoint_budget_bytes=house.settings.checkpoint_budget_bytes,
-        checkpoints=len(present),
+        checkpoints=house.checkpoints.count_present(),
     )
 
 

@@ -37,6 +37,7 @@ from tunesmith.records import BodySource, Callback, CallbackEvent, Clock, Delive
 _log = structlog.get_logger()
 _AT_ONCE = 64
 _AT_ONCE_PER_RECEIVER = 8
+_BODIES_AT_ONCE = 3
 _MOST_ATTEMPTS_KEPT = 50
 _LONGEST_ANSWER_KEPT = 2000
 _LONGEST_ERROR_KEPT = 500
@@ -122,6 +123,8 @@ class CallbackService:
         self._clock = clock
         self._schedule = tuple(schedule)
         self._make_body = make_body
+        self._body_threads = anyio.CapacityLimiter(_BODIES_AT_ONCE)
+        """Of their own: making a body may take as long as reading a log, and everybody else needs threads, too."""
         self._uptime = uptime
         self._by_run: defaultdict[str, list[str]] = defaultdict(list)
         self._gone: dict[str, str] = {}
@@ -240,7 +243,7 @@ class CallbackService:
         """
         if delivery.source is None:
             return delivery.body.encode()
-        return await anyio.to_thread.run_sync(self._make_body, delivery)
+        return await anyio.to_thread.run_sync(self._make_body, delivery, limiter=self._body_threads)
 
     def page(self, run_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
         """Up to ``limit`` deliveries of a run, newest first. A cursor stays valid for ever."""

@@ -28,6 +28,12 @@ from tunesmith.records import Checkpoint, Clock, IdempotentCall, Mark, new_id
 _log = structlog.get_logger()
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """What of its metrics decides which checkpoint is a run's best."""
+
+    eval_loss: float | None = None
+
+
 class CheckpointSummary(msgspec.Struct, frozen=True):
     """What is kept in memory of every checkpoint."""
 
@@ -35,7 +41,9 @@ class CheckpointSummary(msgspec.Struct, frozen=True):
     step: int
     path: str
     bytes: int
+    created_at: datetime
     experiment_id: str | None = None
+    metrics: Measured = Measured()
     marks: tuple[Mark, ...] = ()
     removed_at: datetime | None = None
 
@@ -73,6 +81,8 @@ class CheckpointBook:
         self._at_path: dict[str, str] = {}
         self._going: set[str] = set()
         """Paths of those that are being removed."""
+        self._count_present = 0
+        self._bytes_present = 0
         self._marked: defaultdict[str | None, dict[str, None]] = defaultdict(dict)
         """By experiment, those with marks."""
         self._scanning: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -82,7 +92,7 @@ class CheckpointBook:
             self._index(checkpoint_id, summary)
         journal.on_commit(self._committed)
 
-    def _index(self, checkpoint_id: str, summary: CheckpointSummary) -> None:
+    def _index(self, checkpoint_id: str, summary: CheckpointSummary, previous: CheckpointSummary | None = None) -> None:
         if checkpoint_id not in self._by_run[summary.run_id]:
             self._order.append(checkpoint_id)
             self._by_run[summary.run_id].append(checkpoint_id)
@@ -91,9 +101,16 @@ class CheckpointBook:
         if summary.marks:
             self._marked[summary.experiment_id][checkpoint_id] = None
         self._by_tag |= {mark.release_tag: checkpoint_id for mark in summary.marks if mark.release_tag is not None}
+        self._count(previous, -1)
+        self._count(summary, 1)
 
-    def _committed(self, _entry: Entry, checkpoint: Checkpoint, _previous: CheckpointSummary | None) -> None:
-        self._index(checkpoint.id, self._journal.summaries[checkpoint.id])
+    def _count(self, summary: CheckpointSummary | None, times: int) -> None:
+        if summary is not None and summary.removed_at is None:
+            self._count_present += times
+            self._bytes_present += times * summary.bytes
+
+    def _committed(self, _entry: Entry, checkpoint: Checkpoint, previous: CheckpointSummary | None) -> None:
+        self._index(checkpoint.id, self._journal.summaries[checkpoint.id], previous)
 
     def get(self, checkpoint_id: str) -> Checkpoint:
         """Raises NotFound."""
@@ -143,15 +160,16 @@ class CheckpointBook:
         return CheckpointPage([self.get(one) for one in page.ids], page.cursor)
 
     def bytes_in_use(self) -> int:
-        return sum(one.bytes for one in self._journal.summaries.values() if one.removed_at is None)
+        """By every checkpoint that is still there."""
+        return self._bytes_present
 
-    def present(self) -> list[Checkpoint]:
-        """Every checkpoint that is still there, oldest first."""
-        return [
-            self.get(checkpoint_id)
-            for checkpoint_id in self._order
-            if self._journal.summaries[checkpoint_id].removed_at is None
-        ]
+    def count_present(self) -> int:
+        """How many checkpoints are still there."""
+        return self._count_present
+
+    def present(self) -> dict[str, CheckpointSummary]:
+        """Every checkpoint that is still there, by id, oldest first. Reads no records: there may be very many."""
+        return {one: summary for one, summary in self._journal.summaries.items() if summary.removed_at is None}
 
     def marks_in(self, experiment_id: str) -> list[tuple[str, str, Mark]]:
         """Checkpoint, run and mark, for every mark in an experiment."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from tunesmith.checkpoints.book import CheckpointBook
+from tunesmith.checkpoints.book import CheckpointBook, CheckpointSummary
 from tunesmith.records import Checkpoint
 
 _log = structlog.get_logger()
@@ -34,24 +35,27 @@ class Retention:
         if not self._budget or total <= self._budget:
             return []
         removed = []
-        for checkpoint in removable(self._book.present(), frozenset(self._in_use())):
+        present = self._book.present()
+        for checkpoint_id in removable(present, frozenset(self._in_use())):
             if total <= self._budget * _LOW_WATER:
                 break
-            if await self._book.remove(checkpoint.id, needed=lambda one: one.path in set(self._in_use())):
-                total -= checkpoint.bytes
-                removed.append(checkpoint)
+            if await self._book.remove(checkpoint_id, needed=lambda one: one.path in set(self._in_use())):
+                total -= present[checkpoint_id].bytes
+                removed.append(self._book.get(checkpoint_id))
         if total > self._budget:
             _log.warning("checkpoints_over_budget", bytes=total, budget=self._budget, note="the rest is protected")
         return removed
 
 
-def removable(present: list[Checkpoint], in_use: frozenset[str]) -> list[Checkpoint]:
-    """What nobody needs, oldest first: not marked, not in use, and not its run's newest or best."""
+def removable(present: Mapping[str, CheckpointSummary], in_use: frozenset[str]) -> list[str]:
+    """The ids of what nobody needs, oldest first: not marked, not in use, and not its run's newest or best."""
+    by_run: defaultdict[str, list[CheckpointSummary]] = defaultdict(list)
+    for one in present.values():
+        by_run[one.run_id].append(one)
     protected = set(in_use)
-    for run_id in {one.run_id for one in present}:
-        own = [one for one in present if one.run_id == run_id]
+    for own in by_run.values():
         protected.add(max(own, key=lambda one: (one.step, one.created_at)).path)
-        measured = [one for one in own if "eval_loss" in one.metrics]
+        measured = [(one.metrics.eval_loss, one.path) for one in own if one.metrics.eval_loss is not None]
         if measured:
-            protected.add(min(measured, key=lambda one: one.metrics["eval_loss"]).path)
-    return [one for one in present if not one.marks and one.path not in protected]
+            protected.add(min(measured, key=lambda one: one[0])[1])
+    return [checkpoint_id for checkpoint_id, one in present.items() if not one.marks and one.path not in protected]

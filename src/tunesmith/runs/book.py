@@ -110,9 +110,9 @@ class RunBook:
         """Every run that is not final, oldest first."""
         return sorted(self._live.values(), key=lambda run: run.created_at)
 
-    def with_callback(self) -> list[str]:
-        """Every run that names a callback, oldest first."""
-        return [run_id for run_id, summary in self._journal.summaries.items() if summary.callback is not None]
+    def with_callback(self) -> dict[str, RunSummary]:
+        """Every run that names a callback, by id, oldest first."""
+        return {run_id: summary for run_id, summary in self._journal.summaries.items() if summary.callback is not None}
 
     def counts(self) -> dict[RunState, int]:
         return dict(self._counts)
@@ -154,6 +154,10 @@ class RunBook:
     def history(self, run_id: str) -> list[tuple[Entry, Run]]:
         """Every change of the run, in order."""
         return [(entry, msgspec.json.decode(entry.data, type=Run)) for entry in self._journal.history(run_id)]
+
+    def changes_of(self, run_id: str) -> int:
+        """How long its history is. Reads nothing."""
+        return self._journal.changes_of(run_id)
 
     async def add(self, run: Run) -> Run:
         await self._journal.append("created", run)

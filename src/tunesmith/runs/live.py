@@ -162,19 +162,25 @@ class LiveRun:
         self._reader.offset = progress.log_offset
 
     async def follow(self) -> None:
-        """Read until ``finish`` is called and the log is read to its end."""
+        """Read until ``finish`` is called, and then to where the log ends now."""
         while not self._ended.is_set():
             if not await self._advance(at_end=False):
                 await self._pause()
-        while await self._advance(at_end=True):
-            continue
+        await self._read_rest()
         await anyio.to_thread.run_sync(self._save)
         while self._unsaved and self._unwritten and self._short:
             await anyio.sleep(_SHORTAGE_RETRY_SECONDS)
             await anyio.to_thread.run_sync(self._save)
 
+    async def _read_rest(self) -> None:
+        """What the process left. Somebody else may go on writing to its log for ever, or cut it: no more than that is read."""
+        size = _size(self._paths.log)
+        rest = size - self.offset if size >= self.offset else size
+        while (taken := await self._advance(at_end=True)) and taken < rest:
+            rest -= taken
+
     def finish(self) -> None:
-        """The process is gone: nothing more will be written."""
+        """The process is gone: what somebody else writes to its log from now on is not the run's."""
         self._ended.set()
 
     async def _pause(self) -> None:
@@ -184,23 +190,24 @@ class LiveRun:
         except TimeoutError:
             return
 
-    async def _advance(self, *, at_end: bool) -> bool:
+    async def _advance(self, *, at_end: bool) -> int:
+        """Take in the next lines; answers how many bytes of the log they are, 0 for none."""
         before = self._reader.offset
         if not at_end and _size(self._paths.log) == before:
-            return False
+            return 0
         batch = await self._next(at_end=at_end)
         if (batch.start if batch is not None else self._reader.offset) < before:
             # The log was cut, to be written anew: its offsets begin again.
             self._metrics_upto = self._counted = 0
             await anyio.to_thread.run_sync(LineIndex.forget, self._paths.log)
         if batch is None:
-            return False
+            return 0
         progress = self.progress
         self._take(batch)
         await self._tell(batch.events, progress)
         if self._unwritten or time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:
             await anyio.to_thread.run_sync(self._save)
-        return True
+        return batch.size
 
     async def _next(self, *, at_end: bool) -> Batch | None:
         while True:

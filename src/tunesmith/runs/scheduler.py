@@ -17,6 +17,7 @@ from tunesmith.journal import Entry
 from tunesmith.records import Run, RunState
 from tunesmith.runner import Demand, Launch, Slots
 from tunesmith.runs.book import RunBook
+from tunesmith.runs.queue import Place, RunQueue
 from tunesmith.runs.supervise import Supervisor
 
 _log = structlog.get_logger()
@@ -42,7 +43,7 @@ class Scheduler:
         self._demand_of = demand_of
         self._launch_of = launch_of
         self._wake = asyncio.Event()
-        self._queued: dict[str, Run] = {}
+        self._queue = RunQueue()
         self._carried: set[str] = set()
         """Runs that a task of ours sees to. One that is queued again waits until that task has let go of its slot."""
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -50,14 +51,14 @@ class Scheduler:
     def committed(self, _entry: Entry, run: Run, _previous: object) -> None:
         """Listen to the journal with this."""
         if run.state is RunState.QUEUED:
-            self._queued[run.id] = run
+            self._enqueue(run)
             self._wake.set()
         else:
-            self._queued.pop(run.id, None)
+            self._queue.remove(run.id)
 
     @property
     def queue_length(self) -> int:
-        return len(self._queued)
+        return len(self._queue)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Until cancelled. Reports started once every living run is adopted and before any new one starts.
@@ -69,7 +70,7 @@ class Scheduler:
                 self._tasks = tasks
                 for run in self._book.unfinished():
                     if run.state is RunState.QUEUED:
-                        self._queued[run.id] = run
+                        self._enqueue(run)
                     elif run.state.has_process:
                         self._slots.adopt(run.id, run.gpus)
                         self._carried.add(run.id)
@@ -109,30 +110,29 @@ class Scheduler:
             if not outcome.done():
                 outcome.set_result(None)
 
-    def _start_what_fits(self, tasks: anyio.abc.TaskGroup) -> None:
-        # The first that does not fit holds back the later ones of its kind, so that nothing large waits for ever.
-        held: set[bool] = set()
-        for run in sorted(self._queued.values(), key=lambda run: (-run.priority, run.created_at)):
-            try:
-                self._start_if_it_fits(tasks, run, held)
-            except Exception:  # noqa: BLE001  # whatever is wrong with one run, the others go on
-                _log.exception("run_not_started", run_id=run.id)
-            if len(held) == 2:
-                return
+    def _enqueue(self, run: Run) -> None:
+        try:
+            demand = self._demand_of(run)
+            # One whose GPUs were taken out since it was created waits, and holds nobody back.
+            self._queue.add(run, demand, startable=self._slots.possible(demand))
+        except Exception:  # noqa: BLE001  # whatever is wrong with one run, the others go on
+            _log.exception("run_not_queued", run_id=run.id)
 
-    def _start_if_it_fits(self, tasks: anyio.abc.TaskGroup, run: Run, held: set[bool]) -> None:
-        demand = self._demand_of(run)
-        if run.id in self._carried or bool(demand.gpus) in held:
-            return
-        if not self._slots.possible(demand):
-            return  # its GPUs were taken out since it was created: it waits, and holds nobody back
-        gpus = self._slots.take(run.id, demand)
-        if gpus is None:
-            held.add(bool(demand.gpus))
-            return
-        del self._queued[run.id]
-        self._carried.add(run.id)
-        tasks.start_soon(self._carry, run.id, self._begin, run, gpus)
+    def _start_what_fits(self, tasks: anyio.abc.TaskGroup) -> None:
+        kinds, carried = {False, True}, list[Place]()
+        while (place := self._queue.first(kinds)) is not None:
+            run = place.run
+            if run.id in self._carried:
+                self._queue.set_aside(place)
+                carried.append(place)
+            elif (gpus := self._slots.take(run.id, place.demand)) is None:
+                # It holds back the later ones of its kind, so that nothing large waits for ever.
+                kinds.remove(place.on_gpu)
+            else:
+                self._queue.remove(run.id)
+                self._carried.add(run.id)
+                tasks.start_soon(self._carry, run.id, self._begin, run, gpus)
+        self._queue.put_back(carried)
 
     async def _begin(self, run: Run, gpus: tuple[str, ...]) -> None:
         await self._supervisor.start(run.id, gpus, self._launch_of(run, gpus))
@@ -164,7 +164,7 @@ class Scheduler:
             _log.exception("run_not_looked_at", run_id=run_id)
             return
         if run.state is RunState.QUEUED:
-            self._queued[run_id] = run
+            self._enqueue(run)
 
     async def _succeeds(self, run_id: str, work: Callable[..., Awaitable[None]], *arguments: object) -> bool:
         """Whether ``work`` ended in a way that need not be taken up again."""

@@ -1,0 +1,177 @@
+"""What a new server still has to offer of the runs of an earlier one, and what looking for it costs everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from callback_parts import opened, until
+
+from tunesmith.callbacks import CallbackService
+from tunesmith.finetune_shape import FinetuneShape
+from tunesmith.guarded import GuardedClient
+from tunesmith.journal import Journal
+from tunesmith.paths import StatePaths
+from tunesmith.records import Callback, CallbackEvent, Progress, Run, RunKind, RunState, new_id, utc_now
+from tunesmith.reporter import Reporter
+from tunesmith.runs import RunBook, RunSummary
+
+pytestmark = pytest.mark.anyio
+
+STATE, METRICS, CHECKPOINT, FINAL = (
+    CallbackEvent.STATE,
+    CallbackEvent.METRICS,
+    CallbackEvent.CHECKPOINT,
+    CallbackEvent.FINAL,
+)
+STATES = [f"state#{number}" for number in range(4)]
+MEASURED = Progress(step=7, total_steps=7, metrics={"loss": 0.5})
+
+
+class NotedBook(RunBook):
+    """Counts what is read of its runs."""
+
+    reads = 0
+
+    def get(self, run_id: str) -> Run:
+        self.reads += 1
+        return super().get(run_id)
+
+    def history(self, run_id: str):
+        self.reads += 1
+        return super().history(run_id)
+
+
+class Service:
+    """A reporter with what is on record, and nobody who sends."""
+
+    def __init__(self, paths: StatePaths, runs: Journal[Run, RunSummary]) -> None:
+        self.runs = runs
+        self.deliveries = opened(paths.deliveries)
+        self.book = NotedBook(runs)
+        self.client = GuardedClient(allow_private=True)
+        self.callbacks = CallbackService(
+            journal=self.deliveries, client=self.client, secret_path=paths.webhook_secret, clock=utc_now
+        )
+        self.reporter = Reporter(self.book, self.callbacks, FinetuneShape(paths, self.book))
+
+    async def add(self, *events: CallbackEvent, progress: Progress = MEASURED, shape: str = "tunesmith") -> Run:
+        """A run that is over, with all its changes of state on record."""
+        run = Run(
+            id=new_id("run"),
+            kind=RunKind.TRAIN,
+            recipe="sft",
+            state=RunState.QUEUED,
+            created_at=utc_now(),
+            callback=Callback(url="http://127.0.0.1:1/hook", events=events, shape=shape),
+        )
+        for state in (RunState.QUEUED, RunState.STARTING, RunState.RUNNING):
+            await self.runs.append(str(state), msgspec.structs.replace(run, state=state))
+        run = msgspec.structs.replace(run, state=RunState.SUCCEEDED, progress=progress)
+        await self.runs.append("succeeded", run)
+        return run
+
+    def keys(self, run: Run) -> list[str]:
+        return [one.key for one in self.callbacks.page(run.id, limit=100).deliveries[::-1]]
+
+
+@asynccontextmanager
+async def service(folder: Path) -> AsyncIterator[Service]:
+    paths = StatePaths(folder)
+    paths.create()
+    made = Service(paths, Journal.open(paths.runs, Run, RunSummary))
+    try:
+        yield made
+    finally:
+        await made.client.aclose()
+        await made.deliveries.close()
+        await made.runs.close()
+
+
+@asynccontextmanager
+async def reporting(made: Service) -> AsyncIterator[None]:
+    """Inside the block the reporter has seen to everything that was left."""
+    last = await made.add(STATE)  # the newest, and so the one that is looked at last
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(made.reporter.run)
+        await until(lambda: made.keys(last) == STATES)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+WANTED = [
+    ((STATE, METRICS, CHECKPOINT, FINAL), [*STATES[:3], "metrics@7", STATES[3], "final"]),
+    ((STATE, METRICS), [*STATES[:3], "metrics@7", STATES[3]]),
+    ((STATE,), STATES),
+    ((METRICS, CHECKPOINT), ["metrics@7"]),
+    ((METRICS, FINAL), ["metrics@7", "final"]),
+    ((FINAL,), ["final"]),
+    ((CHECKPOINT,), []),
+    ((), []),
+]
+
+
+@pytest.mark.parametrize(("events", "keys"), WANTED)
+async def test_a_new_server_offers_what_the_old_one_left_whatever_is_wanted(tmp_path, events, keys):
+    """It died after any of the offers that follow from the end of a run: the rest is offered, in order, and nothing twice."""
+    for done in range(len(keys) + 1):
+        async with service(tmp_path / str(done)) as made:
+            run = await made.add(*events)
+            for key in keys[:done]:
+                await made.callbacks.offer(run.id, run.callback, FINAL, key, {})
+            async with reporting(made):
+                assert made.keys(run) == keys
+
+
+@pytest.mark.parametrize("events", [events for events, _ in WANTED if events != (METRICS, CHECKPOINT)])
+async def test_a_start_reads_nothing_of_runs_that_were_told_everything(tmp_path, events):
+    """Also where the end is not wanted, or nothing that follows from it: there may be years of such runs."""
+    async with service(tmp_path) as made:
+        runs = [await made.add(*events) for _ in range(5)]
+        async with reporting(made):
+            told = [made.keys(run) for run in runs]
+    async with service(tmp_path) as made:
+        async with reporting(made):
+            assert [made.keys(run) for run in runs] == told
+        assert made.book.reads == 2, "the record and the history of the run that was not told of"
+
+
+async def test_a_start_reads_nothing_of_functions_that_tell_no_end(tmp_path):
+    """In the shape of the finetune door, too."""
+    async with service(tmp_path) as made:
+        for _ in range(5):
+            await made.add(METRICS, shape="finetune")
+        async with reporting(made):
+            pass
+        assert made.book.reads == 2
+
+
+@pytest.mark.parametrize("progress", [MEASURED, Progress()])
+async def test_others_get_their_turn_while_a_start_looks_at_runs(tmp_path, progress):
+    """The newest record has to be read to know that the last metrics are told: one run after the other, not all at once."""
+    async with service(tmp_path) as made:
+        for _ in range(20):
+            await made.add(METRICS, progress=progress)
+        async with reporting(made):
+            pass
+    async with service(tmp_path) as made:
+        at_once = 0
+
+        async def take_turns() -> None:
+            nonlocal at_once
+            while True:
+                before = made.book.reads
+                await asyncio.sleep(0)
+                at_once = max(at_once, made.book.reads - before)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take_turns)
+            async with reporting(made):
+                assert made.book.reads == 22
+            tasks.cancel_scope.cancel()
+        assert at_once <= 2
