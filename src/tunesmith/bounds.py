@@ -70,6 +70,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """The request that is being answered; ``cycle`` is the newest one, which may be waiting behind it."""
     _arriving: RequestResponseCycle | None = None
     """The request whose head was taken in, and whose end was not."""
+    _offers_upgrade = False
+    """Whether the head that was just parsed offers another protocol: it is parsed again without its offer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -99,17 +101,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         view = memoryview(data)
         while view and not self.refused:
-            self._take(view[:_PIECE])
-            view = view[_PIECE:]
+            view = view[self._take(view[:_PIECE]) :]
         if self.refused:
             self._drop(len(view))
 
-    def _take(self, piece: memoryview) -> None:
+    def _take(self, piece: memoryview) -> int:
+        """Parse it, or its beginning. Returns of how many bytes."""
+        try:
+            self._parse(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._offers_upgrade:
+                self._parse_without_offer()
+                return cast(int, upgrade.args[0])
+        return len(piece)
+
+    def _parse(self, piece: bytes | memoryview) -> None:
+        """Raises HttpParserUpgrade where the parser takes what follows for another protocol."""
         messages, body_before = self._messages, self._body_bytes_taken
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            return  # there is nothing to upgrade to: it is answered as if it had not asked
         except httptools.HttpParserError:
             self._refuse(self._over or OverLimit(HTTPStatus.BAD_REQUEST, "this is not HTTP"))
             return
@@ -118,6 +128,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes += len(piece) - (self._body_bytes_taken - body_before)
         if self._framing_bytes > MOST_HEAD_BYTES + _FRAMING_FOR_A_BYTE * self._body_bytes_taken:
             self._refuse(_too_much_head())
+
+    def _parse_without_offer(self) -> None:
+        """Take in once more the head that was just parsed, without the field that offers another protocol.
+
+        There is none to change to, so the offer is to be ignored (RFC 9110, 7.8). But the parser takes the end of such a
+        head for the end of HTTP, skips the body, and cannot be told otherwise.
+        """
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        framing_bytes = self._framing_bytes
+        self._offers_upgrade = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._parse(b"\r\n".join([line, *fields, b"", b""]))
+        self._framing_bytes = framing_bytes
 
     def on_message_begin(self) -> None:
         self._messages += 1
@@ -142,6 +167,9 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._offers_upgrade:
+            return
         if len(self.pipeline) >= MOST_QUEUED:
             self._stop_parsing(OverLimit(HTTPStatus.TOO_MANY_REQUESTS, "too many requests wait for their answers"))
         super().on_headers_complete()
@@ -156,6 +184,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._offers_upgrade:
+            return
         self._arriving = None
         super().on_message_complete()
 

@@ -5,6 +5,8 @@ One run, delivery or upload that goes wrong is dealt with where it is worked on.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -58,10 +60,24 @@ class Vitals:
                 raise
             _log.exception("background_task_failed", task=name)
             reason = repr(error)
+        except asyncio.CancelledError as error:
+            if _is_being_cancelled():
+                raise
+            # It awaited something that somebody cancelled. Let out, it would cancel the whole group without a word.
+            if not status.started_already:
+                raise RuntimeError(f"{name} was cancelled before it had started") from error
+            _log.exception("background_task_failed", task=name)
+            reason = repr(error)
         self.ended[name] = reason
         _log.error("background_task_ended", task=name, reason=reason)
         for listener in self._listeners:
             listener()
+
+
+def _is_being_cancelled() -> bool:
+    """Whether whoever runs this task wants it to end: a scope around it is cancelled, or the task itself."""
+    task = asyncio.current_task()
+    return anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
 
 
 class _Noted(anyio.abc.TaskStatus[None]):

@@ -219,6 +219,9 @@ def test_keys_are_listed_without_their_secrets(anonymous, keys):
     assert anonymous.delete(f"/v1/keys/{listed[3]['id']}", headers=bearer(keys.admin)).status_code == 409
     assert anonymous.delete("/v1/keys/key_nothing", headers=bearer(keys.admin)).status_code == 404
     assert anonymous.post("/v1/keys", json={"name": " "}, headers=bearer(keys.admin)).status_code == 422
+    long = anonymous.post("/v1/keys", json={"name": "x" * 201}, headers=bearer(keys.admin))
+    assert long.status_code == 422
+    assert long.json()["errors"] == [{"message": "must have at most 200 characters, and has 201", "where": "name"}]
 
 
 @pytest.mark.parametrize("announced", ["Content-Length: 1000000000", "Transfer-Encoding: chunked"])

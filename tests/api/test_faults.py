@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -12,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.api.examples import BODIES
-from tunesmith.api.faults import faults_in
+from tunesmith.api.faults import NOT_EMPTY, faults_in
 from tunesmith.records import RunState
+
+ECMA_BLANKS = r"\t\n\v\f\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 
 
 class Inner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,3 +115,22 @@ def test_faults_are_found_exactly_where_the_decoder_refuses(wanted, data):
     except msgspec.ValidationError:
         refused = True
     assert bool(faults_in(value, wanted)) is refused
+
+
+def test_not_empty_means_the_same_here_and_in_the_document():
+    """Python's class of blanks and ECMA's (whitespace and line ends, ECMA-262 22.2.2.9) differ in six characters."""
+    ours = re.compile(NOT_EMPTY)
+    assert NOT_EMPTY.count(r"\s") == 1
+    theirs = re.compile(NOT_EMPTY.replace(r"\s", ECMA_BLANKS))
+    every = list(map(chr, range(sys.maxunicode + 1)))
+    blank = [one for one in every if not ours.search(one)]
+    assert blank == [one for one in every if not theirs.search(one)]
+    assert set(blank) == {*filter(str.isspace, every), "\ufeff"}
+    assert ours.search("\u0085a\ufeff")
+
+
+def test_the_document_has_the_pattern(client):
+    """Of tags, and of the names of keys."""
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["NewTags"]["properties"]["tags"]["items"]["pattern"] == NOT_EMPTY
+    assert schemas["KeyRequest"]["properties"]["name"]["pattern"] == NOT_EMPTY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from tunesmith.vitals import Vitals
 
 # The reporter of this server ends, some with an error, when a file appears; everything else is as always.
 LOSES_ITS_REPORTER = """
-import dataclasses, socket, sys
+import asyncio, dataclasses, socket, sys
 from pathlib import Path
 import anyio
 from tunesmith.app import open_house
@@ -34,6 +35,10 @@ class Mortal:
             await anyio.sleep(0.02)
         if sys.argv[2] == "error":
             raise ZeroDivisionError("nobody thought of this")
+        if sys.argv[2] == "cancelled":
+            awaited = asyncio.get_running_loop().create_future()
+            awaited.cancel()
+            await awaited
 
 house = open_house(Settings(state_dir=place / "state", recipes_dir=place / "recipes"))
 listener = socket.create_server(("127.0.0.1", 0))
@@ -53,7 +58,10 @@ def test_head_is_answered_as_get_without_a_body(client, path):
     assert client.get(path).json()["status"] == "ok"
 
 
-@pytest.mark.parametrize(("how", "told"), [("error", "nobody thought of this"), ("end", "it came to its end")])
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [("error", "nobody thought of this"), ("end", "it came to its end"), ("cancelled", "CancelledError")],
+)
 def test_a_background_task_that_ends_makes_health_503_and_ends_the_process(tmp_path, how, told):
     """The answer names the task; a moment later the process exits with an error, for a supervisor to start a new one."""
     (tmp_path / "recipes").mkdir()
@@ -99,15 +107,64 @@ async def test_the_end_of_one_task_ends_no_other():
         task_status.started()
         raise OSError("by itself")
 
+    async def awaits_what_was_cancelled(*, task_status) -> None:
+        task_status.started()
+        await cancelled_future()
+
     vitals = Vitals()
     async with anyio.create_task_group() as tasks:
         await vitals.start(tasks, "goes on", goes_on)
         await vitals.start(tasks, "fails", fails)
-        await eventually(lambda: vitals.ended)
+        await vitals.start(tasks, "is cancelled", awaits_what_was_cancelled)
+        await eventually(lambda: len(vitals.ended) == 2)
         before = ticks
         await eventually(lambda: ticks > before)
         tasks.cancel_scope.cancel()
-    assert list(vitals.ended) == ["fails"]
+    assert list(vitals.ended) == ["fails", "is cancelled"]
+    assert vitals.ended["is cancelled"] == "CancelledError()"
+
+
+@pytest.mark.anyio
+async def test_a_task_that_is_cancelled_with_its_group_has_not_ended_by_itself():
+    """Nor if an await of its own was cancelled at the same time, nor if it was cancelled as asyncio does it."""
+    awaited = []
+
+    async def waits(*, task_status) -> None:
+        awaited.append((asyncio.get_running_loop().create_future(), asyncio.current_task()))
+        task_status.started()
+        await awaited[-1][0]
+
+    vitals = Vitals()
+    for end in ("group", "both", "task"):
+        async with anyio.create_task_group() as tasks:
+            await vitals.start(tasks, "waits", waits)
+            future, task = awaited[-1]
+            if end == "both":
+                future.cancel()
+            if end == "task":
+                task.cancel()
+            else:
+                tasks.cancel_scope.cancel()
+    assert vitals.ended == {}
+
+
+@pytest.mark.anyio
+async def test_a_task_that_is_cancelled_before_it_has_started_stops_the_start():
+    """With an error: nobody may take it for the end of the server."""
+
+    async def cannot(*, task_status) -> None:
+        await cancelled_future()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with anyio.create_task_group() as tasks:
+            await Vitals().start(tasks, "callbacks", cannot)
+    assert caught.group_contains(RuntimeError, match="callbacks")
+
+
+def cancelled_future() -> asyncio.Future[None]:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
 
 
 @pytest.mark.anyio

@@ -72,3 +72,4 @@ def test_keys_are_listed_and_revoked_without_a_server(cli: Cli) -> None:
     assert unknown.returncode == 1
     assert "there is no key" in unknown.stderr
     assert cli("keys", "create", " ").returncode == 1
+    assert "at most 200 characters" in cli("keys", "create", "x" * 201).stderr

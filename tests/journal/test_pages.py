@@ -4,16 +4,39 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import anyio
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.checkpoints import CheckpointBook, CheckpointSummary
+from tunesmith.datasets import (
+    DatasetService,
+    DatasetSummary,
+    TrainConfigs,
+    TrainConfigSummary,
+    UploadService,
+    UploadSummary,
+)
 from tunesmith.experiments import ExperimentService, ExperimentSummary
+from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import PAGE_BYTES, Journal, newest_first, page_of
 from tunesmith.paths import StatePaths
-from tunesmith.records import ArtifactTags, Checkpoint, Experiment, Mark, Run, RunKind, RunState, utc_now
+from tunesmith.recipes import RecipeBook
+from tunesmith.records import (
+    ArtifactTags,
+    Checkpoint,
+    Dataset,
+    Experiment,
+    Mark,
+    Run,
+    RunKind,
+    RunState,
+    TrainConfigFile,
+    Upload,
+    utc_now,
+)
 from tunesmith.runs import ArtifactBook, ArtifactSummary, RunBook, RunSummary
 
 pytestmark = pytest.mark.anyio
@@ -112,3 +135,53 @@ async def test_a_page_of_artifacts_is_bounded_in_bytes(tmp_path):
     assert found == [f"output/{number:04d}" for number in range(250)]
     assert pages > 1
     await journal.close()
+
+
+def upload(dataset_id: str, number: int, name: int) -> Upload:
+    return Upload(
+        id=f"up_{dataset_id}_{number}",
+        dataset_id=dataset_id,
+        name="n" * name,
+        stored_name="data.jsonl",
+        bytes=1,
+        sha256="0" * 64,
+        uploaded_at=NOW,
+    )
+
+
+@pytest.mark.parametrize(("texts", "files", "name"), [(64_000, 0, 0), (0, 200, 50), (32_000, 100, 50), (0, 20, 8000)])
+async def test_a_page_of_datasets_is_bounded_in_bytes_and_files(tmp_path, texts, files, name):
+    """Much about each, many files in each, both, and files with long names: every page has 4 MiB and 2000 files at most, and none is left out."""
+    paths = StatePaths(tmp_path)
+    paths.create()
+    datasets = Journal.open(paths.datasets, Dataset, DatasetSummary)
+    uploads = Journal.open(paths.uploads, Upload, UploadSummary)
+    configs = Journal.open(paths.train_configs, TrainConfigFile, TrainConfigSummary)
+    ids = [f"ds_{number}" for number in range(100)]
+    for dataset_id in ids:
+        notes = {"x": "m" * texts}
+        await datasets.append("created", Dataset(id=dataset_id, name=dataset_id, created_at=NOW, metadata=notes))
+    async with anyio.create_task_group() as together:
+        for dataset_id in ids[40:70]:
+            for number in range(files):
+                together.start_soon(uploads.append, "received", upload(dataset_id, number, name))
+    service = UploadService(uploads, paths, IdempotentCalls(), utc_now)
+    book = DatasetService(
+        journal=datasets,
+        uploads=service,
+        configs=TrainConfigs(configs, paths, RecipeBook(tmp_path), utc_now, 1000),
+        unfinished=lambda: (),
+        clock=utc_now,
+    )
+    found, cursor, pages = [], None, 0
+    while cursor is not None or not pages:
+        page = book.page(limit=1000, cursor=cursor)
+        answer = [(one, service.of(one.id)) for one in page.datasets]
+        assert len(msgspec.json.encode(answer)) <= PAGE_BYTES
+        assert sum(len(of) for _, of in answer) <= 2000
+        found += [one.id for one in page.datasets]
+        cursor, pages = page.cursor, pages + 1
+    assert found == ids[::-1]
+    assert pages > 1
+    for journal in (datasets, uploads, configs):
+        await journal.close()

@@ -20,6 +20,7 @@ from tunesmith.records import ArtifactTags
 from tunesmith.runs import Artifact, ArtifactBook, ArtifactSummary
 
 RUN = "run_1"
+BLANKS = [" ", "\t", "\n", "\u001c", "\u001d", "\u001e", "\u001f", "\u0085", "\u00a0", "\u2028", "\u3000", "\ufeff"]
 
 
 @pytest.fixture
@@ -278,3 +279,14 @@ def test_tags_over_http(client, done):
     for wrong in ({"tags": [""]}, {"tags": "a"}, {"tag": ["a"]}, {"tags": [1]}, {}):
         assert client.post(project, json=wrong).status_code == 422
     assert client.delete(project).status_code == 422
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=ascii)
+def test_a_tag_of_blanks_is_refused(client, done, blank):
+    """Whatever is a blank for us, or for those who read the document: ECMA's patterns know other ones."""
+    address = f"/v1/runs/{done['id']}/artifacts/{done['artifacts'][0]['artifact_id']}/tags"
+    for tag in (blank, blank * 3):
+        refused = client.post(address, json={"tags": [tag]})
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["where"] == "tags[0]"
+        assert refused.json()["errors"][0]["message"].startswith("must not be empty")

@@ -20,6 +20,8 @@ from tunesmith.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauth
 from tunesmith.journal import Journal
 from tunesmith.records import Clock, IdempotentCall, Key, Scope, new_id
 
+LONGEST_NAME = 200
+"""Of a key; a list shows a thousand at a time."""
 _PREFIX = "tsk"
 _LONGEST_HEADER = 500
 _MEND = "send `Authorization: Bearer <key>`; `tunesmith keys create` makes one"
@@ -65,8 +67,11 @@ class KeyRing:
         return any(summary.revoked_at is None for summary in self._journal.summaries.values())
 
     async def create(self, name: str, scope: Scope, idempotency: IdempotentCall | None = None) -> NewKey:
+        """Raises InvalidInput for a name that is empty or longer than LONGEST_NAME."""
         if not name.strip():
             raise InvalidInput("must not be empty", where="name")
+        if len(name) > LONGEST_NAME:
+            raise InvalidInput(f"must have at most {LONGEST_NAME} characters, and has {len(name)}", where="name")
         key_id, secret = new_id("key"), secrets.token_urlsafe(32)
         await self._journal.append(
             "created",

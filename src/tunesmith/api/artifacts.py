@@ -11,6 +11,7 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
+from tunesmith.api.faults import NOT_EMPTY
 from tunesmith.api.lists import NameCursor
 from tunesmith.api.ranges import file_response
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
@@ -24,7 +25,7 @@ class NewTags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Tags to add to those that an artifact has."""
 
     tags: Annotated[
-        tuple[Annotated[str, msgspec.Meta(max_length=200, pattern=r"\S")], ...], msgspec.Meta(max_length=100)
+        tuple[Annotated[str, msgspec.Meta(max_length=200, pattern=NOT_EMPTY)], ...], msgspec.Meta(max_length=100)
     ]
 
 

@@ -148,7 +148,7 @@ async def create_dataset(
 
 @get("/datasets", opt=NEEDS_READ, tags=["Datasets"], sync_to_thread=False)
 def list_datasets(request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, name: AnyOf = ()) -> DatasetList:
-    """All datasets with their files, or the one of that name; a page ends earlier where there are very many files."""
+    """All datasets with their files, or the one of that name; a page ends earlier where there is much to say of them."""
     house = rooms(request)
     page = house.datasets.page(limit=limit, cursor=cursor, names=name)
     return DatasetList(datasets=[_view(house, dataset) for dataset in page.datasets], cursor=page.cursor)

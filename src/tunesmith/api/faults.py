@@ -17,8 +17,12 @@ from msgspec import inspect
 from tunesmith.errors import Fault
 from tunesmith.recipes.suggest import described, did_you_mean, shortened
 
-NOT_EMPTY = r"\S"
-"""The pattern of texts that must have more than blanks in them."""
+NOT_EMPTY = r"[^\s\u001c-\u001f\u0085\ufeff]"
+"""The pattern of texts that must have more than blanks in them.
+
+Readers of the document take it as ECMA-262 does, where U+FEFF is a blank and the other five are none; here it is the other
+way around. Named, they are blanks for both.
+"""
 _MOST_FAULTS = 100
 _MOST_CHOICES = 30
 _MSGSPEC_PLACE = re.compile(r"^(?P<message>.*?)(?: - at `\$\.?(?P<where>.*)`)?$", re.DOTALL)

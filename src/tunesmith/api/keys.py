@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from litestar import Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
-from tunesmith.access import NewKey
+from tunesmith.access import LONGEST_NAME, NewKey
 from tunesmith.api.access import NEEDS_ADMIN
+from tunesmith.api.faults import NOT_EMPTY
 from tunesmith.api.idempotency import IdempotencyKey, made_once
 from tunesmith.api.lists import NameCursor, page_by_name
 from tunesmith.api.rooms import HttpRequest, rooms
@@ -20,7 +22,7 @@ from tunesmith.records import Scope
 class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key as asked for."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME, pattern=NOT_EMPTY)]
     scope: Scope = Scope.WRITE
 
 

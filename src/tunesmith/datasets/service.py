@@ -13,7 +13,7 @@ import structlog
 from tunesmith.datasets.configs import ChosenConfig, TrainConfigs
 from tunesmith.datasets.uploads import Received, UploadService
 from tunesmith.errors import Conflict, InvalidInput, NotFound, TunesmithError
-from tunesmith.journal import Entry, Journal
+from tunesmith.journal import PAGE_BYTES, Entry, Journal, newest_first, page_of
 from tunesmith.recipes.notes import check_notes
 from tunesmith.recipes.suggest import nearest, shortened
 from tunesmith.records import Clock, Dataset, IdempotentCall, Run, TrainConfigFile, new_id
@@ -21,6 +21,8 @@ from tunesmith.records import Clock, Dataset, IdempotentCall, Run, TrainConfigFi
 _log = structlog.get_logger()
 _MOST_FILES = 1000
 _MOST_FILES_ON_A_PAGE = 2000
+_LEAST_BYTES_OF_A_FILE = PAGE_BYTES // _MOST_FILES_ON_A_PAGE
+"""A page counts so much for each, also where its record is shorter."""
 _MOST_COMPARED = 500
 """Comparing names takes time: a wrong one is compared with the latest."""
 _READ_AS_PATHS = ("/", "./", "../", "~")
@@ -167,23 +169,21 @@ class DatasetService:
         return len(found), sum(summary.bytes for _, summary in found)
 
     def page(self, *, limit: int, cursor: str | None = None, names: Collection[str] = ()) -> DatasetPage:
-        """Up to ``limit`` datasets, newest first; fewer when they hold very many files. A cursor stays valid for ever.
+        """Up to ``limit`` datasets, newest first; fewer when they hold much or very many files. A cursor stays valid for ever.
 
         With names, those of them that there are.
         """
         named = {self._by_name.get(name) for name in names}
-        before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
-        found: list[str] = []
-        files = 0
-        for position in range(min(before, len(self._order)) - 1, -1, -1):
-            dataset_id = self._order[position]
-            if dataset_id not in self or (names and dataset_id not in named):
-                continue
-            files += len(self._uploads.ids_of(dataset_id))
-            if len(found) == limit or (found and files > _MOST_FILES_ON_A_PAGE):
-                return DatasetPage([self.get(one) for one in found], str(position + 1))
-            found.append(dataset_id)
-        return DatasetPage([self.get(one) for one in found], None)
+        positions = (
+            position
+            for position in newest_first(self._order, cursor)
+            if (one := self._order[position]) in self and (not names or one in named)
+        )
+        page = page_of(self._journal, self._order, positions, limit=limit, more_bytes=self._bytes_of_files)
+        return DatasetPage([self.get(one) for one in page.ids], page.cursor)
+
+    def _bytes_of_files(self, dataset_id: str) -> int:
+        return sum(max(size, _LEAST_BYTES_OF_A_FILE) for size in self._uploads.record_sizes(dataset_id))
 
     async def receive(
         self, dataset_id: str, name: str, chunks: AsyncIterable[bytes], call: IdempotentCall | None = None

@@ -145,6 +145,10 @@ class UploadService:
         """Ids and summaries, oldest first; also to be asked from threads."""
         return [(upload_id, self._journal.summaries[upload_id]) for upload_id in self.ids_of(dataset_id)]
 
+    def record_sizes(self, dataset_id: str) -> list[int]:
+        """Bytes of the record of each of the dataset's uploads, not of its file."""
+        return [self._journal.size_of(upload_id) for upload_id in self.ids_of(dataset_id)]
+
     def named(self, name: str) -> list[str]:
         """The uploads that clients gave this name, in any dataset, newest first."""
         found = [upload_id for live in list(self._live.values()) for upload_id in list(live)]

@@ -29,10 +29,11 @@ def page_of(
     *,
     limit: int,
     keep: Callable[[S], bool] = lambda _: True,
+    more_bytes: Callable[[str], int] = lambda _: 0,
 ) -> Page:
     """Of the ids at these positions, in this order, those for which ``keep`` holds, as far as they fit one page.
 
-    The cursor is one more than the position at which the next page begins, for lists that go from the newest back.
+    ``more_bytes`` is how much an answer has for an id beside its record. The cursor is one more than the position at which the next page begins, for lists that go from the newest back.
     """
     found: list[str] = []
     size = 0
@@ -40,7 +41,7 @@ def page_of(
         record_id = ids[position]
         if not keep(journal.summaries[record_id]):
             continue
-        size += journal.size_of(record_id)
+        size += journal.size_of(record_id) + more_bytes(record_id)
         if len(found) == limit or (found and size > PAGE_BYTES):
             return Page(found, str(position + 1))
         found.append(record_id)
