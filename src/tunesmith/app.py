@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import anyio
+import anyio.to_thread
 import structlog
 from litestar import Litestar
 from litestar.middleware import DefineMiddleware
@@ -45,6 +46,7 @@ from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
 from tunesmith.files import raise_shortage
 from tunesmith.finetune import FunctionDoor, Turns
+from tunesmith.finetune import sweep as sweep_downloads
 from tunesmith.finetune_shape import FinetuneShape
 from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
@@ -371,6 +373,8 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         await house.rooms.datasets.settle()
         await house.rooms.previews.forget_deleted()
+        paths, recorded = StatePaths(house.rooms.settings.state_dir), house.rooms.runs.book.every()
+        await anyio.to_thread.run_sync(sweep_downloads, paths, recorded)
         async with anyio.create_task_group() as tasks:
             await house.vitals.start(tasks, "watermarks", house.watermarks.run)
             await house.vitals.start(tasks, "callbacks", house.rooms.callbacks.run)

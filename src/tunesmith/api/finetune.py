@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
 import anyio.to_thread
 import msgspec
 import structlog
@@ -18,7 +19,16 @@ from litestar.params import JSONBody
 
 from tunesmith.api.access import NEEDS_WRITE
 from tunesmith.api.rooms import HttpRequest, Rooms, rooms
-from tunesmith.errors import Conflict, Fault, Forbidden, InvalidInput, MissingReference, OutOfSpace, TunesmithError
+from tunesmith.errors import (
+    Conflict,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    MissingReference,
+    OutOfSpace,
+    TunesmithError,
+    Unavailable,
+)
 from tunesmith.files import DATA_SUFFIXES, NO_ROOM
 from tunesmith.finetune import (
     LOG,
@@ -33,13 +43,15 @@ from tunesmith.finetune import (
     Training,
     digest_of,
     is_address,
+    make_folder,
+    new_folder,
     read_request,
     show_log,
     write_job,
 )
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import Recipe
-from tunesmith.records import Callback, CallbackEvent, DatasetReference, FinetuneTask, Run, RunState, new_id, utc_now
+from tunesmith.records import Callback, CallbackEvent, DatasetReference, FinetuneTask, Run, RunState, utc_now
 from tunesmith.runs import RunRequest
 
 _log = structlog.get_logger()
@@ -219,19 +231,14 @@ async def _own(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) 
             param_dict=msgspec.to_builtins(params),
         ),
     )
-    try:
-        return await house.runs.create(
-            RunRequest(
-                recipe=RECIPE,
-                notes=f"finetune task {wanted.task_id}",
-                filled=write_job(job),
-                callback=Callback(url=wanted.call_back_api, events=_TOLD, shape="finetune", task_id=wanted.task_id),
-                finetune_task=_task(wanted, place),
-            )
-        )
-    except TunesmithError:
-        await _remove(place)
-        raise
+    request = RunRequest(
+        recipe=RECIPE,
+        notes=f"finetune task {wanted.task_id}",
+        filled=write_job(job),
+        callback=Callback(url=wanted.call_back_api, events=_TOLD, shape="finetune", task_id=wanted.task_id),
+        finetune_task=_task(wanted, place),
+    )
+    return await _create(house, request, [place])
 
 
 async def _place(house: Rooms, model_name: str, task_id: str) -> Path:
@@ -259,17 +266,14 @@ async def _built_in(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, s
     if not isinstance(model, str):
         raise InvalidInput("must be text", where="param_dict.config_param.model", mend="name a model reference")
     recipe = await anyio.to_thread.run_sync(house.recipes.get, _BUILT_IN[wanted.param_dict.finetune_mode])
-    downloads = StatePaths(house.settings.state_dir).downloads / new_id("dl")
-    made = [downloads]
+    downloads = new_folder(StatePaths(house.settings.state_dir))
     try:
         local = await _fetched(house, datasets, downloads)
         place = await _place(house, _name_of(model) or recipe.name, wanted.task_id)
-        made.append(place)
-        run = await house.runs.create(_request_for(recipe, model, wanted, local, place))
-    except TunesmithError:
-        for folder in made:
-            await _remove(folder)
+    except BaseException:
+        await _remove(downloads)
         raise
+    run = await _create(house, _request_for(recipe, model, wanted, local, place), [downloads, place])
     try:
         await anyio.to_thread.run_sync(show_log, (house.runs.folder(run.id) / "run.log").resolve(), place)
     except OSError as error:
@@ -310,8 +314,21 @@ def _request_for(recipe: Recipe, model: str, wanted: FinetuneRequest, local: dic
     )
 
 
-async def _remove(folder: Path) -> None:
-    await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+async def _create(house: Rooms, request: RunRequest, made: list[Path]) -> Run:
+    """The run, or nothing of the folders that were made for it; raises what ``RunService.create`` raises."""
+    try:
+        return await house.runs.create(request)
+    except Unavailable:
+        raise  # it may be on record, as after a cancellation, and needs them then: the next start knows
+    except Exception:
+        await _remove(*made)
+        raise
+
+
+async def _remove(*folders: Path) -> None:
+    with anyio.CancelScope(shield=True):
+        for folder in folders:
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def _how_often(params: ParamDict, recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -341,7 +358,7 @@ async def _fetched(house: Rooms, datasets: dict[str, str], folder: Path) -> dict
     local = dict(datasets)
     for name, dataset in datasets.items():
         if is_address(dataset):
-            await anyio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True))
+            await anyio.to_thread.run_sync(make_folder, folder)
             suffix = ".json" if dataset.partition("?")[0].endswith(".json") else ".jsonl"
             into = folder / f"{name}{suffix}"
             got = await house.client.download(dataset, into, max_bytes=house.settings.max_download_bytes)

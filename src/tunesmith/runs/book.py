@@ -103,6 +103,12 @@ class RunBook:
             raise NotFound(f"there is no run {run_id!r}", mend="GET /v1/runs lists them")
         return run
 
+    def every(self) -> Iterator[Run]:
+        """All runs, each read when it is asked for; those of the finetune door first."""
+        summaries = self._journal.summaries
+        for run_id in sorted(summaries, key=lambda one: summaries[one].finetune_task is None):
+            yield self.get(run_id)
+
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._journal
 
