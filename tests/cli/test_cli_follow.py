@@ -74,7 +74,7 @@ def test_watch_prints_a_line_per_metrics_event_when_piped(ask: Cli, server: Serv
     """Without a terminal there is no bar: states, metrics, checkpoints, then the summary; 1 for a failure."""
     with server.client() as client:
         start_run(client, "counts")
-    watched = ask("watch", "last")
+    watched = ask("watch", "@latest")
     assert watched.returncode == 0, watched.stderr
     assert [line for line in watched.stdout.splitlines() if line.startswith("step")] == [
         "step 1/3  loss 0.1",
@@ -84,7 +84,7 @@ def test_watch_prints_a_line_per_metrics_event_when_piped(ask: Cli, server: Serv
     assert "\x1b" not in watched.stdout
     with server.client() as client:
         start_run(client, "fails")
-    failed = ask("watch", "last")
+    failed = ask("watch", "@latest")
     assert failed.returncode == 1
     assert "train.jsonl:7: no row is left (add rows)" in failed.stdout
 
