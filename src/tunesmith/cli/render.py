@@ -90,7 +90,8 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> str:
         case "log":
             return printable(click.unstyle(str(fields["line"]).rstrip("\r").rpartition("\r")[2]))
         case "metrics" | "progress":
-            said = (phase_text(fields.get("phase")), step_text(fields), metrics_text(fields))
+            phase = ": ".join(filter(None, (phase_text(fields.get("phase")), part_text(fields.get("part")))))
+            said = (phase, step_text(fields), metrics_text(fields))
             return "  ".join(part for part in said if part)
         case "checkpoint":
             return printable(f"checkpoint at step {fields.get('step', '?')}: {fields.get('path')}")
@@ -109,6 +110,11 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> str:
 def phase_text(phase: object) -> str:
     """``loading_model`` as people write it."""
     return printable(phase.replace("_", " ")) if isinstance(phase, str) else ""
+
+
+def part_text(part: object) -> str:
+    """What of its phase a process is at, if it told that."""
+    return printable(part) if isinstance(part, str) else ""
 
 
 def step_text(fields: Mapping[str, Any]) -> str:
