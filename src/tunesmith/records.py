@@ -196,6 +196,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a run has come, folded from what its process printed."""
 
     phase: str | None = None
+    part: str | None = None
+    """What of the phase it is at, such as what a preflight tries."""
     step: int | None = None
     total_steps: int | None = None
     epoch: float | None = None

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import structlog
 
-from tunesmith.errors import Fault, StateFolderIncomplete
+from tunesmith.errors import Fault, MissingReference, StateFolderIncomplete
 from tunesmith.files import set_aside
 from tunesmith.journal import Watermarks, watermark_of
 from tunesmith.paths import StatePaths
@@ -51,6 +51,16 @@ def missing(paths: StatePaths, watermarks: Watermarks) -> list[Fault]:
         for path in absent
         if (traces := _TRACES.get(path.name)) is not None and traces(paths)
     ]
+
+
+def refuse_without_state(paths: StatePaths) -> None:
+    """Stop a command that is about a state folder where there is none. Changes nothing. Raises MissingReference."""
+    if not any(path.exists() for path in (*paths.journals, paths.watermarks)):
+        raise MissingReference(
+            "holds no state" if paths.root.is_dir() else "is not a folder",
+            where=str(paths.root),
+            mend="name the state folder with --state-dir",
+        )
 
 
 def refuse_unrecorded_runs(paths: StatePaths, known: Container[str]) -> None:

@@ -344,6 +344,7 @@ def test_the_status_of_a_run_that_is_over(client, experiment):
         "status": "succeeded",
         "progress": 1.0,
         "phase": None,
+        "part": None,
         "current_step": 5,
         "total_steps": 5,
         "epoch": 1.0,

@@ -257,7 +257,9 @@ def test_a_repair_does_not_hide_that_a_journal_is_older(used: Used, state: Path)
     harm(state, used, older.name, "older")
     older.write_bytes(older.read_bytes() + b'{"seq":')
     repaired = cli("state", "repair")
-    assert repaired.returncode == 0, repaired.stderr
+    assert repaired.returncode == 1
+    assert f"{damaged.name}: mended" in repaired.stdout
+    assert f"{older.name}: missing or older than it was" in repaired.stdout
     with pytest.raises(StateFolderIncomplete) as excused:
         refuse_incomplete(StatePaths(state), utc_now)
     assert [fault.where for fault in excused.value.faults] == [str(older)]

@@ -31,12 +31,20 @@ while [ ! -e "$TUNESMITH_RUN_DIR/go" ]; do sleep 0.02; done
 for i in $(seq 11 20); do echo "line $i"; done
 echo '{"tunesmith":"metrics","step":20,"total_steps":20,"loss":0.25,"at":1005}'
 """
+# As a training does before its first step.
+TRIES = r"""
+tell() { echo "{\"tunesmith\":\"progress\",\"phase\":\"preflight\",\"part\":\"$1\",\"step\":0,\"total_steps\":9}"; }
+tell "the longest batch"
+tell "a save"
+while [ ! -e "$TUNESMITH_RUN_DIR/go" ]; do sleep 0.02; done
+echo '{"tunesmith":"progress","phase":"training","step":0,"total_steps":9}'
+"""
 
 
 @pytest.fixture(scope="session")
 def recipes_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "recipes"
-    for name, script in {"counts": COUNTS, "fails": FAILS, "waits": WAITS}.items():
+    for name, script in {"counts": COUNTS, "fails": FAILS, "waits": WAITS, "tries": TRIES}.items():
         write_recipe(folder, name, script)
     return folder
 

@@ -168,3 +168,14 @@ def test_every_command_is_in_the_docs(path: tuple[str, ...]) -> None:
         found = found.get_command(click.Context(found), name) or found
     options = [word for option in found.params for word in option.opts if word.startswith("--")]
     assert [word for word in options if word not in page] == []
+
+
+@pytest.mark.parametrize("key", ["tsk_hidden\r", "tsk_hidden ", "tsk_hiddenö", "tsk_\x1bhidden", "tsk_hidden\udcff"])
+def test_a_key_that_cannot_be_sent_is_not_shown(cli: Cli, key: str) -> None:
+    """A key with a stray line end or letter is refused with the variable it is in, and never printed."""
+    for url in ("http://127.0.0.1:9", "http://localhost:9"):
+        result = cli("runs", "list", "--url", url, env={"TUNESMITH_API_KEY": key})
+        assert result.returncode == 1
+        assert "TUNESMITH_API_KEY" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert "hidden" not in result.stdout + result.stderr

@@ -74,7 +74,7 @@ def test_watch_prints_a_line_per_metrics_event_when_piped(ask: Cli, server: Serv
     """Without a terminal there is no bar: states, metrics, checkpoints, then the summary; 1 for a failure."""
     with server.client() as client:
         start_run(client, "counts")
-    watched = ask("watch", "last")
+    watched = ask("watch", "@latest")
     assert watched.returncode == 0, watched.stderr
     assert [line for line in watched.stdout.splitlines() if line.startswith("step")] == [
         "step 1/3  loss 0.1",
@@ -84,7 +84,7 @@ def test_watch_prints_a_line_per_metrics_event_when_piped(ask: Cli, server: Serv
     assert "\x1b" not in watched.stdout
     with server.client() as client:
         start_run(client, "fails")
-    failed = ask("watch", "last")
+    failed = ask("watch", "@latest")
     assert failed.returncode == 1
     assert "train.jsonl:7: no row is left (add rows)" in failed.stdout
 
@@ -107,6 +107,27 @@ def test_watch_draws_a_bar_on_a_terminal(ask: Cli, server: ServerProcess) -> Non
     assert "10/20  loss 0.5" in screen
     assert "20/20  loss 0.25" in screen
     assert re.search(r"steps/s|ETA", screen)
+
+
+def test_what_a_preflight_tries_is_shown(ask: Cli, server: ServerProcess) -> None:
+    """The part of a phase is in the bar, in the lines of `watch` and `logs`, and in the status while it goes on."""
+    with server.client() as client:
+        run_id = start_run(client, "tries")
+        tried = polled(lambda: client.get(f"/v1/runs/{run_id}/status").json())
+        assert next(status for status in tried if status["part"] == "a save")["phase"] == "preflight"
+        ours, theirs = pty.openpty()
+        env = clean_environment({"TUNESMITH_URL": server.url, "TERM": "xterm", "COLUMNS": "120"})
+        with subprocess.Popen(command("watch", run_id), stdin=theirs, stdout=theirs, stderr=theirs, env=env):
+            os.close(theirs)
+            screen = _read_until(ours, "a save")
+            _let_go(server, run_id)
+            _read_until(ours, None)
+        os.close(ours)
+        assert "a save" in screen
+        assert client.get(f"/v1/runs/{run_id}/status").json()["part"] is None
+    shown = ["preflight: the longest batch  step 0/9", "preflight: a save  step 0/9", "training  step 0/9"]
+    for words in (("watch", run_id), ("logs", run_id)):
+        assert [line for line in ask(*words).stdout.splitlines() if "step 0/9" in line] == shown
 
 
 def _read_until(terminal: int, wanted: str | None) -> str:

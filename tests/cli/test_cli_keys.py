@@ -61,7 +61,6 @@ def test_keys_go_through_a_running_server(own: ServerProcess, cli: Cli) -> None:
 
 def test_keys_are_listed_and_revoked_without_a_server(cli: Cli) -> None:
     """The same works on the folder: that is how a lost last key is replaced."""
-    assert "no keys" in cli("keys", "list").stderr
     cli("keys", "create", "ops")
     (key,) = json.loads(cli("keys", "list", "--json").stdout)
     assert key["name"] == "ops"
@@ -73,3 +72,18 @@ def test_keys_are_listed_and_revoked_without_a_server(cli: Cli) -> None:
     assert "there is no key" in unknown.stderr
     assert cli("keys", "create", " ").returncode == 1
     assert "at most 200 characters" in cli("keys", "create", "x" * 201).stderr
+
+
+def test_listing_and_revoking_make_no_state_folder(cli: Cli) -> None:
+    """A folder that is misspelt is said to hold no state, and stays as it was; the first key makes one."""
+    (cli.folder / "empty").mkdir()
+    for words in (("list",), ("revoke", "key_nothing")):
+        for folder, said in (("misspelt", "is not a folder"), ("empty", "holds no state")):
+            refused = cli("keys", *words, "--state-dir", folder)
+            assert refused.returncode == 1
+            assert f"{folder}: {said}" in refused.stderr
+    assert [path.name for path in cli.folder.rglob("*")] == ["empty"]
+    (cli.folder / "empty" / "keys.jsonl").touch()
+    assert "no keys" in cli("keys", "list", "--state-dir", "empty").stderr
+    assert cli("keys", "create", "first", "--state-dir", "fresh").returncode == 0
+    assert "first" in cli("keys", "list", "--state-dir", "fresh").stdout

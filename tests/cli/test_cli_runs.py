@@ -66,7 +66,7 @@ def test_a_run_is_cancelled(ask: Cli, server: ServerProcess) -> None:
     with server.client() as client:
         run_id = start_run(client, "waits")
         wait_for_run(client, run_id, lambda run: run["current_step"] == 10)
-        result = ask("runs", "cancel", "last")
+        result = ask("runs", "cancel", "@latest")
         assert result.returncode == 0, result.stderr
         assert "cancelled" in result.stdout
         assert client.get(f"/v1/runs/{run_id}").json()["status"] == "cancelled"

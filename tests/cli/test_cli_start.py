@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from support.commands import Cli
-from support.server import ServerProcess, start_run, wait_for_run
+from support.server import ServerProcess, start_run, wait_for_run, write_recipe
+
+ROW = '{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n'
 
 
 def test_an_experiment_is_created_listed_and_shown(ask: Cli) -> None:
@@ -51,7 +57,6 @@ def test_what_is_wrong_with_a_start_is_said_at_once(ask: Cli) -> None:
     misspelt = ask("runs", "start", "--recipe", "counts", "--set", "max_stesp=3")
     assert misspelt.returncode == 1
     assert "max_steps" in misspelt.stderr
-    assert ask("runs", "start", "--recipe", "nothing").returncode == 1
     assert "there is no experiment 'x'" in ask("runs", "start", "--experiment", "x").stderr
     nothing = ask("runs", "start")
     assert nothing.returncode == 2
@@ -81,3 +86,68 @@ def test_an_empty_list_is_said_in_a_word(ask: Cli) -> None:
         found = ask(*words)
         assert (found.returncode, found.stdout) == (0, "")
         assert found.stderr == f"no {words[0]} match\n"
+
+
+@pytest.mark.parametrize("recipe", ["nothing", "lörä", "a/b", "..", "count", "x\x1b\r\ny"])
+def test_a_recipe_that_does_not_exist_leaves_nothing_behind(ask: Cli, recipe: str) -> None:
+    """It is refused in words, with the nearest name, and no experiment is made for it."""
+    before = ask("experiments", "list", "--json").stdout
+    refused = ask("runs", "start", "--recipe", recipe)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: --recipe: there is no recipe")
+    assert "tunesmith recipes list" in refused.stderr
+    assert ("did you mean counts?" in refused.stderr) == (recipe == "count")
+    assert ask("experiments", "list", "--json").stdout == before
+
+
+def test_an_experiment_may_be_called_last(ask: Cli) -> None:
+    """Only @latest stands for the newest; `last` is a name like any other."""
+    named = ask("experiments", "create", "last", "--task", "counts").stdout.strip()
+    ask("experiments", "create", "newer", "--task", "counts")
+    assert json.loads(ask("experiments", "show", "last", "--json").stdout)["id"] == named
+    assert ask("runs", "show", "last").returncode == 1
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command line beside a server with a recipe that takes data, and with a dataset called rows."""
+    home = tmp_path_factory.mktemp("trainer")
+    config = {"model": {"base": None}, "training": {"max_steps": 1}}
+    schema = {"model.base": {"type": "str", "optional": True}}
+    write_recipe(home / "recipes", "trains", "true", config, data=["messages"], schema=schema)
+    with ServerProcess.start(home / "state", home / "recipes", {"TUNESMITH_ALLOWED_ROOTS": str(home)}) as server:
+        cli = Cli(home, {"TUNESMITH_URL": server.url})
+        assert cli("datasets", "create", "rows").returncode == 0
+        (home / "train.jsonl").write_text(ROW)
+        assert cli("datasets", "upload", home / "train.jsonl", "--dataset", "rows").returncode == 0
+        (home / "both" / "rows").mkdir(parents=True)
+        (home / "both" / "rows" / "train.jsonl").write_text(ROW)
+        yield cli
+
+
+def _data(cli: Cli, name: str, folder: Path) -> str:
+    """Where the data lies that a run with this ``--data`` gets."""
+    words = ("--recipe", "trains", "--model", "org/base", "--data", name, "--json")
+    started = cli("runs", "start", *words, cwd=folder)
+    assert started.returncode == 0, started.stderr
+    return str(json.loads(started.stdout)["dataset"]["path"])
+
+
+def test_data_is_a_dataset_before_it_is_a_file_here(trainer: Cli) -> None:
+    """A plain name is an uploaded dataset where there is one, else a file of the folder; ./NAME is always a path."""
+    assert "/uploads/" in _data(trainer, "rows", trainer.folder)
+    assert _data(trainer, "train.jsonl", trainer.folder) == str(trainer.folder / "train.jsonl")
+    assert _data(trainer, "both/rows", trainer.folder) == str(trainer.folder / "both" / "rows" / "train.jsonl")
+    assert _data(trainer, "./rows", trainer.folder / "both") == str(trainer.folder / "both" / "rows" / "train.jsonl")
+
+
+def test_data_that_could_be_either_is_refused(trainer: Cli) -> None:
+    """A dataset and a folder of one name: no run is started, and the answer says how to name each of them."""
+    dataset = json.loads(trainer("datasets", "show", "rows", "--json").stdout)["id"]
+    words = ("--recipe", "trains", "--model", "org/base", "--data", "rows")
+    refused = trainer("runs", "start", *words, cwd=trainer.folder / "both")
+    assert refused.returncode == 1
+    assert "is a dataset, and also a folder here" in refused.stderr
+    assert "./rows" in refused.stderr
+    assert dataset in refused.stderr
+    assert "/uploads/" in _data(trainer, dataset, trainer.folder / "both")

@@ -77,3 +77,26 @@ def test_repairing_is_refused_where_it_would_do_harm(cli: Cli, keys: Path, recip
         server.stop()
     nothing = cli("state", "repair")
     assert "nothing was wrong" in nothing.stdout
+
+
+def test_repairing_does_not_pass_over_a_missing_journal(cli: Cli, keys: Path, recipes_dir: Path) -> None:
+    """What no repair brings back is named with its mend, and the exit code is 1; the others are mended all the same."""
+    with ServerProcess.start(keys.parent, recipes_dir) as server:
+        server.stop()
+    (keys.parent / "runs.jsonl").unlink()
+    _flip(keys, 2)
+    repaired = cli("state", "repair")
+    assert repaired.returncode == 1
+    assert "keys.jsonl: mended" in repaired.stdout
+    assert "runs.jsonl: missing or older than it was" in repaired.stdout
+    assert "tunesmith state accept runs.jsonl" in repaired.stdout
+    again = cli("state", "repair", "--json")
+    assert again.returncode == 1
+    journals = {Path(journal["path"]).name: journal for journal in json.loads(again.stdout)}
+    assert not any(journal["mended"] for journal in journals.values())
+    assert [name for name, journal in journals.items() if journal["faults"]] == ["runs.jsonl"]
+    assert cli("state", "repair", "keys.jsonl").returncode == 0
+    named = cli("state", "repair", "runs.jsonl")
+    assert named.returncode == 1
+    assert "tunesmith state accept runs.jsonl" in named.stdout
+    assert not (keys.parent / "runs.jsonl").exists()

@@ -65,6 +65,16 @@ def test_every_run_is_one_line_of_80_columns(server: ServerProcess, filled: str)
     assert [row.split()[0] for row in rows] == [filled]
 
 
+@pytest.mark.parametrize("columns", [20, 50, 60, 70])
+def test_a_narrow_terminal_cuts_no_id_and_loses_no_column(server: ServerProcess, filled: str, columns: int) -> None:
+    """Where a table does not fit, it is printed as into a pipe: every id and every column is whole."""
+    words = command("runs", "list", "--recipe", "escapes")
+    screen = without_styles(on_terminal(words, {"TUNESMITH_URL": server.url}, columns=columns))
+    head, *rows = [line for line in screen.splitlines() if line.strip()]
+    assert head.lower().split() == ["run", "state", "recipe", "done", "loss", "age", "took"]
+    assert [row.split()[:3] for row in rows] == [[filled, "succeeded", "escapes"]]
+
+
 @pytest.mark.parametrize("words", [("logs",), ("logs", "-f"), ("runs", "show"), ("watch",)], ids=" ".join)
 def test_what_a_run_prints_cannot_steer_the_terminal(
     server: ServerProcess, filled: str, words: tuple[str, ...]

@@ -65,6 +65,42 @@ def test_a_broken_table_is_told_with_its_line(tmp_path, content, said):
 
 
 @pytest.mark.parametrize(
+    ("content", "line", "said", "mend"),
+    [
+        (
+            'prompt,completion\n"x" y,b\nok,ok',
+            2,
+            "a quote opened in this row is closed, and the cell goes on",
+            "quote inside",
+        ),
+        ('prompt,completion\nx,"y\nz,"w" v', 2, "is closed in line 3, and the cell goes on", "quote inside"),
+        ('prompt,completion\nok,ok\na,"never\nx,y', 3, "a quote opened in this row is never closed", "quote inside"),
+        ("prompt,completion\ra,b\rc,d", 1, "a line ends with a carriage return alone", "line ends"),
+        ("prompt,completion\na," + "x" * 3000 + "\n", 2, "a cell is longer than 2000 characters", "shorten"),
+        (
+            "a,prompt, a,b,prompt,b,a,,\n1,2,3,4,5,6,7,8,9\n",
+            1,
+            "names these columns more than once: a, prompt, b",
+            "name",
+        ),
+    ],
+)
+def test_what_ends_a_table_is_said_in_the_words_of_tables(tmp_path, content, line, said, mend):
+    """The line where the quote was opened, the columns that are named twice; and nothing of arrays."""
+    (tmp_path / "a.csv").write_text(content, newline="")
+    (error,) = verdict(tmp_path / "a.csv", longest_row=2000)["errors"]
+    assert error["line"] == line
+    assert said in error["message"]
+    assert mend in error["message"]
+    with pytest.raises(BadRows) as refused:
+        processed(tmp_path / "a.csv", tmp_path / "out", longest_row=2000)
+    assert refused.value.where == f"{tmp_path / 'a.csv'}:{line}"
+    assert said in str(refused.value)
+    assert mend in refused.value.mend
+    assert "array" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("name", "text"), [("a.jsonl.gz", json.dumps(GOOD) + "\n"), ("a.json.gz", json.dumps([GOOD])), ("a.csv.gz", CSV)]
 )
 def test_what_gzip_holds_is_read(tmp_path, name, text):

@@ -16,7 +16,7 @@ from tunesmith.runs.fold import Fold, read_event
 numbers = st.integers() | st.floats() | st.sampled_from([10**400, -(10**400), 2**53, 1e308, -1e308])
 values = numbers | st.booleans() | st.none() | st.text(max_size=10) | st.lists(numbers, max_size=2)
 fields = st.dictionaries(
-    st.sampled_from(["step", "total_steps", "epoch", "at", "loss", "phase", "path", "metrics", "model", "level", "text"]),
+    st.sampled_from(["step", "total_steps", "epoch", "at", "loss", "phase", "part", "path", "metrics", "model", "level", "text"]),
     values | st.dictionaries(st.text(max_size=5), numbers, max_size=2),
 )  # fmt: skip
 kinds = st.sampled_from(["metrics", "progress", "checkpoint", "result", "message", "artifact"])
@@ -67,6 +67,25 @@ def test_the_latest_values_are_kept():
     assert (progress.phase, progress.step, progress.total_steps, progress.epoch) == ("training", 2, 10, 0.2)
     assert progress.metrics == {"loss": 1.5, "lr": 0.5, "eval_loss": 1.25}
     assert progress.fraction == 0.2
+
+
+def test_how_far_a_phase_has_come_is_no_metric():
+    """The counters of progress lines are not among the run's metrics; those of metrics lines are."""
+    progress = folded(
+        event("metrics", step=1, loss=2.0, batch=8),
+        event("progress", phase="evaluating", batch=3, total_batches=10, elapsed_seconds=1.5),
+    )
+    assert progress.metrics == {"loss": 2.0, "batch": 8.0}
+
+
+def test_a_part_belongs_to_its_phase():
+    """What a process does within a phase is kept until it names a phase again."""
+    trying = event("progress", phase="preflight", part="the longest batch")
+    assert folded(trying, event("progress", step=0)).part == "the longest batch"
+    assert folded(trying, event("metrics", step=1, loss=1.0)).part == "the longest batch"
+    assert folded(trying, event("progress", phase="preflight", part="a save")).part == "a save"
+    assert folded(trying, event("progress", phase="training")).part is None
+    assert folded(event("progress", phase="preflight", part=7)).part is None
 
 
 def test_checkpoint_result_and_error_are_noted():

@@ -62,6 +62,7 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     progress: float
     """0 to 1."""
     phase: str | None
+    part: str | None
     current_step: int | None
     total_steps: int | None
     epoch: float | None
@@ -128,6 +129,7 @@ def status_of(run: Run, progress: Progress, warnings: tuple[str, ...]) -> RunSta
         status=run.state,
         progress=fraction_of(run, progress),
         phase=progress.phase if run.state.has_process else None,
+        part=progress.part if run.state.has_process else None,
         current_step=progress.step,
         total_steps=progress.total_steps,
         epoch=progress.epoch,

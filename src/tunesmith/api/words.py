@@ -183,6 +183,7 @@ FIELDS: Mapping[str, str] = {
     "owner": "Who it belongs to, as free text.",
     "param_config": "Free notes about parameters, to compare experiments by; runs do not read them.",
     "parent_run_id": "The run that this one resumes; null for none.",
+    "part": "What of the phase it is at, such as what a preflight tries; null where nothing is told of that.",
     "path": "Where it lies.",
     "percentiles": "Lengths by percentile.",
     "phase": "What the process does right now.",

@@ -65,8 +65,12 @@ class Service:
 
     @classmethod
     def found_by(cls, locate: Locate) -> Self:
-        """With the key from the environment, if there is one."""
-        return cls(locate, os.environ.get(KEY_VARIABLE) or None)
+        """With the key from the environment, if there is one.
+
+        Raises:
+            InvalidInput: it cannot be a key.
+        """
+        return cls(locate, _key_from_environment())
 
     @property
     def is_local(self) -> bool:
@@ -261,6 +265,18 @@ def run_path(run_id: str, *rest: str) -> str:
     if "/" in run_id or run_id in ("", ".", ".."):
         raise NotFound(f"there is no run {run_id!r}", mend="`tunesmith runs list` shows them")
     return "/".join(["/v1/runs", quote(run_id, safe=""), *rest])
+
+
+def _key_from_environment() -> str | None:
+    """Checked before it is sent: what refuses a header later shows all of it."""
+    key = os.environ.get(KEY_VARIABLE) or None
+    if key is None or all("!" <= character <= "~" for character in key):
+        return key
+    raise InvalidInput(
+        "the key in this environment variable has a character that no key has: a space, a line end, or one outside ASCII",
+        where=KEY_VARIABLE,
+        mend="set it to what `tunesmith keys create` printed",
+    )
 
 
 def _checked(url: str) -> str | None:

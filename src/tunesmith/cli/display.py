@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from tunesmith.cli.render import duration_text, event_line, metrics_text, number_text, phase_text, step_text
+from tunesmith.cli.render import duration_text, event_line, metrics_text, number_text, part_text, phase_text, step_text
 from tunesmith.records import Progress as RunProgress
 from tunesmith.runs.fold import Event as FoldEvent
 from tunesmith.runs.fold import Fold
@@ -102,14 +102,15 @@ class BarDisplay(Display):
         losses = [f"{name} {number_text(progress.metrics[name])}" for name in _SHOWN_LOSSES if name in progress.metrics]
         steps = step_text({"step": progress.step, "total_steps": progress.total_steps}).removeprefix("step ")
         eta = f"ETA {duration_text(progress.eta_seconds)}" if progress.eta_seconds is not None else ""
-        return "  ".join(part for part in (steps, *losses, self._speed, eta) if part)
+        facts = (part_text(progress.part), steps, *losses, self._speed, eta)
+        return "  ".join(fact for fact in facts if fact)
 
     def _render(self) -> RenderableType:
         return Group(self._bar, *(Text(line, style="dim", no_wrap=True) for line in self._last_lines))
 
 
 class LineDisplay(Display):
-    """A line for every event but the log, and for progress within a phase only now and then."""
+    """A line for every event but the log, and for progress within a part of a phase only now and then."""
 
     def __init__(self, label: str, stream: TextIO) -> None:
         self._label = f"{label}: " if label else ""
@@ -123,19 +124,23 @@ class LineDisplay(Display):
         if kind == "state":
             self.note(fields["state"])
             return
-        before = self._fold.progress.phase
+        before = self._doing
         self._fold.take(FoldEvent(kind, dict(fields), 0), time.time())
         progress = self._fold.progress
         if kind == "metrics":
             self.note(_metrics_line(fields, progress))
         elif kind != "progress":
             self.note(event_line(kind, fields))
-        elif progress.phase != before or time.monotonic() - self._progress_at > _PROGRESS_EVERY_SECONDS:
+        elif self._doing != before or time.monotonic() - self._progress_at > _PROGRESS_EVERY_SECONDS:
             self._progress_at = time.monotonic()
             self.note(event_line(kind, fields))
 
     def note(self, text: str) -> None:
         print(f"{self._label}{text}", file=self._stream, flush=True)
+
+    @property
+    def _doing(self) -> tuple[str | None, str | None]:
+        return self._fold.progress.phase, self._fold.progress.part
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ from tunesmith.errors import InvalidInput, NotFound
 if TYPE_CHECKING:
     from tunesmith.cli.client import Service
 
-LATEST = ("@latest", "last")
+LATEST = "@latest"
 """What stands for the newest run or experiment."""
 
 _DATASETS = "/api/v1/datasets"
@@ -27,7 +27,7 @@ def find_run(service: Service, reference: str) -> dict[str, Any]:
     """
     from tunesmith.cli.client import run_path
 
-    if reference in LATEST:
+    if reference == LATEST:
         return _newest_run(service)
     path = run_path(reference)
     try:
@@ -67,7 +67,7 @@ def find_experiment(service: Service, reference: str) -> dict[str, Any]:
     Raises:
         NotFound: there is none.
     """
-    if reference in LATEST:
+    if reference == LATEST:
         named: list[dict[str, Any]] = service.get(_EXPERIMENTS, limit=1)["experiments"]
     elif (found := _by_id(service, _EXPERIMENTS, reference)) is not None:
         return found

@@ -71,7 +71,7 @@ def list_keys(*, url: str | None, state_dir: Path | None, as_json: bool) -> None
             for key_id, key in ring.all()
         ]
 
-    found = _ask(url, state_dir, lambda service: service.get("/v1/keys")["keys"], on_disk)
+    found = _ask(url, state_dir, lambda service: service.get("/v1/keys")["keys"], on_disk, makes_folder=False)
     if as_json:
         print_json(found)
     elif not found:
@@ -93,7 +93,8 @@ def revoke(*, key_id: str, url: str | None, state_dir: Path | None, as_json: boo
         key = await ring.revoke(key_id)
         return {"id": key.id, "name": key.name, "scope": key.scope, "revoked_at": key.revoked_at}
 
-    revoked = _ask(url, state_dir, lambda service: service.delete(f"/v1/keys/{quote(key_id, safe='')}"), on_disk)
+    path = f"/v1/keys/{quote(key_id, safe='')}"
+    revoked = _ask(url, state_dir, lambda service: service.delete(path), on_disk, makes_folder=False)
     if as_json:
         print_json(revoked)
     else:
@@ -105,18 +106,28 @@ def _ask(
     state_dir: Path | None,
     of_service: Callable[[Service], Any],
     on_disk: Callable[[KeyRing], Coroutine[Any, Any, Any]],
+    *,
+    makes_folder: bool = True,
 ) -> Any:
-    """The answer as plain JSON values, whoever gave it."""
+    """The answer as plain JSON values, whoever gave it.
+
+    Raises:
+        MissingReference: nobody serves the folder, there is no state in it, and none is to be made.
+    """
     import msgspec
 
     from tunesmith.cli.client import Service, address_of
+    from tunesmith.paths import StatePaths
     from tunesmith.settings import load
+    from tunesmith.state_folder import refuse_without_state
 
     settings, _ = load(flags={"state_dir": state_dir})
     address = url or address_of(settings.state_dir)
     if address:
         with Service.found_by(lambda: address) as service:
             return of_service(service)
+    if not makes_folder:
+        refuse_without_state(StatePaths(settings.state_dir))
     return msgspec.to_builtins(_on_disk(settings.state_dir, on_disk))
 
 

@@ -35,6 +35,8 @@ _STYLES: Mapping[str, str] = MappingProxyType(
 # In this order first; other metrics follow as they come.
 _FIRST_METRICS = ("loss", "eval_loss", "exact_match")
 _NEVER_FOLDED = ("run", "id", "state", "done", "age", "took", "files", "size")
+_GAP = 2
+"""Between two columns of a table."""
 _NOT_SHOWN = frozenset({"at", "step", "total_steps", "epoch", "phase", "eta_seconds"})
 
 
@@ -43,10 +45,9 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on a terminal; aligned columns without any frame, and nothing cut off, when piped."""
+    """A table on a terminal that is wide enough; else aligned columns without any frame, and nothing cut off."""
     rows = [[_one_line(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich_table(columns, rows)
+    if sys.stdout.isatty() and _print_rich_table(columns, rows):
         return
     lines = [[name.upper() for name in columns], *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
@@ -54,19 +55,35 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _print_rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _print_rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether there was room for it: what rich has no room for, it drops without a sign."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if _least_width(columns, rows) > console.width:
+        return False
     # Without a frame: an id, a state and six more facts of a run fit into 80 columns.
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in columns:
         # An id that is cut off is of no use to the next command.
         table.add_column(column, no_wrap=column in _NEVER_FOLDED, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    console.print(table)
+    return True
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Of a table whose folded columns are as narrow as their names."""
+    from rich.cells import cell_len
+
+    gaps = _GAP * (len(columns) - 1)
+    return gaps + sum(
+        max(map(cell_len, (name, *(row[place] for row in rows)))) if name in _NEVER_FOLDED else cell_len(name)
+        for place, name in enumerate(columns)
+    )
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
@@ -90,7 +107,8 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> str:
         case "log":
             return printable(click.unstyle(str(fields["line"]).rstrip("\r").rpartition("\r")[2]))
         case "metrics" | "progress":
-            said = (phase_text(fields.get("phase")), step_text(fields), metrics_text(fields))
+            phase = ": ".join(filter(None, (phase_text(fields.get("phase")), part_text(fields.get("part")))))
+            said = (phase, step_text(fields), metrics_text(fields))
             return "  ".join(part for part in said if part)
         case "checkpoint":
             return printable(f"checkpoint at step {fields.get('step', '?')}: {fields.get('path')}")
@@ -109,6 +127,11 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> str:
 def phase_text(phase: object) -> str:
     """``loading_model`` as people write it."""
     return printable(phase.replace("_", " ")) if isinstance(phase, str) else ""
+
+
+def part_text(part: object) -> str:
+    """What of its phase a process is at, if it told that."""
+    return printable(part) if isinstance(part, str) else ""
 
 
 def step_text(fields: Mapping[str, Any]) -> str:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
-from tunesmith.cli.finding import find_experiment
+from tunesmith.cli.finding import find_dataset, find_experiment
 from tunesmith.cli.options import asks_service, hyperparams_from, json_option, set_option
 from tunesmith.cli.render import print_facts, print_json
+from tunesmith.errors import InvalidInput, MissingReference, NotFound
 
 if TYPE_CHECKING:
     from tunesmith.cli.client import Service
 
 _DEFAULT_EXPERIMENT = "command-line"
+_MOST_RECIPES = 10_000
 
 
 @click.command()
 @click.option("--recipe", help="How to train: a recipe's name (default: what the experiment is for).")
 @click.option("--model", help="Any model reference (default: the experiment's model, or the train config's).")
-@click.option("--data", help="An uploaded dataset by id or name, or a file under the service's allowed roots.")
+@click.option("--data", help="An uploaded dataset by id or name, or a path; ./NAME is always a path.")
 @set_option
 @click.option("--train-config", help="A YAML file under the service's allowed roots, with overrides for the recipe.")
 @click.option("--experiment", help=f"Its id or name (default: one called {_DEFAULT_EXPERIMENT}, made when needed).")
@@ -49,7 +52,7 @@ def start(
     wanted = {
         **given,
         "recipe": recipe,
-        "dataset": {"name": _path_here(service, data)} if data else None,
+        "dataset": {"name": _dataset(service, data)} if data else None,
         "hyperparams": hyperparams_from(settings),
         "train_config": _path_here(service, train_config) if train_config else None,
     }
@@ -80,13 +83,53 @@ def _experiment(service: Service, named: str | None, recipe: str | None) -> str:
         return str(find_experiment(service, named)["id"])
     if recipe is None:
         raise click.UsageError("name a --recipe, or an --experiment that says what is trained")
+    _refuse_unknown(service, recipe)
     # The same key and body: two commands at once still make one experiment.
     fields = {"name": _DEFAULT_EXPERIMENT, "task_type": recipe, "goal": "runs started from the command line"}
-    made = service.post("/v1/experiments", fields, idempotency_key=f"tunesmith runs start --recipe {recipe}")
+    key = f"tunesmith runs start --recipe {quote(recipe)}"
+    made = service.post("/v1/experiments", fields, idempotency_key=key)
     return str(made["id"])
+
+
+def _refuse_unknown(service: Service, recipe: str) -> None:
+    """Before an experiment is made for it. Raises MissingReference."""
+    from tunesmith.recipes.suggest import nearest
+
+    names = [found["name"] for found in service.pages("/v1/recipes", "recipes", limit=_MOST_RECIPES)]
+    if recipe not in names:
+        close = nearest(recipe, names)
+        mend = "`tunesmith recipes list` shows them"
+        raise MissingReference(
+            f"there is no recipe {recipe!r}",
+            where="--recipe",
+            mend=f"did you mean {close}? {mend}" if close else mend,
+        )
+
+
+def _dataset(service: Service, name: str) -> str:
+    """What stands for the data: a path if it is written as one, else a dataset, else a file of this folder.
+
+    Raises:
+        InvalidInput: a dataset and a file of this folder have that name.
+    """
+    if "/" in name or name.startswith((".", "~")):
+        return _path_here(service, name)
+    try:
+        dataset = find_dataset(service, name)
+    except NotFound:
+        return _path_here(service, name)
+    if service.is_local and Path(name).exists():
+        raise InvalidInput(
+            f"{name!r} is a dataset, and also a {'folder' if Path(name).is_dir() else 'file'} here",
+            where="--data",
+            mend=f"write ./{name} for what is here, or {dataset['id']} for the dataset",
+        )
+    return name
 
 
 def _path_here(service: Service, name: str) -> str:
     """A file of this folder by its whole path, for a service on this machine: it may run in another folder."""
-    path = Path(name)
-    return str(path.resolve()) if service.is_local and path.exists() else name
+    if not service.is_local:
+        return name
+    path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+    return str(path.resolve()) if path.exists() else name

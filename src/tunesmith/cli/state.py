@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from tunesmith.files import SET_ASIDE
 from tunesmith.paths import StatePaths
 
 if TYPE_CHECKING:
+    from tunesmith.errors import Fault
     from tunesmith.journal import Verdict
 
 
@@ -30,13 +31,11 @@ def verify(*, state_dir: Path | None, as_json: bool) -> None:
     """Check every line of every journal, and that none is missing or older than it was. Changes nothing, may run beside a
     server; exits with 1 on damage.
     """
-    from tunesmith.journal import Verdict, Watermarks
+    from tunesmith.journal import Verdict
     from tunesmith.journal import verify as verify_journal
-    from tunesmith.records import utc_now
-    from tunesmith.state_folder import missing
 
     paths = _existing(state_dir)
-    lost = {fault.where: fault for fault in missing(paths, Watermarks(paths.watermarks, utc_now))}
+    lost = _lost(paths)
     verdicts = [verify_journal(path) for path in paths.journals if path.exists() and str(path) not in lost]
     verdicts += [Verdict(path=str(path), damaged=1, faults=(fault,)) for path, fault in lost.items()]
     if as_json:
@@ -58,9 +57,9 @@ def repair(*, files: tuple[str, ...], state_dir: Path | None, as_json: bool) -> 
     """Mend damaged journals: keep every sound line, and the whole damaged file beside it.
 
     FILE is a journal of the state folder, such as runs.jsonl; without any, all are mended. No server may hold the folder.
+    Exits with 1 when one is missing or older than it was: no repair brings back what it held.
     """
     from tunesmith.journal import repair as repair_journal
-    from tunesmith.journal import verify as verify_journal
     from tunesmith.records import utc_now
     from tunesmith.state_folder import note_repaired
     from tunesmith.state_lock import StateLock
@@ -68,17 +67,15 @@ def repair(*, files: tuple[str, ...], state_dir: Path | None, as_json: bool) -> 
     paths = _existing(state_dir)
     chosen = _chosen(paths, files)
     with StateLock.acquire(paths.lock):
-        kept = {path: repair_journal(path) for path in chosen}
+        kept = {path: repair_journal(path) for path in chosen if path.exists()}
         note_repaired(paths, {path: beside for path, beside in kept.items() if beside != path}, utc_now)
-    mended = [
-        {"path": str(path), "mended": beside != path, "original": str(beside), "lines": verify_journal(path).lines}
-        for path, beside in kept.items()
-    ]
+    lost = _lost(paths)
     if as_json:
-        print_json(mended)
-        return
-    for path, beside in kept.items():
-        click.echo(_what_was_done(path, beside))
+        print_json([_outcome(path, kept.get(path), lost.get(str(path))) for path in chosen])
+    else:
+        for path in chosen:
+            click.echo(_what_was_done(path, kept.get(path), lost.get(str(path))))
+    sys.exit(1 if any(str(path) in lost for path in chosen) else 0)
 
 
 @state.command()
@@ -119,17 +116,34 @@ def _ids_in(journal: Path) -> set[str]:
         return {scanned.entry.id for scanned in scan(file) if scanned.entry is not None}
 
 
-def _what_was_done(path: Path, beside: Path) -> str:
+def _outcome(path: Path, beside: Path | None, lost: Fault | None) -> dict[str, Any]:
+    """``beside`` is the journal as it was, None if there is none."""
     from tunesmith.journal import verify as verify_journal
 
+    return {
+        "path": str(path),
+        "mended": beside not in (None, path),
+        "original": str(beside) if beside else None,
+        "lines": verify_journal(path).lines if beside else 0,
+        "faults": [lost] if lost else [],
+    }
+
+
+def _what_was_done(path: Path, beside: Path | None, lost: Fault | None) -> str:
+    from tunesmith.journal import verify as verify_journal
+
+    done = [f"{path}: missing or older than it was", f"  - {lost}"] if lost else []
+    if beside is None or (lost and beside == path):
+        return "\n".join(done)
     if beside == path:
         return f"{path}: nothing was wrong with it"
     before, after = verify_journal(beside), verify_journal(path)
-    return (
-        f"{path}: mended; it now holds {after.records} of the {before.lines} lines, and opens\n"
-        f"  the file as it was: {beside}\n"
-        "  a record whose latest line was lost is back at the line before, or gone; diff the two files to see which"
-    )
+    mended = [
+        f"{path}: mended; it now holds {after.records} of the {before.lines} lines{'' if lost else ', and opens'}",
+        f"  the file as it was: {beside}",
+        "  a record whose latest line was lost is back at the line before, or gone; diff the two files to see which",
+    ]
+    return "\n".join([*mended, *done])
 
 
 def _summary(verdict: Verdict) -> str:
@@ -153,20 +167,26 @@ def _print_set_aside(paths: StatePaths) -> None:
 
 def _existing(state_dir: Path | None) -> StatePaths:
     from tunesmith.settings import load
+    from tunesmith.state_folder import refuse_without_state
 
     settings, _ = load(flags={"state_dir": state_dir})
     paths = StatePaths(settings.state_dir)
-    if not any(path.exists() for path in (*paths.journals, paths.watermarks)):
-        raise MissingReference(
-            "holds no state" if paths.root.is_dir() else "is not a folder",
-            where=str(paths.root),
-            mend="name the state folder with --state-dir",
-        )
+    refuse_without_state(paths)
     return paths
 
 
+def _lost(paths: StatePaths) -> dict[str, Fault]:
+    """By its path, each journal that is missing or older than it was."""
+    from tunesmith.journal import Watermarks
+    from tunesmith.records import utc_now
+    from tunesmith.state_folder import missing
+
+    return {str(fault.where): fault for fault in missing(paths, Watermarks(paths.watermarks, utc_now))}
+
+
 def _chosen(paths: StatePaths, files: tuple[str, ...]) -> list[Path]:
-    existing = {path.name: path for path in paths.journals if path.exists()}
+    lost = _lost(paths)
+    existing = {path.name: path for path in paths.journals if path.exists() or str(path) in lost}
     by_path = {path.resolve(): path for path in existing.values()}
     chosen = [existing.get(name) or by_path.get(Path(name).resolve()) for name in files]
     for name, path in zip(files, chosen, strict=True):

@@ -166,7 +166,7 @@ _ADVANCE: Mapping[str, _Check] = {
 _CHECKS: Mapping[str, Mapping[str, _Check]] = MappingProxyType(
     {
         "metrics": _ADVANCE,
-        "progress": _ADVANCE,
+        "progress": {**_ADVANCE, "part": _short},
         "checkpoint": {"at": _number, "path": _path, "step": _count, "metrics": _measures},
         "artifact": {"at": _number, "path": _path, "kind": _short},
         "result": {"at": _number, "model": _path, "report": _path, "finetune": _path, "metrics": _measures},

@@ -17,7 +17,7 @@ from tunesmith.runs.fields import MOST_NAMES, checked, finite
 from tunesmith.runs.time_left import TimeLeft
 
 _MOST_WARNINGS = 10
-_NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds", "elapsed_seconds"})
+_NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds"})
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -56,7 +56,12 @@ class Fold:
                 self._advance(event.fields, now)
             case "metrics":
                 self._advance(event.fields, now)
-                self._update(measured_step=self.progress.step, measured_epoch=self.progress.epoch)
+                measured = {name: value for name, value in event.fields.items() if name not in _NOT_METRICS}
+                self._update(
+                    measured_step=self.progress.step,
+                    measured_epoch=self.progress.epoch,
+                    metrics=self._with(_numbers(measured)),
+                )
             case "checkpoint":
                 self._update(ckpt_path=_text(event.fields.get("path")), ckpt_step=event.fields.get("step"))
             case "result":
@@ -74,14 +79,14 @@ class Fold:
         step, epoch = fields.get("step"), fields.get("epoch")
         total = fields.get("total_steps") or self.progress.total_steps
         told = fields.get("eta_seconds")
-        self._time_left.take(fields.get("at") or now, phase=_text(fields.get("phase")), step=step, told=told)
-        metrics = {name: value for name, value in fields.items() if name not in _NOT_METRICS}
+        phase = _text(fields.get("phase"))
+        self._time_left.take(fields.get("at") or now, phase=phase, step=step, told=told)
         self._update(
-            phase=_text(fields.get("phase")) or self.progress.phase,
+            phase=phase or self.progress.phase,
+            part=_text(fields.get("part")) if phase else self.progress.part,
             step=step if step is not None else self.progress.step,
             total_steps=total,
             epoch=epoch if epoch is not None else self.progress.epoch,
-            metrics=self._with(_numbers(metrics)),
             eta_seconds=self._eta(total, told),
         )
 

@@ -156,7 +156,7 @@ class LiveRun:
         """Go on where an earlier server or attempt was; without its notes, read the log from its start."""
         progress, self._metrics_upto = await anyio.to_thread.run_sync(read_notes, self._paths)
         if new_attempt:
-            progress = msgspec.structs.replace(progress, error=None, phase=None, eta_seconds=None)
+            progress = msgspec.structs.replace(progress, error=None, phase=None, part=None, eta_seconds=None)
         self._ended = asyncio.Event()
         self._fold = Fold(progress)
         self._reader.offset = progress.log_offset

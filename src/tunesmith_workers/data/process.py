@@ -197,9 +197,9 @@ class _Processing:
         fault = RowFault(part.message, kind=part.kind)
         if part.breaks_array:
             raise BadRows(
-                f"{part.message}; the rows after it cannot be told apart",
+                f"{part.message}; the rows after it cannot be read",
                 where=f"{self._source}:{part.line}",
-                mend="fix the array, or write one object on each line",
+                mend=part.mend,
             )
         self._reject(part.line, fault, rejected, None, is_json=False)
 

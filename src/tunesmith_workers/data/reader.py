@@ -32,6 +32,7 @@ _WIDE = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+_ARRAY_MEND = "fix the array, or write one object on each line"
 _CONVERT = "`tunesmith data process FILE FOLDER` makes JSON Lines of it"
 _UNPACK = "unpack it, and name the file that is inside"
 _FORMATS = (
@@ -68,6 +69,8 @@ class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     breaks_array: bool = False
     """What follows cannot be told apart into rows, so the file has no end that can be trusted."""
+    mend: str | None = None
+    """How to fix what ends a file."""
 
 
 class NotData(Exception):
@@ -247,7 +250,9 @@ def _array(blocks: Iterator[bytes], limit: int) -> Iterator[Batch | Unreadable]:
                 yield _array_batch(rows, lines)
                 rows, lines, size = [], [], 0
             if found.fault:
-                yield Unreadable(line=found.line, message=found.fault, kind="not_json", breaks_array=True)
+                yield Unreadable(
+                    line=found.line, message=found.fault, kind="not_json", breaks_array=True, mend=_ARRAY_MEND
+                )
             else:
                 yield too_long(found.line, found.bytes, limit)
             continue

@@ -11,6 +11,7 @@ import csv
 import gzip
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Any, BinaryIO, Protocol
@@ -26,9 +27,11 @@ _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _BLOCK = 256 * 1024
 _ROWS_AT_ONCE = 1000
+_MOST_SHOWN, _LONGEST_SHOWN = 10, 60
 _JSON_COLUMNS = frozenset({"messages", "conversations", "tools"})
 _OPTIONAL_COLUMNS = frozenset({"instruction", "input", "system", "tools"})
 """Where an empty cell is none."""
+_QUOTING = 'write a quote inside a cell twice, and that cell in quotes: "say ""hi"""'
 Heard = Callable[[bytes], object]
 _encode = msgspec.json.Encoder().encode
 
@@ -116,7 +119,8 @@ class _Gzip:
         try:
             yield from self._rows.parts(told)
         except _DAMAGED as error:
-            yield Unreadable(line=1, message=f"the gzip file is damaged: {error}", kind="not_data", breaks_array=True)
+            message = f"the gzip file is damaged: {error}"
+            yield Unreadable(line=1, message=message, kind="not_data", breaks_array=True, mend="compress it again")
         told(b"")
 
 
@@ -161,6 +165,7 @@ class _Csv:
         line = 1
         try:
             columns = [column.strip() for column in next(table, [])]
+            _refuse_twice(columns)
             line = table.line_num + 1
             for cells in table:
                 if len(cells) == len(columns):
@@ -177,8 +182,9 @@ class _Csv:
                     rows, lines = [], []
         except (csv.Error, UnicodeDecodeError) as error:
             yield from _batch(rows, lines)
-            reason = "not UTF-8; save the file as UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-            yield Unreadable(line=line, message=f"cannot be read as CSV: {reason}", kind="csv", breaks_array=True)
+            reason, mend = _why_not(error, line, table.line_num)
+            message = f"cannot be read as CSV: {reason}"
+            yield Unreadable(line=line, message=message, kind="csv", breaks_array=True, mend=mend)
             return
         yield from _batch(rows, lines)
 
@@ -190,9 +196,42 @@ class _Csv:
             # Line by line, so that a fault has its line; the mark is taken off the first.
             yield from (line.decode().removeprefix("\ufeff") + "\n" for line in whole)
             if len(rest) > self._longest_row:
-                raise csv.Error(f"a line is longer than {self._longest_row} bytes")
+                raise _NotCsv(f"a line is longer than {self._longest_row} bytes", "break it into rows, or shorten it")
         if rest:
             yield rest.decode().removeprefix("\ufeff")
+
+
+class _NotCsv(csv.Error):
+    """What the csv module does not look at."""
+
+    def __init__(self, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.mend = mend
+
+
+def _refuse_twice(columns: list[str]) -> None:
+    """Of two columns with one name only one could be kept. Those without a name are nobody's data."""
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if twice:
+        named = ", ".join(name[:_LONGEST_SHOWN] for name in twice[:_MOST_SHOWN])
+        raise _NotCsv(f"its first row names these columns more than once: {named}", "give each its own name")
+
+
+def _why_not(error: csv.Error | UnicodeDecodeError, begin: int, end: int) -> tuple[str, str]:
+    """What is wrong with the row that begins and was given up in these lines, and how to fix it."""
+    said = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8", "save the file as UTF-8"
+    if isinstance(error, _NotCsv):
+        return said, error.mend
+    place = f" in line {end}" if end > begin else ""
+    known = {
+        "expected after": (f"a quote opened in this row is closed{place}, and the cell goes on after it", _QUOTING),
+        "unexpected end": ("a quote opened in this row is never closed", _QUOTING),
+        "new-line": ("a line ends with a carriage return alone", r"save the file with line ends \n or \r\n"),
+        "field limit": (f"a cell is longer than {csv.field_size_limit()} characters", "close its quote, or shorten it"),
+    }
+    return next((found for words, found in known.items() if words in said), (said, "fix that row"))
 
 
 def _as_object(columns: list[str], cells: list[str]) -> dict[str, Any]:
@@ -246,7 +285,7 @@ class _Parquet:
                 number += len(rows)
         except self._errors as error:
             message = f"the Parquet file is damaged: {error}"
-            yield Unreadable(line=number, message=message, kind="not_data", breaks_array=True)
+            yield Unreadable(line=number, message=message, kind="not_data", breaks_array=True, mend="write it again")
 
 
 def _without_nulls(value: Any) -> Any:

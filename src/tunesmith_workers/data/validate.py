@@ -80,7 +80,8 @@ def _look_at_all(data: Source, tally: Tally, sorting: Sorting) -> None:
             _look_at(part, tally, sorting)
             paced.tell("progress", phase="validating", bytes=done, total_bytes=data.size)
         else:
-            tally.fault(part.line, RowFault(part.message, kind=part.kind))
+            message = f"{part.message}; {part.mend}" if part.mend else part.message
+            tally.fault(part.line, RowFault(message, kind=part.kind))
 
 
 def _look_at(batch: Batch, tally: Tally, sorting: Sorting) -> None:
