@@ -5,9 +5,11 @@ Opening the house is synchronous and loud: a damaged journal or an unusable fold
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -45,8 +47,7 @@ from tunesmith.deid import DeidService
 from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
 from tunesmith.files import raise_shortage
-from tunesmith.finetune import FunctionDoor, Turns
-from tunesmith.finetune import sweep as sweep_downloads
+from tunesmith.finetune import FunctionDoor, Turns, leftovers, sweep
 from tunesmith.finetune_shape import FinetuneShape
 from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
@@ -373,14 +374,14 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         await house.rooms.datasets.settle()
         await house.rooms.previews.forget_deleted()
-        paths, recorded = StatePaths(house.rooms.settings.state_dir), house.rooms.runs.book.every()
-        await anyio.to_thread.run_sync(sweep_downloads, paths, recorded)
+        downloads = leftovers(StatePaths(house.rooms.settings.state_dir))
         async with anyio.create_task_group() as tasks:
             await house.vitals.start(tasks, "watermarks", house.watermarks.run)
             await house.vitals.start(tasks, "callbacks", house.rooms.callbacks.run)
             await house.vitals.start(tasks, "reporter", house.reporter.run)
             await house.vitals.start(tasks, "scheduler", house.rooms.scheduler.run)
             await house.vitals.start(tasks, "deid", house.rooms.deid.run)
+            tasks.start_soon(_sweep_downloads, house, downloads)
             yield
             # Runs go on without us; the next server finds them.
             tasks.cancel_scope.cancel()
@@ -390,6 +391,26 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
                 await journal.close()
 
     return lifespan
+
+
+async def _sweep_downloads(house: House, found: set[str]) -> None:
+    """Beside the service: where many runs are on record it takes a while to see that none names a folder."""
+    paths, every, stopped = StatePaths(house.rooms.settings.state_dir), house.rooms.runs.book.every, threading.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_set_when_cancelled, stopped)
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(partial(sweep, paths, found, every, is_stopped=stopped.is_set))
+        except TunesmithError as error:
+            _log.warning("downloads_not_swept", reason=str(error))
+        tasks.cancel_scope.cancel()
+
+
+async def _set_when_cancelled(event: threading.Event) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        event.set()
 
 
 def _idempotent_calls(journals: _Journals) -> IdempotentCalls:

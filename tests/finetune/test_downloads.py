@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from finetune_parts import file_server, request_for
 
 from support.server import ServerProcess, polled, wait_for_run, write_recipe
-from tunesmith.finetune import sweep
+from tunesmith.finetune import leftovers, sweep
 from tunesmith.paths import StatePaths
 from tunesmith.records import DatasetReference, Run, RunKind, RunState, new_id, utc_now
 
@@ -99,7 +99,7 @@ def test_what_was_being_fetched_when_the_server_ended_is_removed(server, how):
         getattr(server, how)()
         waiting.result()
     server.up()
-    assert downloads(server) == used
+    assert any(polled(lambda: downloads(server) == used))
 
 
 def test_no_room_for_the_folder_is_said_as_elsewhere(server):
@@ -158,13 +158,17 @@ def write_config(run_folder: Path, names: Path, *, started: bool = False) -> Non
         (run_folder / "attempts").mkdir()
 
 
+def but_for(runs: list[Run]) -> Callable[[Container[str]], list[Run]]:
+    return lambda but: [run for run in runs if run.id not in but]
+
+
 @pytest.mark.parametrize("state", RunState)
 def test_what_a_run_names_stays_whatever_its_state(paths, state):
     """In its record or in its config."""
     in_record, in_config, unused = (fetched(paths) for _ in range(3))
     runs = [run_with(in_record / "train_dataset_path.jsonl", state), run_with(None, state)]
     write_config(paths.run(runs[1].id).folder, in_config)
-    sweep(paths, runs)
+    sweep(paths, leftovers(paths), but_for(runs))
     assert (in_record.exists(), in_config.exists(), unused.exists()) == (True, True, False)
 
 
@@ -174,7 +178,7 @@ def test_a_run_that_lost_its_record_keeps_what_it_names(paths):
     write_config(paths.run("run_here").folder, here, started=True)
     write_config(paths.root / "set-aside/runs/run_aside", aside, started=True)
     write_config(paths.run("run_never").folder, never_started)
-    sweep(paths, [])
+    sweep(paths, leftovers(paths), but_for([]))
     assert (here.exists(), aside.exists(), never_started.exists()) == (True, True, False)
 
 
@@ -192,7 +196,7 @@ def test_only_folders_of_our_own_making_are_removed(paths, tmp_path):
         folder.mkdir()
     file = paths.downloads / new_id("dl")
     file.write_text("")
-    sweep(paths, [])
+    sweep(paths, leftovers(paths), but_for([]))
     assert not unused.exists()
     assert link.is_symlink()
     assert file.exists()
@@ -200,7 +204,7 @@ def test_only_folders_of_our_own_making_are_removed(paths, tmp_path):
     moved = fetched(paths)
     paths.downloads.rename(tmp_path / "moved")
     paths.downloads.symlink_to(tmp_path / "moved")
-    sweep(paths, [])
+    sweep(paths, leftovers(paths), but_for([]))
     assert moved.exists()
     assert (elsewhere / "kept").exists()
 
@@ -209,7 +213,7 @@ def test_nothing_is_removed_while_a_config_cannot_be_read(paths):
     """It may name any of them."""
     unused, run = fetched(paths), run_with()
     paths.run(run.id).config.mkdir(parents=True)
-    sweep(paths, [run])
+    sweep(paths, leftovers(paths), but_for([run]))
     assert unused.exists()
 
 
@@ -219,13 +223,43 @@ def test_no_run_is_read_where_nothing_is_unaccounted_for(paths):
     first = run_with(used)
     read: list[str] = []
 
-    def recorded() -> Iterator[Run]:
+    def recorded(_: object) -> Iterator[Run]:
         for run in (first, msgspec.structs.replace(first, id=new_id("run"))):
             read.append(run.id)
             yield run
 
-    sweep(paths, recorded())
+    sweep(paths, leftovers(paths), recorded)
     assert read == [first.id]
     used.rename(paths.root / "gone")
-    sweep(paths, recorded())
+    sweep(paths, leftovers(paths), recorded)
     assert read == [first.id]
+
+
+def test_a_run_that_is_created_meanwhile_keeps_what_it_names(paths):
+    """The runs on record are asked for again until no more have come."""
+    unused, named = fetched(paths), fetched(paths)
+    runs = [run_with()]
+
+    def recorded(but: Container[str]) -> Iterator[Run]:
+        for run in [run for run in runs if run.id not in but]:
+            if len(runs) == 1:
+                runs.append(run_with(named))
+            yield run
+
+    sweep(paths, leftovers(paths), recorded)
+    assert (unused.exists(), named.exists()) == (False, True)
+
+
+def test_what_is_there_later_is_left_alone(paths):
+    """A request of this server is fetching it."""
+    found = leftovers(paths)
+    later = fetched(paths)
+    sweep(paths, found, but_for([]))
+    assert later.exists()
+
+
+def test_a_server_that_stops_does_not_wait_for_it(paths):
+    """Then nothing is removed, and the next start sees to it."""
+    unused = fetched(paths)
+    sweep(paths, leftovers(paths), but_for([run_with()]), is_stopped=lambda: True)
+    assert unused.exists()

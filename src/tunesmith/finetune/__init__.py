@@ -5,7 +5,7 @@ in the log, and the reporter tells whoever asked.
 """
 
 from tunesmith.finetune.datasets import is_address
-from tunesmith.finetune.downloads import make_folder, new_folder, sweep
+from tunesmith.finetune.downloads import leftovers, make_folder, new_folder, sweep
 from tunesmith.finetune.function import FunctionReference, refer_to
 from tunesmith.finetune.job import RECIPE, RECIPES_FOLDER, Data, FunctionDoor, Job, Model, Training, write_job
 from tunesmith.finetune.publish import LOG, MODEL, publish, show_log
@@ -29,6 +29,7 @@ __all__ = [
     "Turns",
     "digest_of",
     "is_address",
+    "leftovers",
     "make_folder",
     "name_faults",
     "new_folder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from tunesmith.records import Run, new_id
 
 _log = structlog.get_logger()
 _NAMES = re.compile(rb"dl_[0-9a-z]{26}")
+RecordedRuns = Callable[[Container[str]], Iterable[Run]]
 _LARGEST_CONFIG_BYTES = 64 * 1024 * 1024
 
 
@@ -40,30 +41,40 @@ def make_folder(folder: Path) -> None:
         raise
 
 
-def sweep(paths: StatePaths, recorded: Iterable[Run]) -> None:
-    """After a start, before anybody is served: remove the folders that no run names, as a crash or a stop leaves them.
+def leftovers(paths: StatePaths) -> set[str]:
+    """The names of the folders that are there; before anybody is served they are those of earlier servers."""
+    return _folders_in(paths.downloads, _NAMES)
+
+
+def sweep(
+    paths: StatePaths, found: set[str], recorded: RecordedRuns, *, is_stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Remove those folders that no run names, as a crash or a stop leaves them. Reads files: call it in a thread.
 
     A run keeps what it names in its record or its config, whatever its state. So does one that was started and whose record
     was lost: its folder may be put back. Folders of other names, and links, are nobody's concern here.
 
     Args:
         paths: the state folder's.
-        recorded: every run on record. Reading ends when all folders are accounted for, so those that are likely to name
-            one come first.
+        found: what ``leftovers`` found at the start.
+        recorded: the runs on record but for some. It is asked until there are no more, as runs may be created meanwhile.
+            Reading ends when all folders are accounted for, so those that are likely to name one should come first.
+        is_stopped: asked between two runs; then nothing is removed.
     """
     try:
-        for name in sorted(_unused(paths, recorded)):
+        for name in sorted(_unused(paths, set(found), recorded, is_stopped)):
             _remove(paths, name)
     except OSError as error:
         _log.warning("downloads_not_swept", reason=str(error))
 
 
-def _unused(paths: StatePaths, recorded: Iterable[Run]) -> set[str]:
+def _unused(paths: StatePaths, unused: set[str], recorded: RecordedRuns, is_stopped: Callable[[], bool]) -> set[str]:
     """Raises OSError where a config cannot be read that may name a folder."""
-    unused = _folders_in(paths.downloads, _NAMES)
     known: set[str] = set()
-    runs = iter(recorded)
-    while unused and (run := next(runs, None)) is not None:
+    runs = iter(recorded(known))
+    while unused and (run := next(runs, None) or next(runs := iter(recorded(known)), None)) is not None:
+        if is_stopped():
+            return set()
         known.add(run.id)
         unused -= _named_in(msgspec.json.encode(run)) | _named_in(_config_of(paths.run(run.id)))
     for folder in _started_without_record(paths, known) if unused else ():

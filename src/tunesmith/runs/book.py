@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from typing import Any
 
 import msgspec
@@ -103,11 +103,12 @@ class RunBook:
             raise NotFound(f"there is no run {run_id!r}", mend="GET /v1/runs lists them")
         return run
 
-    def every(self) -> Iterator[Run]:
-        """All runs, each read when it is asked for; those of the finetune door first."""
+    def every(self, but: Container[str] = ()) -> Iterator[Run]:
+        """All runs but these, each read when it is asked for; those of the finetune door first. Also from threads."""
         summaries = self._journal.summaries
         for run_id in sorted(summaries, key=lambda one: summaries[one].finetune_task is None):
-            yield self.get(run_id)
+            if run_id not in but:
+                yield self.get(run_id)
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._journal
