@@ -224,6 +224,13 @@ def test_the_plain_path_has_the_same_losses(train_here):
     assert plain.losses == pytest.approx(fast.losses, abs=1e-4)
 
 
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_rows_are_packed_in_the_precision_of_this_machine(recipe, train_here):
+    """`dtype: auto`, which on a CPU with bfloat16 trains all weights under autocast."""
+    told, _ = train_here(recipe, training={"max_steps": 1}, model={"dtype": "auto"})
+    assert told.said("rows lie side by side")
+
+
 def test_accuracy_is_left_out_where_it_cannot_be_measured(tiny_model, tokenizer, write_rows, tmp_path, capfdbinary):
     """A model whose output layer cannot be found is scored by its own loss, which says nothing about its choices."""
 
