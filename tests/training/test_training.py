@@ -213,6 +213,48 @@ def test_a_checkpoint_can_be_continued(train_here, tmp_path, recipe):
     assert continued.losses == straight.losses[3:]
 
 
+def weights_of(run: Path) -> bytes:
+    return next((run / "output").glob("*.safetensors")).read_bytes()
+
+
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_nothing_is_trained_after_the_last_step(train_here, write_rows, recipe):
+    """Resumed from the checkpoint of the last step, in the middle of an epoch: the same model, metrics and test score."""
+    test = write_rows([chat("the colour of lemons?", "yellow")], "test.jsonl")
+    sections = {"training": {"max_steps": 6}, "data": {"test_file": str(test)}}
+    straight, run = train_here(recipe, **sections)
+    weights, metrics = weights_of(run), manifest_of(run / "output")["metrics"]
+    checkpoint = run / "checkpoints" / "checkpoint-6"
+    resumed, _ = train_here(recipe, resume_from=checkpoint, **sections)
+    assert resumed.losses == []
+    assert not resumed.said("preflight (")
+    assert weights_of(run) == weights
+    found = manifest_of(run / "output")
+    assert found["step"] == 6
+    expected = manifest_of(checkpoint)["metrics"]
+    for name in ("test_loss", "test_token_accuracy", "trained_token_share"):
+        expected[name] = metrics[name]
+    assert found["metrics"] == pytest.approx(expected, rel=1e-6)
+    assert expected["loss"] == straight.losses[-1]
+
+
+def test_the_best_is_kept_when_only_saving_is_left(train_here, write_rows):
+    """Early stopping's: resumed from the last step, it is again the best checkpoint that is written as the model."""
+    contradiction = [chat(row["messages"][0]["content"], "mauve") for row in COLOURS[:8]]
+    sections = {
+        "training": {"max_steps": 30},
+        "data": {"validation_file": str(write_rows(contradiction, "validation.jsonl"))},
+        "evaluation": {"strategy": "steps", "steps": 6, "early_stopping_patience": 9},
+    }
+    told, run = train_here(**sections)
+    best = min((fields["eval_loss"], fields["step"]) for fields in told.of("metrics") if "eval_loss" in fields)[1]
+    assert best < 30
+    weights = weights_of(run)
+    train_here(resume_from=run / "checkpoints" / "checkpoint-30", **sections)
+    assert weights_of(run) == weights
+    assert weights == (run / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors").read_bytes()
+
+
 def test_the_plain_path_has_the_same_losses(train_here):
     """`accelerate: off` pads rows and leaves layers to PEFT."""
     fast, _ = train_here(training={"max_steps": 4}, model={"dtype": "float32"})
