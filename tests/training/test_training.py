@@ -31,6 +31,7 @@ from tunesmith_workers.config import EvaluateConfig, Folders, Lora, read_config
 from tunesmith_workers.evaluate import _token_metrics, evaluate
 from tunesmith_workers.faults import BadConfig, Diverged, ModelUnavailable, WorkerFault
 from tunesmith_workers.lora import LowRankTraining
+from tunesmith_workers.models import attention_of, load_for_inference
 from tunesmith_workers.rendering import Renderer
 from tunesmith_workers.rows import read_rows
 from tunesmith_workers.sft import FullTraining
@@ -271,6 +272,16 @@ def test_rows_are_packed_in_the_precision_of_this_machine(recipe, train_here):
     """`dtype: auto`, which on a CPU with bfloat16 trains all weights under autocast."""
     told, _ = train_here(recipe, training={"max_steps": 1}, model={"dtype": "auto"})
     assert told.said("rows lie side by side")
+
+
+def test_eager_attention_is_used_only_where_it_is_compared(train_here, tiny_model):
+    """It is faster for short rows in bfloat16; the plain path compares nothing, nor does who scores or answers."""
+    compared, _ = train_here(model={"dtype": "bfloat16"}, training={"max_steps": 1})
+    plain, _ = train_here(model={"dtype": "bfloat16"}, training={"max_steps": 1, "accelerate": "off"})
+    assert compared.said("bfloat16, eager attention")
+    assert plain.said("bfloat16, sdpa attention")
+    assert attention_of(load_for_inference(str(tiny_model), "bfloat16", "auto")) == "sdpa"
+    assert attention_of(load_for_inference(str(tiny_model), "bfloat16", "eager")) == "eager"
 
 
 def test_accuracy_is_left_out_where_it_cannot_be_measured(tiny_model, tokenizer, write_rows, tmp_path, capfdbinary):
