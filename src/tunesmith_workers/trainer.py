@@ -113,7 +113,7 @@ class FineTuner(Trainer):
         args, state = self.args, self.state
         begun_with = Randomness()
         on_trial = _Trial(self, model)  # knows then in how many parts a batch is computed
-        saves = -(-state.max_steps // int(args.save_steps)) if args.save_strategy == "steps" else state.max_steps
+        saves = saves_in(args, state)
         kept = saves if self._keep is None else min(saves, self._keep + 1)
         plan = Plan(
             rows=min(args.train_batch_size, len(self._rows)),
@@ -388,6 +388,13 @@ class FineTuner(Trainer):
         best = self.state.best_model_checkpoint
         for path in prune(folder.parent, self._keep, Path(best) if best else None):
             log(f"removed {path.name} (checkpoint.save_total_limit is {self._keep})")
+
+
+def saves_in(args: TrainingArguments, state: TrainerState) -> int:
+    """How many checkpoints a whole training saves, the one at its end included."""
+    if args.save_strategy == "steps":
+        return -(-state.max_steps // int(args.save_steps))
+    return min(state.num_train_epochs, state.max_steps)
 
 
 class _Trial:
