@@ -129,6 +129,7 @@ class FineTuner(Trainer):
             return preflight(on_trial, plan, scores=self.eval_dataset is not None, show=show)
         finally:
             begun_with.restore()
+            self._speed.restart()
 
     # Order of rows
 
@@ -264,9 +265,10 @@ class FineTuner(Trainer):
         if self._lane_count is not None and (found.whole or not self._token_loss.gathers):
             self._lane_count = None
             note(f"batches are computed in one process: {found.whole or 'the own loss of the model is used'}")
+        taken = time.monotonic() - started
+        self._speed.pause(taken)
         # What was compared on these rows took longer than once forward and back.
-        seconds = (time.monotonic() - started) * torch.get_num_threads()
-        self._seconds_per_token = seconds / short_rows(batch)["input_ids"].numel()
+        self._seconds_per_token = taken * torch.get_num_threads() / short_rows(batch)["input_ids"].numel()
 
     def _logs_after_this_step(self) -> bool:
         step = self.state.global_step + 1

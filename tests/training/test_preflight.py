@@ -194,6 +194,16 @@ def test_a_preflight_changes_nothing(recipe, tiny_model, tmp_path):
     assert expected[0] > 0
 
 
+@pytest.mark.training
+def test_the_first_speed_is_that_of_training(tiny_model, tmp_path):
+    """What is tried before the first step is not counted: its four rows took no longer than there was time since then."""
+    told = Training("lora", tmp_path / "speed", tiny_model, max_steps=2).end().told
+    [save] = [event["at"] for event in told.of("progress") if event.get("part") == "a save"]
+    first = told.of("metrics")[0]
+    assert first["step"] == 1
+    assert 4 / first["samples_per_second"] <= (first["at"] - save) * 1.01 + 0.01
+
+
 @pytest.mark.parametrize(("rows", "fits"), [(10, True), (40, False)])
 def test_what_other_processes_take_counts_too(tmp_path, rows, fits):
     """Where parts of a batch are computed in lanes, it is their memory that a batch needs: 50 MiB each, and 10 a row."""
