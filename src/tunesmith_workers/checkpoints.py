@@ -110,6 +110,11 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
+def metrics_of(folder: Path) -> dict[str, float | None]:
+    """The newest values of all metrics when this complete checkpoint was written."""
+    return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).metrics
+
+
 def refuse_misfit(folder: Path, origin: Origin) -> None:
     """Make sure that a training of ``origin`` can go on from ``folder`` as if it had never stopped.
 

@@ -14,8 +14,11 @@ No exception of a library reaches a person bare: ``explain`` translates the ones
 
 from __future__ import annotations
 
+import atexit
 import errno
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -173,5 +176,24 @@ def _last_place(error: BaseException) -> str | None:
 
 
 def run_and_exit(main: Callable[[], None]) -> None:
-    """End this process with what ``main`` came to."""
-    sys.exit(reporting(main))
+    """End this process with what ``main`` came to.
+
+    What must happen at the exit happens; then the interpreter is not taken apart, which takes seconds with torch in it.
+    """
+    code = reporting(main)
+    if _is_in_group():
+        sys.exit(code)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # what the interpreter itself does first
+        atexit._run_exitfuncs()  # noqa: SLF001  # and then
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:  # noqa: BLE001  # the interpreter tells of it
+        sys.exit(code)
+    os._exit(code)
+
+
+def _is_in_group() -> bool:
+    """Whether other processes train with this one, whose connections torch ends."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())

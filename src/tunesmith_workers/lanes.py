@@ -25,6 +25,7 @@ import signal
 import socket
 import struct
 import time
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -282,10 +283,17 @@ def _answer(work: Work, request: Any, gradients: Sequence[Tensor]) -> bytes:
 
 
 def _failure(error: Exception) -> bytes:
+    """The error with its traceback, which pickle drops, as a note."""
+    note = f"raised in a forked worker:\n{traceback.format_exc()}"
     try:
-        return pickle.dumps((error, None, ()))
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), None, ()))
+        error.add_note(note)
+        sent = pickle.dumps((error, None, ()))
+        pickle.loads(sent)  # noqa: S301  # made here; some errors cannot be rebuilt from what they keep
+    except Exception:  # noqa: BLE001  # an error's own methods run in here, and whatever they raise is not the news
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        told.add_note(note)
+        return pickle.dumps((told, None, ()))
+    return sent
 
 
 def lanes_for(model: nn.Module, rows: int) -> int | None:

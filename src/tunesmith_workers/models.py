@@ -62,8 +62,16 @@ def precision_for(wanted: DType, *, trains_weights: bool) -> Precision:
     return Precision(torch.bfloat16 if fast else torch.float32, autocast=False)
 
 
+def named_attention(wanted: Attention) -> str | None:
+    """The attention implementation that was asked for; None for what transformers chooses."""
+    return None if wanted == "auto" else wanted
+
+
 def attention_for(wanted: Attention, longest: int, precision: Precision) -> str | None:
-    """The attention implementation for rows of up to ``longest`` tokens; None for the best that the model has."""
+    """The fastest attention implementation for rows of up to ``longest`` tokens; None for what transformers chooses.
+
+    For some models, eager attention computes something else: whoever takes it compares the two (``verify``).
+    """
     if wanted != "auto":
         return wanted
     on_cpu_in_bfloat16 = device() == "cpu" and (precision.autocast or precision.weights == torch.bfloat16)
@@ -124,7 +132,7 @@ def load_for_inference(base: str, dtype: DType, attention: Attention) -> Any:
         ModelUnavailable: the model, or the adapter's base, cannot be loaded.
     """
     precision = precision_for(dtype, trains_weights=False)
-    chosen = attention_for(attention, 0, precision)
+    chosen = named_attention(attention)
     adapter = Path(base) / "adapter_config.json"
     if not adapter.is_file():
         model = load_model(base, precision.weights, chosen)

@@ -272,6 +272,8 @@ class TryFirst(TrainerCallback):
         if args.world_size > 1:
             note("no preflight: it measures one process, and here are several")
             return
+        if state.global_step >= state.max_steps:
+            return  # resumed from the last step, only the model is left to be written
         began = time.monotonic()
 
         def show(part: str) -> None:

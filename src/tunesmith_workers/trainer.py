@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from tunesmith_workers.batch_parts import BatchParts
 from tunesmith_workers.batches import Padding, RowDataset, RowSampler, in_batches, sha256_of
-from tunesmith_workers.checkpoints import Origin, complete, is_complete, prune
+from tunesmith_workers.checkpoints import Origin, complete, is_complete, metrics_of, prune
 from tunesmith_workers.examples import Examples
 from tunesmith_workers.faults import Diverged
 from tunesmith_workers.hooks import refuse_other_hooks
@@ -45,6 +45,7 @@ _REPLACED = (
     "_save_checkpoint",
     "_save_rng_state",
     "_prepare_inputs",
+    "_run_epoch",
 )
 """What of Trainer is replaced or called here."""
 
@@ -112,7 +113,7 @@ class FineTuner(Trainer):
         args, state = self.args, self.state
         begun_with = Randomness()
         on_trial = _Trial(self, model)  # knows then in how many parts a batch is computed
-        saves = -(-state.max_steps // int(args.save_steps)) if args.save_strategy == "steps" else state.max_steps
+        saves = saves_in(args, state)
         kept = saves if self._keep is None else min(saves, self._keep + 1)
         plan = Plan(
             rows=min(args.train_batch_size, len(self._rows)),
@@ -128,6 +129,7 @@ class FineTuner(Trainer):
             return preflight(on_trial, plan, scores=self.eval_dataset is not None, show=show)
         finally:
             begun_with.restore()
+            self._speed.restart()
 
     # Order of rows
 
@@ -210,12 +212,21 @@ class FineTuner(Trainer):
         Raises:
             Diverged: the loss or a gradient is not finite.
         """
+        if resume_from is not None:
+            self.latest = {name: value for name, value in metrics_of(resume_from).items() if value is not None}
         try:
             self.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         except StepDropped:
             if self.state.global_step:
                 self._step_start.inside_step = True
                 self._save_checkpoint(self.model_wrapped, None)
+
+    def _run_epoch(self, *given: Any, **named: Any) -> None:
+        """Trainer looks for the last step after a step, and would do one more when it resumes from the last one."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*given, **named)  # type: ignore[no-untyped-call]  # Trainer's is untyped
 
     def compute_loss(
         self,
@@ -239,7 +250,7 @@ class FineTuner(Trainer):
             return
         self._verified = True
         started = time.monotonic()
-        with self.accelerator.autocast():
+        with torch.enable_grad(), self.accelerator.autocast():
             found = verify(self._token_loss, self._whole_model, batch, fastest=self._side_by_side)
         if _anyone(found.own_loss is not None, self.args):
             self._token_loss.pad(self._whole_model)
@@ -254,9 +265,10 @@ class FineTuner(Trainer):
         if self._lane_count is not None and (found.whole or not self._token_loss.gathers):
             self._lane_count = None
             note(f"batches are computed in one process: {found.whole or 'the own loss of the model is used'}")
+        taken = time.monotonic() - started
+        self._speed.pause(taken)
         # What was compared on these rows took longer than once forward and back.
-        seconds = (time.monotonic() - started) * torch.get_num_threads()
-        self._seconds_per_token = seconds / short_rows(batch)["input_ids"].numel()
+        self._seconds_per_token = taken * torch.get_num_threads() / short_rows(batch)["input_ids"].numel()
 
     def _logs_after_this_step(self) -> bool:
         step = self.state.global_step + 1
@@ -296,6 +308,8 @@ class FineTuner(Trainer):
     @torch.no_grad()
     def score_test(self, examples: Examples) -> None:
         """Loss and token accuracy of the finished model over rows that had no part in training it."""
+        # Not yet done where nothing was left to train.
+        self._verify_on(self._prepare_inputs(self.data_collator(self._rows[:2])))  # type: ignore[arg-type]  # it is our Padding
         metrics = self._score(self.get_eval_dataloader(RowDataset(examples.rows)), "test")
         if metrics is not None:
             self.log(metrics)
@@ -327,7 +341,8 @@ class FineTuner(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "train_runtime" in logs:
-            self.latest |= logs
+            if self.state.global_step > self._initial_global_step:  # else they are those of no step
+                self.latest |= logs
             return
         if "loss" in logs:
             if self._correct:
@@ -375,6 +390,13 @@ class FineTuner(Trainer):
         best = self.state.best_model_checkpoint
         for path in prune(folder.parent, self._keep, Path(best) if best else None):
             log(f"removed {path.name} (checkpoint.save_total_limit is {self._keep})")
+
+
+def saves_in(args: TrainingArguments, state: TrainerState) -> int:
+    """How many checkpoints a whole training saves, the one at its end included."""
+    if args.save_strategy == "steps":
+        return -(-state.max_steps // int(args.save_steps))
+    return min(state.num_train_epochs, state.max_steps)
 
 
 class _Trial:

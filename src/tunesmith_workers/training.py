@@ -31,6 +31,7 @@ from tunesmith_workers.models import (
     device,
     load_generation_config,
     load_model,
+    named_attention,
     precision_for,
 )
 from tunesmith_workers.preflight import TryFirst
@@ -112,7 +113,9 @@ def quiet() -> None:
 def _load(config: TrainConfig, method: Method, examples: Examples, precision: Precision) -> Any:
     tell("progress", phase="loading_model", part="weights")
     torch.manual_seed(config.training.seed)
-    attention = attention_for(config.model.attention, examples.longest, precision)
+    attention = named_attention(config.model.attention)
+    if config.training.accelerate == "auto":
+        attention = attention_for(config.model.attention, examples.longest, precision)
     model = method.attach(load_model(config.base, precision.weights, attention), config)
     if attention is None and attention_of(model) == "eager":
         note("eager attention is used: this model has no sdpa attention in transformers")

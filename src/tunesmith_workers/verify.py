@@ -257,9 +257,36 @@ def _exactly(model: nn.Module) -> Iterator[Callable[[], bool]]:
     """Float32, and the same random numbers every time; what is yielded says afterwards whether any were drawn."""
     set_seed(0)
     before = after = Randomness()
-    with in_float32(next(model.parameters()).device.type):
+    with _own_forward(model), _float32_attention(model), in_float32(next(model.parameters()).device.type):
         yield lambda: after.differs_from(before)
     after = Randomness()
+
+
+@contextmanager
+def _own_forward(model: Any) -> Iterator[None]:
+    """Accelerate puts a forward in the place of the model's that turns autocast on, whatever is around it."""
+    replaced = vars(model).get("_original_forward")
+    if replaced is None:
+        yield
+        return
+    before, model.forward = model.forward, replaced
+    try:
+        yield
+    finally:
+        model.forward = before
+
+
+@contextmanager
+def _float32_attention(model: Any) -> Iterator[None]:
+    """Flash attention takes sixteen bits only; in float32, an attention that computes the same stands in for it."""
+    if not (model.config._attn_implementation or "").startswith("flash"):  # noqa: SLF001  # no public name
+        yield
+        return
+    before = choose(model, "sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
+    try:
+        yield
+    finally:
+        choose(model, before)
 
 
 def _mean_cross_entropy(logits: Tensor, targets: Tensor) -> float:

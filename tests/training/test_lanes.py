@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +102,37 @@ def test_an_error_in_a_lane_is_raised_here():
             one.add_gradients(["torch's"])
         with pytest.raises(RuntimeError, match="Local: cannot be sent"):
             one.add_gradients(["another's"])
+
+
+class Odd(Exception):
+    """Its text is not what it is made of, so pickle cannot make it anew."""
+
+    def __init__(self, shape, expected):
+        super().__init__(f"{shape} where {expected} was expected")
+
+
+def somewhere_in_the_model(request):
+    if request == "odd":
+        raise Odd("(3, 4)", "(4, 3)")
+    raise BadRows("no", where="here", mend="so") if request == "ours" else IndexError("index 5 is out of range")
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "text"),
+    [
+        ("index", IndexError, "index 5 is out of range"),
+        ("odd", RuntimeError, "Odd: (3, 4) where (4, 3) was expected"),
+        ("ours", BadRows, "no"),
+    ],
+)
+def test_an_error_in_a_lane_says_where_it_was_raised(request_, kind, text):
+    """The traceback of the worker comes along, and an error that cannot be rebuilt here is told by its name and text."""
+    with lanes(1, somewhere_in_the_model, [weights(1.0)]) as one, pytest.raises(kind) as raised:
+        one.add_gradients([request_])
+    assert str(raised.value) == text
+    told = "".join(traceback.format_exception(raised.value))
+    assert "in somewhere_in_the_model" in told
+    assert "in a forked worker" in told
 
 
 def test_an_error_leaves_no_answer_behind():

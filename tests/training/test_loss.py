@@ -9,13 +9,18 @@ import pytest
 import torch
 import transformers
 from training_parts import COLOURS, SIZES, gradients, orders_bfloat16
+from transformers.integrations.flash_attention import get_target_dtype
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_flash_attention_utils import fa_peft_integration_check
 
 from tunesmith_workers.batches import Padding, RowSampler
 from tunesmith_workers.fused_lora import FusedLoraLinear, order_weights, use_fused_layers
 from tunesmith_workers.loss import TrainedTokenLoss, count_trained
+from tunesmith_workers.padding_free import choose
 from tunesmith_workers.rendering import Renderer
 from tunesmith_workers.rows import read_rows
-from tunesmith_workers.verify import verify
+from tunesmith_workers.verify import Verified, verify
 
 # PEFT asks transformers by an old name; nothing of ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -101,6 +106,49 @@ def test_a_loss_that_nothing_names_is_found_by_comparing(batch, dtype):
     ours = TrainedTokenLoss(model)
     assert "the cross entropy of its logits" in verify(ours, model, batch, fastest=True).own_loss
     assert not ours.gathers
+
+
+def attend_in_sixteen_bits(module, query, key, value, attention_mask, **settings):
+    """Like flash attention: float32 is cast back by transformers' own rule, and the kernel refuses what is left of it."""
+    states = fa_peft_integration_check(query, key, value, get_target_dtype(query, module))
+    if any(state.dtype not in (torch.float16, torch.bfloat16) for state in states):
+        raise RuntimeError("FlashAttention only support fp16 and bf16 data type")
+    return sdpa_attention_forward(module, *states, attention_mask, **settings)
+
+
+@pytest.fixture
+def flash_like():
+    """The name of an attention that behaves like flash attention, which needs a GPU."""
+    name = "flash_attention_like"
+    transformers.AttentionInterface.register(name, attend_in_sixteen_bits)
+    transformers.AttentionMaskInterface.register(name, sdpa_mask)
+    yield name
+    del transformers.AttentionInterface._global_mapping[name]
+    del transformers.AttentionMaskInterface._global_mapping[name]
+
+
+@pytest.mark.parametrize("router", [0.0, 1.0])
+def test_flash_attention_is_no_reason_for_the_models_own_loss(flash_like, batch, router):
+    """It knows no float32, so another attention stands in for it there, and it is tried in its own precision after that."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(routed(router)).bfloat16()
+    choose(model, flash_like)
+    ours = TrainedTokenLoss(model)
+    found = verify(ours, model, batch, fastest=False)
+    assert model.config._attn_implementation == flash_like
+    assert (found.own_loss is None) == ours.gathers == (router == 0.0)
+    assert found.own_loss is None or "routing" in found.own_loss
+
+
+@pytest.mark.parametrize("trained", ["an adapter", "all weights"])
+def test_flash_attention_trains_adapters_and_whole_models(flash_like, batch, trained):
+    """In bfloat16 with an adapter in float32, and under autocast."""
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
+    if trained == "an adapter":
+        model = adapted(model.bfloat16(), fused=True)
+    choose(model, flash_like)
+    with torch.autocast("cpu", torch.bfloat16, enabled=trained == "all weights"):
+        assert verify(TrainedTokenLoss(model), model, batch, fastest=False) == Verified()
 
 
 def test_a_routers_loss_is_the_mean_over_micro_batches_by_their_tokens(batch):

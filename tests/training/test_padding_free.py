@@ -14,7 +14,7 @@ from tunesmith_workers.loss import TrainedTokenLoss
 from tunesmith_workers.padding_free import SideBySide
 from tunesmith_workers.rendering import IGNORED, Rendered
 from tunesmith_workers.row_attention import SHORT, Layout, row_attention
-from tunesmith_workers.verify import Verified, verify
+from tunesmith_workers.verify import Verified, _exactly, verify
 
 SYSTEM = [5, 6, 7, 8, 9, 10]
 ENDS = [[20, 21, 22], [30], [20, 40, 41, 42, 43, 44, 45], [50, 51]]
@@ -101,6 +101,24 @@ def test_under_autocast_too(name):
     for name, gradient in gradients(other).items():
         similar = torch.nn.functional.cosine_similarity(gradients(model)[name].flatten(), gradient.flatten(), dim=0)
         assert similar > 0.99, name
+
+
+def test_what_is_compared_is_float32_where_accelerate_trains_in_bfloat16(tmp_path):
+    """Accelerate turns autocast on in the model's own forward; inside a comparison it is off, and on again after it."""
+    model = model_of(LLAMA)
+    arguments = transformers.TrainingArguments(str(tmp_path), bf16=True, use_cpu=True)
+    accelerator = transformers.Trainer(model, arguments).accelerator
+    model = accelerator.prepare_model(model)
+    seen: list[torch.Tensor] = []
+    model.model.layers[0].mlp.register_forward_hook(lambda _, __, output: seen.append(output))
+    batch, ours = BATCHES["a system prompt"], TrainedTokenLoss(model)
+    with accelerator.autocast(), _exactly(model):
+        model(**batch)
+    model(**batch)
+    assert [output.dtype for output in seen] == [torch.float32, torch.bfloat16]
+    with accelerator.autocast():
+        assert verify(ours, model, batch, fastest=True) == Verified()
+    assert ours.packs
 
 
 def laid_out(batch: dict[str, torch.Tensor]) -> SideBySide:

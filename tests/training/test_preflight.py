@@ -10,11 +10,13 @@ import pytest
 import torch
 from test_resume import Training
 from training_parts import Told
+from transformers import TrainerState, TrainingArguments
 
 from tunesmith_workers.faults import BadConfig
 from tunesmith_workers.lanes import Lanes
 from tunesmith_workers.memory_use import MemoryUse
 from tunesmith_workers.preflight import Plan, preflight
+from tunesmith_workers.trainer import saves_in
 
 MIB = 2**20
 
@@ -151,6 +153,33 @@ def test_checkpoints_that_cannot_fit_are_refused(tmp_path):
     assert refused.value.mend == "set checkpoint.save_total_limit to 2"
 
 
+@pytest.mark.parametrize(
+    ("strategy", "epochs", "max_steps", "saves"),
+    [("epoch", 3, 78, 3), ("epoch", 1, 10, 1), ("epoch", 5, 2, 2), ("steps", 3, 78, 4), ("steps", 1, 20, 1)],
+)
+def test_as_many_checkpoints_are_expected_as_are_saved(tmp_path, strategy, epochs, max_steps, saves):
+    """Early stopping by epoch saves once an epoch, a partial one included; otherwise it is every 20 steps."""
+    arguments = TrainingArguments(str(tmp_path), save_strategy=strategy, save_steps=20, use_cpu=True)
+    assert saves_in(arguments, TrainerState(num_train_epochs=epochs, max_steps=max_steps)) == saves
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_no_more_checkpoints_are_saved_than_are_expected(tiny_model, tmp_path, strategy):
+    """A training of two epochs and a bit, with validation rows."""
+    training = Training(
+        "lora",
+        tmp_path / "saves",
+        tiny_model,
+        max_steps=15,
+        evaluation={"strategy": strategy, "steps": 4, "holdout_share": 0.1, "early_stopping_patience": 20},
+    ).end()
+    saved = [event["step"] for event in training.told.of("checkpoint")]
+    state = TrainerState.load_from_json(str(training.newest_checkpoint() / "trainer_state.json"))
+    arguments = TrainingArguments(str(tmp_path), save_strategy=strategy, save_steps=4, use_cpu=True)
+    assert len(saved) == saves_in(arguments, state)
+
+
 @pytest.mark.training
 @pytest.mark.parametrize("recipe", ["lora", "sft"])
 def test_a_preflight_changes_nothing(recipe, tiny_model, tmp_path):
@@ -163,6 +192,16 @@ def test_a_preflight_changes_nothing(recipe, tiny_model, tmp_path):
     expected = [event["eta_seconds"] for event in with_it.told.of("progress") if "eta_seconds" in event]
     assert len(expected) == 1
     assert expected[0] > 0
+
+
+@pytest.mark.training
+def test_the_first_speed_is_that_of_training(tiny_model, tmp_path):
+    """What is tried before the first step is not counted: its four rows took no longer than there was time since then."""
+    told = Training("lora", tmp_path / "speed", tiny_model, max_steps=2).end().told
+    [save] = [event["at"] for event in told.of("progress") if event.get("part") == "a save"]
+    first = told.of("metrics")[0]
+    assert first["step"] == 1
+    assert 4 / first["samples_per_second"] <= (first["at"] - save) * 1.01 + 0.01
 
 
 @pytest.mark.parametrize(("rows", "fits"), [(10, True), (40, False)])

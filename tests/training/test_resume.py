@@ -45,6 +45,7 @@ class Training:
         *,
         dropout: bool = True,
         threads: int = 1,
+        evaluation: dict[str, Any] | None = None,
         **knobs: Any,
     ) -> None:
         folder.mkdir()
@@ -62,6 +63,7 @@ class Training:
                 **knobs,
             },
             "checkpoint": {"save_steps": 5, "save_total_limit": 2},
+            "evaluation": evaluation or {},
         }
         if dropout and recipe == "lora":
             config["lora"] = {"lora_dropout": 0.1}

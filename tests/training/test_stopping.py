@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from test_resume import Training
@@ -84,6 +86,48 @@ def test_who_has_something_to_keep_is_not_ended():
     assert process.returncode == 128 + signal.SIGTERM
     [said] = Told(output).of("message")
     assert said["text"] == "its checkpoint is complete"
+
+
+ENDS = """
+import atexit, sys, threading, time
+from tunesmith_workers.faults import run_and_exit
+class TakenApart:
+    def __del__(self, sleep=time.sleep):
+        sleep(600)
+kept = TakenApart()
+def in_a_thread():
+    time.sleep(1.0)
+    print("a thread has ended")
+def main():
+    atexit.register(print, "at exit")
+    threading.Thread(target=in_a_thread).start()
+    print("main has ended")
+    {how}
+run_and_exit(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("return", 0), ("sys.exit(143)", 143), ("sys.exit('words')", 1), ("raise ValueError", 1)]
+)
+def test_a_process_is_not_taken_apart_at_its_end(how, code):
+    """With torch that takes seconds. Threads and what is registered for the exit have their turn, and the code is true."""
+    command = [sys.executable, "-c", ENDS.replace("{how}", how)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == code, ended.stderr
+    lines = [line for line in ended.stdout.splitlines() if not line.startswith("{")]
+    assert lines == ["main has ended", "a thread has ended", "at exit"]
+
+
+def test_output_that_nobody_takes_is_a_failure():
+    """As without us: the interpreter's own exit code for it."""
+    script = "import sys\nfrom tunesmith_workers.faults import run_and_exit\nrun_and_exit(lambda: print('lost'))"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", script], env=buffered, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert ended.returncode == 120, ended.stderr
 
 
 @pytest.mark.training

@@ -31,6 +31,7 @@ from tunesmith_workers.config import EvaluateConfig, Folders, Lora, read_config
 from tunesmith_workers.evaluate import _token_metrics, evaluate
 from tunesmith_workers.faults import BadConfig, Diverged, ModelUnavailable, WorkerFault
 from tunesmith_workers.lora import LowRankTraining
+from tunesmith_workers.models import attention_of, load_for_inference
 from tunesmith_workers.rendering import Renderer
 from tunesmith_workers.rows import read_rows
 from tunesmith_workers.sft import FullTraining
@@ -213,6 +214,48 @@ def test_a_checkpoint_can_be_continued(train_here, tmp_path, recipe):
     assert continued.losses == straight.losses[3:]
 
 
+def weights_of(run: Path) -> bytes:
+    return next((run / "output").glob("*.safetensors")).read_bytes()
+
+
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_nothing_is_trained_after_the_last_step(train_here, write_rows, recipe):
+    """Resumed from the checkpoint of the last step, in the middle of an epoch: the same model, metrics and test score."""
+    test = write_rows([chat("the colour of lemons?", "yellow")], "test.jsonl")
+    sections = {"training": {"max_steps": 6}, "data": {"test_file": str(test)}}
+    straight, run = train_here(recipe, **sections)
+    weights, metrics = weights_of(run), manifest_of(run / "output")["metrics"]
+    checkpoint = run / "checkpoints" / "checkpoint-6"
+    resumed, _ = train_here(recipe, resume_from=checkpoint, **sections)
+    assert resumed.losses == []
+    assert not resumed.said("preflight (")
+    assert weights_of(run) == weights
+    found = manifest_of(run / "output")
+    assert found["step"] == 6
+    expected = manifest_of(checkpoint)["metrics"]
+    for name in ("test_loss", "test_token_accuracy", "trained_token_share"):
+        expected[name] = metrics[name]
+    assert found["metrics"] == pytest.approx(expected, rel=1e-6)
+    assert expected["loss"] == straight.losses[-1]
+
+
+def test_the_best_is_kept_when_only_saving_is_left(train_here, write_rows):
+    """Early stopping's: resumed from the last step, it is again the best checkpoint that is written as the model."""
+    contradiction = [chat(row["messages"][0]["content"], "mauve") for row in COLOURS[:8]]
+    sections = {
+        "training": {"max_steps": 30},
+        "data": {"validation_file": str(write_rows(contradiction, "validation.jsonl"))},
+        "evaluation": {"strategy": "steps", "steps": 6, "early_stopping_patience": 9},
+    }
+    told, run = train_here(**sections)
+    best = min((fields["eval_loss"], fields["step"]) for fields in told.of("metrics") if "eval_loss" in fields)[1]
+    assert best < 30
+    weights = weights_of(run)
+    train_here(resume_from=run / "checkpoints" / "checkpoint-30", **sections)
+    assert weights_of(run) == weights
+    assert weights == (run / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors").read_bytes()
+
+
 def test_the_plain_path_has_the_same_losses(train_here):
     """`accelerate: off` pads rows and leaves layers to PEFT."""
     fast, _ = train_here(training={"max_steps": 4}, model={"dtype": "float32"})
@@ -222,6 +265,23 @@ def test_the_plain_path_has_the_same_losses(train_here):
     assert "frozen weights" in fast.text
     assert "frozen weights" not in plain.text
     assert plain.losses == pytest.approx(fast.losses, abs=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_rows_are_packed_in_the_precision_of_this_machine(recipe, train_here):
+    """`dtype: auto`, which on a CPU with bfloat16 trains all weights under autocast."""
+    told, _ = train_here(recipe, training={"max_steps": 1}, model={"dtype": "auto"})
+    assert told.said("rows lie side by side")
+
+
+def test_eager_attention_is_used_only_where_it_is_compared(train_here, tiny_model):
+    """It is faster for short rows in bfloat16; the plain path compares nothing, nor does who scores or answers."""
+    compared, _ = train_here(model={"dtype": "bfloat16"}, training={"max_steps": 1})
+    plain, _ = train_here(model={"dtype": "bfloat16"}, training={"max_steps": 1, "accelerate": "off"})
+    assert compared.said("bfloat16, eager attention")
+    assert plain.said("bfloat16, sdpa attention")
+    assert attention_of(load_for_inference(str(tiny_model), "bfloat16", "auto")) == "sdpa"
+    assert attention_of(load_for_inference(str(tiny_model), "bfloat16", "eager")) == "eager"
 
 
 def test_accuracy_is_left_out_where_it_cannot_be_measured(tiny_model, tokenizer, write_rows, tmp_path, capfdbinary):
