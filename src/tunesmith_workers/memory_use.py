@@ -11,12 +11,15 @@ from pathlib import Path
 
 import torch
 
+from tunesmith_workers.cgroup_memory import free_in_cgroups
+
 
 class MemoryUse:
     """Bytes in use, on the accelerator if there is one. Every answer is None where the system denies it."""
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
+    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
         self._proc = proc
+        self._cgroups = cgroups
         self.denied: str | None = None
         """What was denied first, and why."""
 
@@ -37,7 +40,7 @@ class MemoryUse:
         )
 
     def free(self) -> int | None:
-        """What can be taken: of the first accelerator, or of the machine."""
+        """What can be taken: of the first accelerator, or of the machine and the limits that are set on it."""
         return self._asked(lambda: int(torch.cuda.mem_get_info()[0]) if _on_cuda() else self._available())
 
     def _asked(self, question: Callable[[], int | None]) -> int | None:
@@ -57,7 +60,9 @@ class MemoryUse:
         return _kilobytes(self._proc / "self" / "status", name)
 
     def _available(self) -> int:
-        return _kilobytes(self._proc / "meminfo", "MemAvailable")
+        of_machine = _kilobytes(self._proc / "meminfo", "MemAvailable")
+        of_limits = free_in_cgroups(self._proc, self._cgroups)
+        return of_machine if of_limits is None else min(of_machine, of_limits)
 
     def _of_workers(self) -> int:
         """What processes started by this one hold for themselves alone."""

@@ -114,6 +114,57 @@ def test_where_memory_cannot_be_measured_the_rest_is(tmp_path, denied, capfdbina
     assert "memory is not checked" in Told(capfdbinary.readouterr().out).of("message")[0]["text"]
 
 
+V2 = {"memory.max": "max\n", "memory.high": "max\n", "memory.current": f"{90 * MIB}\n"}
+
+
+@pytest.mark.parametrize(
+    ("own", "cgroups", "free"),
+    [
+        ("0::/", {}, 500),
+        ("0::/", {".": V2}, 500),
+        ("0::/", {".": {**V2, "memory.max": str(100 * MIB)}}, 10),
+        ("0::/", {".": {**V2, "memory.max": str(100 * MIB), "memory.high": str(95 * MIB)}}, 5),
+        ("0::/", {".": {**V2, "memory.max": str(80 * MIB)}}, 0),
+        ("0::/", {".": {**V2, "memory.max": str(9000 * MIB)}}, 500),
+        ("0::/", {".": {"memory.max": str(100 * MIB)}}, 500),
+        (
+            "0::/",
+            {
+                ".": {
+                    **V2,
+                    "memory.max": str(100 * MIB),
+                    "memory.stat": f"anon 9\nactive_file {20 * MIB}\ninactive_file {30 * MIB}\n",
+                }
+            },
+            60,
+        ),
+        ("0::/run/deep", {"run/deep": V2, "run": {**V2, "memory.max": str(100 * MIB)}}, 10),
+        (
+            "1:cpu:/a\n4:memory:/a",
+            {
+                "memory/a": {
+                    "memory.limit_in_bytes": str(100 * MIB),
+                    "memory.usage_in_bytes": str(90 * MIB),
+                    "memory.stat": f"inactive_file 5\ntotal_inactive_file {7 * MIB}\n",
+                }
+            },
+            17,
+        ),
+    ],
+)
+def test_a_containers_limit_counts(tmp_path, own, cgroups, free):
+    """Of cgroup v2 and v1, its own and those around it, without cached files: not more is free than it leaves."""
+    proc, mount = tmp_path / "proc", tmp_path / "sys" / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text(f"{own}\n")
+    (proc / "meminfo").write_text(f"MemAvailable:  {500 * 1024} kB\n")
+    for folder, files in cgroups.items():
+        (mount / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (mount / folder / name).write_text(text)
+    assert MemoryUse(proc, mount).free() == free * MIB
+
+
 def test_what_a_killed_preflight_left_is_removed(tmp_path):
     """A half-written save is as large as a checkpoint."""
     (tmp_path / ".preflight.abc").mkdir()
