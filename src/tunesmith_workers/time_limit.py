@@ -6,11 +6,17 @@ searches of ``re`` and ``regex``, but no library that never looks for signals. I
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_AGAIN_SECONDS = 0.05
+"""Until it is stopped anew, should what is stopped lose the exception: Python drops those of ``__del__`` and of callbacks."""
+_NOT_STOPPED = frozenset({__name__, contextlib.__name__})
+"""Modules between whose lines it is not stopped, so that the exception is always caught here; a moment later it is."""
 
 
 class TookTooLong(Exception):
@@ -33,12 +39,12 @@ def at_most(seconds: float) -> Iterator[None]:
         return
     is_running = True
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        if is_running:
+    def stop(_signal: int, frame: FrameType | None) -> None:
+        if is_running and frame is not None and frame.f_globals.get("__name__") not in _NOT_STOPPED:
             raise _TimeIsUp
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _AGAIN_SECONDS)
     try:
         yield
     except _TimeIsUp:

@@ -29,6 +29,25 @@ def test_it_is_not_swallowed_by_what_it_stops():
         go_on_after_anything()
 
 
+class ComputesWhenDeleted:
+    """Whatever is raised while it is deleted, Python drops."""
+
+    def __del__(self) -> None:
+        search_for_ever()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_it_is_stopped_again_where_python_drops_the_exception():
+    """As in callbacks of the garbage collector, in which a limit may run out by chance."""
+    with pytest.raises(TookTooLong), at_most(0.1):
+        lose_the_first_exception()
+
+
+def lose_the_first_exception() -> None:
+    ComputesWhenDeleted()
+    search_for_ever()
+
+
 def go_on_after_anything() -> None:
     while True:
         with contextlib.suppress(Exception):
