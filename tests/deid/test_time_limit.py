@@ -12,6 +12,9 @@ from tunesmith_workers.data.deidentify import Deidentifier
 from tunesmith_workers.data.shapes import RowFault
 from tunesmith_workers.time_limit import TookTooLong, at_most
 
+# A limit may also run out in a callback of the garbage collector, which Hypothesis has.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def search_for_ever() -> None:
     re.match(r"(a+)+$", "a" * 60 + "!")
@@ -36,7 +39,6 @@ class ComputesWhenDeleted:
         search_for_ever()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_it_is_stopped_again_where_python_drops_the_exception():
     """As in callbacks of the garbage collector, in which a limit may run out by chance."""
     with pytest.raises(TookTooLong), at_most(0.1):

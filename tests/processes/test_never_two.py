@@ -23,7 +23,7 @@ setsid sleep 600 & echo "alive $$ $!" >>"$TUNESMITH_RUN_DIR/processes"
 wait
 """
 DELETES_ITSELF = """
-rm -rf "$TUNESMITH_RUN_DIR"
+until rm -rf "$TUNESMITH_RUN_DIR"; do :; done  # the server may write a file there meanwhile
 while [ ! -e "$(dirname "$TUNESMITH_RUN_DIR")/go" ]; do sleep 0.02; done
 exit 3
 """
