@@ -5,7 +5,6 @@ Opening the house is synchronous and loud: a damaged journal or an unusable fold
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import structlog
 from litestar import Litestar
@@ -395,22 +395,13 @@ def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[
 
 async def _sweep_downloads(house: House, found: set[str]) -> None:
     """Beside the service: where many runs are on record it takes a while to see that none names a folder."""
-    paths, every, stopped = StatePaths(house.rooms.settings.state_dir), house.rooms.runs.book.every, threading.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_set_when_cancelled, stopped)
-        try:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(partial(sweep, paths, found, every, is_stopped=stopped.is_set))
-        except TunesmithError as error:
-            _log.warning("downloads_not_swept", reason=str(error))
-        tasks.cancel_scope.cancel()
-
-
-async def _set_when_cancelled(event: threading.Event) -> None:
+    paths, every = StatePaths(house.rooms.settings.state_dir), house.rooms.runs.book.every
     try:
-        await anyio.sleep_forever()
-    finally:
-        event.set()
+        await anyio.to_thread.run_sync(
+            partial(sweep, paths, found, every, between_runs=anyio.from_thread.check_cancelled)
+        )
+    except TunesmithError as error:
+        _log.warning("downloads_not_swept", reason=str(error))
 
 
 def _idempotent_calls(journals: _Journals) -> IdempotentCalls:

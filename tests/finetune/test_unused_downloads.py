@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import subprocess
 import threading
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import httpx
 import msgspec
 import pytest
+from anyio.from_thread import check_cancelled
 from finetune_parts import file_server, request_for
 
 from support.server import ServerProcess, polled, wait_for_run, write_recipe
@@ -261,5 +266,15 @@ def test_what_is_there_later_is_left_alone(paths):
 def test_a_server_that_stops_does_not_wait_for_it(paths):
     """Then nothing is removed, and the next start sees to it."""
     unused = fetched(paths)
-    sweep(paths, leftovers(paths), but_for([run_with()]), is_stopped=lambda: True)
+    endless = (run_with() for _ in itertools.count())
+
+    async def stop_in_the_middle() -> None:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                work = partial(sweep, paths, leftovers(paths), lambda _: endless, between_runs=check_cancelled)
+                tasks.start_soon(anyio.to_thread.run_sync, work)
+                await anyio.sleep(0.1)
+                tasks.cancel_scope.cancel()
+
+    anyio.run(stop_in_the_middle)
     assert unused.exists()

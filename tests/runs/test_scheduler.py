@@ -363,6 +363,28 @@ async def test_what_fails_in_handling_one_run_is_done_again_and_reaches_no_other
         assert (await reached(open_house, untouched)).state is RunState.SUCCEEDED
 
 
+async def test_a_slot_that_cannot_be_given_to_one_run_is_given_to_another(house, executor, monkeypatch):
+    """The one that it fails for stays in the queue, and is tried again when the next one comes."""
+    async with house(max_cpu_runs=4) as open_house:
+        slots, refused = open_house.rooms.slots, set()
+        take = slots.take
+
+        def stumbling(run_id, demand):
+            if not refused or run_id in refused:
+                refused.add(run_id)
+                raise ZeroDivisionError
+            return take(run_id, demand)
+
+        monkeypatch.setattr(slots, "take", stumbling)
+        first = await new_run(open_house)
+        await eventually(lambda: refused == {first})
+        await reached(open_house, await new_run(open_house), "running")
+        assert open_house.rooms.runs.book.get(first).state is RunState.QUEUED
+        monkeypatch.setattr(slots, "take", take)
+        await reached(open_house, await new_run(open_house), "running")
+        await reached(open_house, first, "running")
+
+
 async def test_a_cancel_that_cannot_be_recorded_ends_nothing_else(house, executor):
     """Whoever asked is told; the scheduler goes on. Without a scheduler nobody is promised anything."""
     async with house(max_cpu_runs=2) as open_house:

@@ -22,12 +22,11 @@ with stop.removing(scratch):
 """
 
 
-def test_one_operation_of_minutes_does_not_keep_a_process_from_leaving(tmp_path):
-    """Python hears a signal only after it. What was being written is removed, and the exit is that of a stop."""
-    scratch = tmp_path / "scratch"
+def leaves_nothing(program: str, scratch: Path) -> None:
+    """Stopped while it writes ``scratch``: what was being written is removed, and the exit is that of a stop."""
     scratch.mkdir()
     (scratch / "half").write_bytes(b"written")
-    command = [sys.executable, "-c", NATIVE, str(scratch)]
+    command = [sys.executable, "-c", program, str(scratch)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGTERM)
@@ -35,6 +34,11 @@ def test_one_operation_of_minutes_does_not_keep_a_process_from_leaving(tmp_path)
     assert process.returncode == 128 + signal.SIGTERM
     assert Told(output).said("there was nothing to keep yet")
     assert not scratch.exists()
+
+
+def test_one_operation_of_minutes_does_not_keep_a_process_from_leaving(tmp_path):
+    """Python hears a signal only after it. What was being written is removed, and the exit is that of a stop."""
+    leaves_nothing(NATIVE, tmp_path / "scratch")
 
 
 HEARD = """
@@ -49,16 +53,7 @@ with stop.removing(scratch):
 
 def test_what_was_being_written_is_removed_when_the_request_is_heard(tmp_path):
     """The handler ends the process in the middle of the writing: the exit is that of a stop, and nothing is left."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    (scratch / "half").write_bytes(b"written")
-    with subprocess.Popen([sys.executable, "-c", HEARD, str(scratch)], stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=100)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert Told(output).said("there was nothing to keep yet")
-    assert not scratch.exists()
+    leaves_nothing(HEARD, tmp_path / "scratch")
 
 
 WAITS = """

@@ -47,7 +47,7 @@ def leftovers(paths: StatePaths) -> set[str]:
 
 
 def sweep(
-    paths: StatePaths, found: set[str], recorded: RecordedRuns, *, is_stopped: Callable[[], bool] = lambda: False
+    paths: StatePaths, found: set[str], recorded: RecordedRuns, *, between_runs: Callable[[], object] = lambda: None
 ) -> None:
     """Remove those folders that no run names, as a crash or a stop leaves them. Reads files: call it in a thread.
 
@@ -59,22 +59,23 @@ def sweep(
         found: what ``leftovers`` found at the start.
         recorded: the runs on record but for some. It is asked until there are no more, as runs may be created meanwhile.
             Reading ends when all folders are accounted for, so those that are likely to name one should come first.
-        is_stopped: asked between two runs; then nothing is removed.
+        between_runs: called before each run; if it raises, as when the server stops, nothing is removed.
     """
     try:
-        for name in sorted(_unused(paths, set(found), recorded, is_stopped)):
+        for name in sorted(_unused(paths, set(found), recorded, between_runs)):
             _remove(paths, name)
     except OSError as error:
         _log.warning("downloads_not_swept", reason=str(error))
 
 
-def _unused(paths: StatePaths, unused: set[str], recorded: RecordedRuns, is_stopped: Callable[[], bool]) -> set[str]:
+def _unused(
+    paths: StatePaths, unused: set[str], recorded: RecordedRuns, between_runs: Callable[[], object]
+) -> set[str]:
     """Raises OSError where a config cannot be read that may name a folder."""
     known: set[str] = set()
     runs = iter(recorded(known))
     while unused and (run := next(runs, None) or next(runs := iter(recorded(known)), None)) is not None:
-        if is_stopped():
-            return set()
+        between_runs()
         known.add(run.id)
         unused -= _named_in(msgspec.json.encode(run)) | _named_in(_config_of(paths.run(run.id)))
     for folder in _started_without_record(paths, known) if unused else ():

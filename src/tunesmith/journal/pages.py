@@ -33,7 +33,8 @@ def page_of(
 ) -> Page:
     """Of the ids at these positions, in this order, those for which ``keep`` holds, as far as they fit one page.
 
-    ``more_bytes`` is how much an answer has for an id beside its record. The cursor is one more than the position at which the next page begins, for lists that go from the newest back.
+    ``more_bytes`` is how much an answer has for an id beside its record. The cursor is one more than the position at which
+    the next page begins, for lists that go from the newest back.
     """
     found: list[str] = []
     size = 0

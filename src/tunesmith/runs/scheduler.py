@@ -119,20 +119,28 @@ class Scheduler:
             _log.exception("run_not_queued", run_id=run.id)
 
     def _start_what_fits(self, tasks: anyio.abc.TaskGroup) -> None:
-        kinds, carried = {False, True}, list[Place]()
+        kinds, passed_over = {False, True}, list[Place]()
         while (place := self._queue.first(kinds)) is not None:
             run = place.run
             if run.id in self._carried:
                 self._queue.set_aside(place)
-                carried.append(place)
-            elif (gpus := self._slots.take(run.id, place.demand)) is None:
+                passed_over.append(place)
+                continue
+            try:
+                gpus = self._slots.take(run.id, place.demand)
+            except Exception:  # noqa: BLE001  # whatever is wrong with one run, the others go on
+                _log.exception("run_not_started", run_id=run.id)
+                self._queue.set_aside(place)
+                passed_over.append(place)
+                continue
+            if gpus is None:
                 # It holds back the later ones of its kind, so that nothing large waits for ever.
                 kinds.remove(place.on_gpu)
             else:
                 self._queue.remove(run.id)
                 self._carried.add(run.id)
                 tasks.start_soon(self._carry, run.id, self._begin, run, gpus)
-        self._queue.put_back(carried)
+        self._queue.put_back(passed_over)
 
     async def _begin(self, run: Run, gpus: tuple[str, ...]) -> None:
         await self._supervisor.start(run.id, gpus, self._launch_of(run, gpus))

@@ -145,7 +145,7 @@ class RunService:
         run, config, origins = await anyio.to_thread.run_sync(self._prepare, request)
         if run.dataset is not None:
             self._references.refuse_if_gone(run.dataset)
-        self._refuse_if_gone(run.checkpoints_used)
+        self._refuse_if_gone(run)
         # Nothing was awaited since: whoever deletes what it uses sees this run in `unfinished`, or was seen just now.
         self._creating[run.id] = run
         try:
@@ -157,10 +157,13 @@ class RunService:
         """Every run that is not final, those among them that are just being created."""
         return [*self._creating.values(), *self.book.unfinished()]
 
-    def _refuse_if_gone(self, checkpoints: tuple[str, ...]) -> None:
+    def _refuse_if_gone(self, run: Run) -> None:
         faults = tuple(
-            Fault(message=f"{path} was just removed to make room", where="model")
-            for path in checkpoints
+            Fault(
+                message=f"{path} was just removed to make room",
+                where="ckpt_path" if path == run.resume_from else "model",
+            )
+            for path in run.checkpoints_used
             if not self._checkpoints.stays(path)
         )
         if faults:
@@ -173,7 +176,7 @@ class RunService:
     def _used(self, config: Mapping[str, Any], resume_from: str | None) -> tuple[str, ...]:
         """The checkpoints that a resolved config names, whichever knob it is, and the one to resume from."""
         named = [value for _, value in leaves(config, set()) if isinstance(value, str)]
-        found = (self._checkpoints.holding(path) for path in [*named, *([resume_from] if resume_from else [])])
+        found = map(self._checkpoints.holding, filter(None, (*named, resume_from)))
         return tuple(dict.fromkeys(path for path in found if path is not None))
 
     async def _vet_callback(self, callback: Callback) -> None:
@@ -205,6 +208,7 @@ class RunService:
             hyperparams = merged_overrides(recipe, request.inherited.hyperparams, hyperparams)
             check_size(hyperparams)
         run_id = new_id("run")
+        resume_from = request.resume_from.path if request.resume_from else None
         run = Run(
             id=run_id,
             kind=recipe.kind,
@@ -226,8 +230,8 @@ class RunService:
             callback=request.callback,
             idempotency=request.idempotency,
             parent_run_id=request.parent_run_id,
-            resume_from=request.resume_from.path if request.resume_from else None,
-            checkpoints_used=self._used(config, request.resume_from.path if request.resume_from else None),
+            resume_from=resume_from,
+            checkpoints_used=self._used(config, resume_from),
             finetuned_place=request.finetuned_place,
             finetune_task=request.finetune_task,
         )
