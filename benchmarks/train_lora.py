@@ -50,7 +50,7 @@ def main():
         train_with_trl(arguments.as_trl, arguments.model, arguments.steps)
         return
     if not (arguments.model / "config.json").is_file():
-        pull = [sys.executable, "-m", "tunesmith_workers.pull", "HuggingFaceTB/SmolLM2-135M-Instruct"]
+        pull = [sys.executable, "-m", "tunesmith_workers.programs.pull", "HuggingFaceTB/SmolLM2-135M-Instruct"]
         subprocess.run([*pull, str(arguments.model)], check=True)
     compare(arguments)
 

@@ -3,4 +3,4 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-exec "${TUNESMITH_PYTHON:-python}" -m tunesmith_workers.evaluate "$1" "$here/recipe.yaml"
+exec "${TUNESMITH_PYTHON:-python}" -m tunesmith_workers.programs.evaluate "$1" "$here/recipe.yaml"

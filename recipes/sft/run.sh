@@ -16,6 +16,6 @@ processes=$((${#commas} + 1))
 if ((processes > 1)); then
   exec "$python" -m accelerate.commands.launch --multi_gpu --num_machines 1 --num_processes "$processes" \
     --mixed_precision no --dynamo_backend no --main_process_port 0 \
-    -m tunesmith_workers.sft "$1" "$here/recipe.yaml"
+    -m tunesmith_workers.programs.sft "$1" "$here/recipe.yaml"
 fi
-exec "$python" -m tunesmith_workers.sft "$1" "$here/recipe.yaml"
+exec "$python" -m tunesmith_workers.programs.sft "$1" "$here/recipe.yaml"

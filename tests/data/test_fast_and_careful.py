@@ -13,7 +13,7 @@ from tunesmith_workers.data.alike import teaches
 from tunesmith_workers.data.fast import look_closely, sort_out
 from tunesmith_workers.data.plain import KINDS
 from tunesmith_workers.data.shapes import read, texts_of
-from tunesmith_workers.faults import BadRows
+from tunesmith_workers.process.faults import BadRows
 
 _said = st.sampled_from(["hi", "hello", "", " ", "\x85", 'a "b"\\', "\u4eca\u5929", '"from": 1']) | texts
 _role = st.sampled_from(["system", "developer", "user", "assistant", "tool", "human", "gpt", "observation", "wizard"])

@@ -16,8 +16,8 @@ from tunesmith.datasets.first_rows import data_faults, shape_of
 from tunesmith.recipes.recipe import DATA_SHAPES
 from tunesmith_workers.data.shapes import RowFault
 from tunesmith_workers.data.shapes import shape_of as workers_shape_of
-from tunesmith_workers.faults import BadRows
-from tunesmith_workers.rows import read_rows
+from tunesmith_workers.examples.rows import read_rows
+from tunesmith_workers.process.faults import BadRows
 
 LORA = ("messages", "conversations", "instruction", "prompt_completion")
 CHAT = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'

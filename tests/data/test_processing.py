@@ -18,7 +18,7 @@ from tunesmith_workers.data.normalise import Normaliser
 from tunesmith_workers.data.shapes import RowFault
 from tunesmith_workers.data.shuffle import HeldRows
 from tunesmith_workers.data.split import exact_counts
-from tunesmith_workers.faults import BadConfig, BadRows
+from tunesmith_workers.process.faults import BadConfig, BadRows
 
 
 def usable(row: object, shape: str | None) -> bool:

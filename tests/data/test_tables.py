@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from data_parts import GOOD, TURNS, everything, processed, verdict, write
 
-from tunesmith_workers.faults import BadRows
+from tunesmith_workers.process.faults import BadRows
 
 CSV = 'instruction,input,output\nsay,hi,hello\n"two\nlines",,"a ""quoted"" word, and 界"\n'
 ROWS = [
@@ -157,7 +157,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path):
     program = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from tunesmith_workers.data.tables import open_data\n"
-        "from tunesmith_workers.faults import PackageMissing\n"
+        "from tunesmith_workers.process.faults import PackageMissing\n"
         "try:\n    open_data(open(sys.argv[1], 'rb'), 'a.parquet')\n"
         "except PackageMissing as error:\n    print(error.mend)\n"
     )

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.server import clean_environment
-from tunesmith_workers.faults import BadRows
-from tunesmith_workers.rows import read_rows
+from tunesmith_workers.examples.rows import read_rows
+from tunesmith_workers.process.faults import BadRows
 
 
 @pytest.mark.parametrize(("shape", "row"), SHAPES.items())

@@ -10,7 +10,7 @@ from gold_parts import rows
 
 from tunesmith_workers.deid import Engine
 from tunesmith_workers.deid.checksums import is_iban, is_id_card, is_luhn
-from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.process.faults import BadConfig
 
 TEXTS = ["我叫张伟，手机13812345678，身份证110105199003071233", "张伟和李娜是同事，李娜的邮箱是li@a.cn"]
 

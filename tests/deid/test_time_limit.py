@@ -10,7 +10,7 @@ import pytest
 
 from tunesmith_workers.data.deidentify import Deidentifier
 from tunesmith_workers.data.shapes import RowFault
-from tunesmith_workers.time_limit import TookTooLong, at_most
+from tunesmith_workers.process.time_limit import TookTooLong, at_most
 
 # A limit may also run out in a callback of the garbage collector, which Hypothesis has.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

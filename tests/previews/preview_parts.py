@@ -89,7 +89,7 @@ def workers_of(server_pid: int) -> Iterator[int]:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == server_pid and b"tunesmith_workers.preview" in command:
+        if parent == server_pid and b"tunesmith_workers.programs.preview" in command:
             yield int(entry.name)
 
 

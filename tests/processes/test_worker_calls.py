@@ -138,7 +138,7 @@ async def test_no_more_than_the_allowed_number_run_at_once(tmp_path):
 
 async def test_a_worker_leaves_when_its_caller_was_killed(tmp_path):
     """The server dies by kill -9: what it had called does not go on for nobody."""
-    worker = "import os, time\nfrom tunesmith_workers.answering import answer_and_exit\n"
+    worker = "import os, time\nfrom tunesmith_workers.process.calls import answer_and_exit\n"
     worker += f"def work(request):\n    open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\n    time.sleep(1000)\n"
     (tmp_path / "slow_worker.py").write_text(worker + "answer_and_exit(work)\n")
     caller = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tunesmith_workers.cross_entropy import summed_cross_entropy
+from tunesmith_workers.objectives.cross_entropy import summed_cross_entropy
 
 
 @pytest.mark.parametrize(("rows", "vocabulary"), [(1, 10), (700, 1000), (7, 300_000)])

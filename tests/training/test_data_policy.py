@@ -7,10 +7,10 @@ import json
 
 import msgspec
 
-from tunesmith_workers.checkpoints import complete, origin_of
 from tunesmith_workers.data.deidentify import Policy
 from tunesmith_workers.data.provenance import Input, provenance_of
 from tunesmith_workers.data.split import WrittenFile
+from tunesmith_workers.training.checkpoints import complete, origin_of
 
 ROW = b'{"prompt": "a", "completion": "b"}\n'
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from training_parts import CHATML, COLOURS, Told, chat, config_and_folders
 
-from tunesmith_workers.examples import prepare
-from tunesmith_workers.faults import BadRows
-from tunesmith_workers.models import load_tokenizer
-from tunesmith_workers.templates import choose_template
+from tunesmith_workers.examples.prepare import prepare
+from tunesmith_workers.models.chat_templates import choose_template
+from tunesmith_workers.models.loading import load_tokenizer
+from tunesmith_workers.process.faults import BadRows
 
 
 @pytest.fixture

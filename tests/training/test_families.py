@@ -12,18 +12,17 @@ import peft
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
-from training_parts import config_and_folders
+from torch.nn.functional import cross_entropy
+from training_parts import TokenLoss, Verified, config_and_folders, verified
 
-from tunesmith_workers.batches import Padding
-from tunesmith_workers.faults import BadConfig, ModelUnavailable
-from tunesmith_workers.fused_lora import FusedLoraLinear
-from tunesmith_workers.lanes import lanes_for, split
-from tunesmith_workers.lora import LowRankTraining
-from tunesmith_workers.loss import TrainedTokenLoss
-from tunesmith_workers.models import Precision, attention_for, attention_of, load_model
-from tunesmith_workers.rendering import IGNORED, Rendered
-from tunesmith_workers.verify import Verified, verify
+from tunesmith_workers.cpu.forked_workers import forked_workers_for
+from tunesmith_workers.examples.batches import Batch, concatenate, count_trained, pad, take
+from tunesmith_workers.examples.rendering import IGNORED, Rendered
+from tunesmith_workers.models.loading import load_model, named_attention
+from tunesmith_workers.models.structure import attention_of
+from tunesmith_workers.process.faults import BadConfig, ModelUnavailable
+from tunesmith_workers.weights.fused_lora import FusedLoraLinear
+from tunesmith_workers.weights.lora import LoraWeights
 
 pytestmark = [
     # PEFT asks transformers by an old name, and warns of what it does with a tied output layer; nothing of ours to mend.
@@ -53,12 +52,12 @@ whatever is asked for, and families whose config asks for more than sizes are le
 METHODS = ("sft", "lora")
 
 
-def batch() -> dict[str, Tensor]:
+def batch() -> Batch:
     """Rows of unlike lengths with a common beginning."""
     numbers = random.Random(0)  # not a secret
     common = [numbers.randrange(3, 100) for _ in range(6)]
     rows = [common + [numbers.randrange(3, 100) for _ in range(length - 6)] for length in (19, 12, 25, 9)]
-    return Padding(0)([Rendered(row, [IGNORED] * 7 + row[7:], "somewhere", frozenset()) for row in rows])
+    return concatenate([Rendered(row, [IGNORED] * 7 + row[7:], "somewhere", frozenset()) for row in rows])
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def plain_and_ours(family: str, method: str, config: Any, **settings: Any) -> tu
     if method == "sft":
         return copy.deepcopy(base), base
     plain_base = copy.deepcopy(base)
-    ours = LowRankTraining().attach(base, config)
+    ours = LoraWeights().attach(base, config, fuses=True)
     for name, parameter in ours.named_parameters():
         if "lora_B" in name:  # zero at first, which would hide what the adapter does
             torch.nn.init.normal_(parameter, std=0.1)
@@ -91,15 +90,17 @@ def seeded() -> None:
     random.seed(5)
 
 
-def plain_loss(model: Any, rows: dict[str, Tensor]) -> Tensor:
+def plain_loss(model: Any, batch: Batch) -> Tensor:
     """The model's own loss. Decoders of translation models want labels that are shifted already."""
+    rows = pad(batch, 0)
     seeded()
     outputs = model(**rows, use_cache=False)
     aligned = cross_entropy(outputs.logits.flatten(0, 1).float(), rows["labels"].flatten())
     if abs(float(aligned) - float(outputs.loss)) > 1e-5:
         return outputs.loss
     seeded()
-    return model(**{**rows, "labels": pad(rows["labels"][:, 1:], (0, 1), value=IGNORED)}, use_cache=False).loss
+    rows["labels"] = torch.nn.functional.pad(rows["labels"][:, 1:], (0, 1), value=IGNORED)
+    return model(**rows, use_cache=False).loss
 
 
 def gradient_of(loss: Tensor, model: Any) -> list[Tensor]:
@@ -115,24 +116,24 @@ def check_same(found: tuple[float, list[Tensor]], expected: tuple[float, list[Te
     assert float((ours - plain).norm()) <= 1e-3 * float(plain.norm())
 
 
-def check(family: str, method: str, config: Any) -> tuple[Verified, TrainedTokenLoss]:
+def check(family: str, method: str, config: Any) -> tuple[Verified, TokenLoss]:
     plain, ours = plain_and_ours(family, method, config)
-    rows, loss = batch(), TrainedTokenLoss(ours)
-    found = verify(loss, ours.train(), rows, fastest=True)
+    rows, loss = batch(), TokenLoss(ours)
+    found = verified(loss, ours.train(), rows, fastest=True)
     expected_loss = plain_loss(plain.train(), rows)
     expected = float(expected_loss), gradient_of(expected_loss, plain)
     seeded()
     result = loss(ours, rows)
-    check_same((float(result.total) / result.trained, gradient_of(result.total / result.trained, ours)), expected)
-    if found.whole is None:
+    check_same((float(result.total) / result.items, gradient_of(result.total / result.items, ours)), expected)
+    if found.slower.whole is None:
         check_parts(loss, ours, rows, expected)
     return found, loss
 
 
-def check_parts(loss: TrainedTokenLoss, model: Any, rows: dict[str, Tensor], expected: Any) -> None:
+def check_parts(loss: TokenLoss, model: Any, rows: Batch, expected: Any) -> None:
     """As forked processes compute them."""
-    trained = int((rows["labels"][:, 1:] != IGNORED).sum())
-    totals = [loss(model, part).total / trained for part in split(rows, 2)]
+    trained = int(count_trained(rows))
+    totals = [loss(model, part).total / trained for part in (take(rows, slice(number, None, 2)) for number in range(2))]
     summed = [sum(each) for each in zip(*(gradient_of(total, model) for total in totals), strict=True)]
     check_same((float(sum(totals)), summed), expected)
 
@@ -152,7 +153,7 @@ def test_packed_batches_train_as_a_plain_loop_does(family, method, config):
 def test_what_cannot_be_packed_trains_as_a_plain_loop_does(family, config):
     """Adapters on every kind of layer: what changes its input in place, experts that see no token, layers that refuse."""
     found, loss = check(family, "lora", config)
-    assert found.padded
+    assert found.slower.padded
     assert not loss.packs
 
 
@@ -170,14 +171,14 @@ def test_every_family_trains_as_a_plain_loop_does(family, method, config):
 def test_a_routers_loss_is_trained(family, config):
     """Where the config has the router's loss computed, it is part of what is trained, and batches stay whole."""
     plain, ours = plain_and_ours(family, "lora", config, output_router_logits=True, router_aux_loss_coef=0.001)
-    loss = TrainedTokenLoss(ours)
-    found = verify(loss, ours, batch(), fastest=True)
+    loss = TokenLoss(ours)
+    found = verified(loss, ours, batch(), fastest=True)
     assert "for routing" in found.own_loss
-    assert found.whole
+    assert found.slower.whole
     expected = plain_loss(plain.train(), batch())
     seeded()
     result = loss(ours.train(), batch())
-    assert float(result.total) / result.trained == pytest.approx(float(expected), rel=1e-6)
+    assert float(result.total) / result.items == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -193,18 +194,18 @@ def test_a_routers_loss_is_trained(family, config):
 def test_randomness_under_any_name_is_seen(family, settings):
     """Packed rows would draw the same numbers, and forked processes others: neither is done."""
     model = families.model_of(family, **settings).train()
-    loss = TrainedTokenLoss(model)
-    found = verify(loss, model, batch(), fastest=True)
-    assert "random" in found.whole
+    loss = TokenLoss(model)
+    found = verified(loss, model, batch(), fastest=True)
+    assert "random" in found.slower.whole
     assert not loss.packs
 
 
-def test_dropout_in_a_modules_attribute_starts_no_lanes():
+def test_dropout_in_a_modules_attribute_starts_no_workers():
     """It is seen before anything runs."""
     torch.set_num_threads(2)
     try:
-        assert lanes_for(families.model_of("seed_oss"), rows=8) == 2
-        assert lanes_for(families.model_of("seed_oss", residual_dropout=0.1), rows=8) is None
+        assert forked_workers_for(families.model_of("seed_oss"), rows=8) == 2
+        assert forked_workers_for(families.model_of("seed_oss", residual_dropout=0.1), rows=8) is None
     finally:
         torch.set_num_threads(1)
 
@@ -215,30 +216,30 @@ def test_randomness_that_no_module_names_is_seen_when_it_is_drawn():
     model.model.layers[0].mlp.register_forward_hook(
         lambda module, _, output: torch.dropout(output, 0.1, module.training)
     )
-    loss = TrainedTokenLoss(model)
-    assert "draws random numbers" in verify(loss, model, batch(), fastest=True).whole
+    loss = TokenLoss(model)
+    assert "draws random numbers" in verified(loss, model, batch(), fastest=True).slower.whole
     assert not loss.packs
 
 
 def test_positions_that_enter_attention_in_a_way_of_its_own_are_noticed(config):
     """Falcon's alibi: transformers adds it twice in eager attention, so sdpa is used where both are there."""
     model = families.model_of("falcon", attention="eager", alibi=True)
-    loss = TrainedTokenLoss(model)
-    found = verify(loss, model, batch(), fastest=True)
-    assert "other logits than sdpa" in found.attention
+    loss = TokenLoss(model)
+    found = verified(loss, model, batch(), fastest=True)
+    assert "other logits than sdpa" in found.slower.attention
     assert attention_of(model) == "sdpa"
-    assert found.padded
+    assert found.slower.padded
     plain = families.model_of("falcon", attention="sdpa", alibi=True).train()
     result = loss(model.train(), batch())
-    assert float(result.total) / result.trained == pytest.approx(float(plain_loss(plain, batch())), abs=1e-5)
+    assert float(result.total) / result.items == pytest.approx(float(plain_loss(plain, batch())), abs=1e-5)
 
 
 def test_a_row_that_others_change_keeps_its_batch_whole():
     """Cpmant numbers positions from the end of the longest row."""
     model = families.model_of("cpmant")
-    found = verify(TrainedTokenLoss(model), model, batch(), fastest=True)
-    assert "depends on others" in found.whole
-    assert found.padded
+    found = verified(TokenLoss(model), model, batch(), fastest=True)
+    assert "depends on others" in found.slower.whole
+    assert found.slower.padded
 
 
 @pytest.mark.parametrize("family", ["llama", "falcon"])
@@ -248,7 +249,7 @@ def test_comparing_leaves_no_trace(family):
     seeded()
     expected = torch.rand(4), np.random.rand(), random.random()  # noqa: NPY002  # the generators that are shared
     seeded()
-    verify(TrainedTokenLoss(model), model, batch(), fastest=True)
+    verified(TokenLoss(model), model, batch(), fastest=True)
     found = torch.rand(4), np.random.rand(), random.random()  # noqa: NPY002  # likewise
     assert torch.equal(found[0], expected[0])
     assert found[1:] == expected[1:]
@@ -261,9 +262,9 @@ def test_in_bfloat16_the_same_is_found_as_in_float32(family, config):
     """What bfloat16 rounds neither hides a difference nor makes one up."""
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        model = LowRankTraining().attach(families.model_of(family).to(dtype), config)
-        loss = TrainedTokenLoss(model)
-        found.append((verify(loss, model, batch(), fastest=True), loss.packs, loss.gathers))
+        model = LoraWeights().attach(families.model_of(family).to(dtype), config, fuses=True)
+        loss = TokenLoss(model)
+        found.append((verified(loss, model, batch(), fastest=True), loss.packs, loss.gathers))
     assert found[0] == found[1]
 
 
@@ -271,14 +272,13 @@ def test_in_bfloat16_the_same_is_found_as_in_float32(family, config):
 def test_auto_is_an_attention_that_the_model_has(family, tmp_path):
     """Also in float32, where eager attention has no advantage; one that was asked for is refused, and the error says what to do."""
     families.model_of(family).save_pretrained(tmp_path)
-    float32 = Precision(torch.float32, autocast=False)
-    model = load_model(str(tmp_path), torch.float32, attention_for("auto", 300, float32))
+    model = load_model(str(tmp_path), torch.float32, named_attention("auto"))
     has_sdpa = family == "llama"
     assert attention_of(model) == ("sdpa" if has_sdpa else "eager")
     if has_sdpa:
         return
     with pytest.raises(ModelUnavailable) as refused:
-        load_model(str(tmp_path), torch.float32, attention_for("sdpa", 300, float32))
+        load_model(str(tmp_path), torch.float32, named_attention("sdpa"))
     assert "model.attention" in refused.value.mend
 
 
@@ -288,7 +288,7 @@ def test_auto_is_an_attention_that_the_model_has(family, tmp_path):
 )
 def test_layers_that_no_adapter_fits_are_left_out_and_named(family, left_out, config, capsys):
     """The others are adapted, and the adapter's file says which."""
-    model = LowRankTraining().attach(families.model_of(family), config)
+    model = LoraWeights().attach(families.model_of(family), config, fuses=True)
     adapted = {
         name.rpartition(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_A" in name
     }
@@ -301,5 +301,5 @@ def test_a_layer_that_no_adapter_fits_is_refused_when_it_is_named(write_config, 
     """Before anything is trained, not in the middle of a step."""
     path = write_config(tmp_path / "rows.jsonl", lora={"r": 4, "target_modules": ["router", "q_proj"]})
     with pytest.raises(BadConfig, match="router") as refused:
-        LowRankTraining().attach(families.model_of("llama4_text"), config_and_folders(path)[0])
+        LoraWeights().attach(families.model_of("llama4_text"), config_and_folders(path)[0], fuses=True)
     assert refused.value.where == "lora.target_modules"

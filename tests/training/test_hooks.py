@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from transformers import Trainer
 
-from tunesmith_workers.faults import WorkerFault
-from tunesmith_workers.hooks import refuse_other_hooks
-from tunesmith_workers.trainer import _REPLACED, FineTuner
+from tunesmith_workers.process.faults import WorkerFault
+from tunesmith_workers.training.hooks import refuse_other_hooks
+from tunesmith_workers.training.trainer import _REPLACED, FineTuner
 
 
 class Theirs:

@@ -8,19 +8,19 @@ import peft
 import pytest
 import torch
 import transformers
-from training_parts import COLOURS, SIZES, gradients, orders_bfloat16
+from training_parts import COLOURS, SIZES, TokenLoss, Verified, gradients, orders_bfloat16, verified
 from transformers.integrations.flash_attention import get_target_dtype
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_flash_attention_utils import fa_peft_integration_check
 
-from tunesmith_workers.batches import Padding, RowSampler
-from tunesmith_workers.fused_lora import FusedLoraLinear, order_weights, use_fused_layers
-from tunesmith_workers.loss import TrainedTokenLoss, count_trained
-from tunesmith_workers.padding_free import choose
-from tunesmith_workers.rendering import Renderer
-from tunesmith_workers.rows import read_rows
-from tunesmith_workers.verify import Verified, verify
+from tunesmith_workers.cpu.prepacked import prepack_weights
+from tunesmith_workers.examples.batches import concatenate, count_trained, pad, take
+from tunesmith_workers.examples.order import RowSampler
+from tunesmith_workers.examples.rendering import Renderer
+from tunesmith_workers.examples.rows import read_rows
+from tunesmith_workers.models.structure import set_attention
+from tunesmith_workers.weights.fused_lora import FusedLoraLinear, use_fused_layers
 
 # PEFT asks transformers by an old name; nothing of ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -32,8 +32,8 @@ def rendered(tokenizer, write_rows):
 
 
 @pytest.fixture
-def batch(rendered, tokenizer):
-    return Padding(tokenizer.pad_token_id)(rendered[:4])
+def batch(rendered):
+    return concatenate(rendered[:4])
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_the_loss_and_its_gradients_are_the_models_own(batch, config):
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     own = copy.deepcopy(model)
-    own_loss = own(**batch).loss
+    own_loss = own(**pad(batch, 0)).loss
     own_loss.backward()
-    ours = TrainedTokenLoss(model)
-    result = ours(model, batch, count_correct=True)
-    (result.total / result.trained).backward()
-    assert result.trained == int((batch["labels"][:, 1:] != -100).sum())
-    assert result.total.item() / result.trained == pytest.approx(own_loss.item(), rel=1e-5)
+    ours = TokenLoss(model)
+    result = ours(model, batch, measures=True)
+    (result.total / result.items).backward()
+    assert result.items == int(count_trained(batch))
+    assert result.total.item() / result.items == pytest.approx(own_loss.item(), rel=1e-5)
     for name, gradient in gradients(own).items():
         torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-4, atol=1e-6)
-    assert verify(ours, model, batch, fastest=False).own_loss is None
+    assert verified(ours, model, batch, fastest=False).own_loss is None
     assert ours.gathers
 
 
@@ -77,15 +77,15 @@ def test_a_model_with_a_loss_of_its_own_is_trained_by_it(batch, coefficient, dty
     """Routing losses of mixtures of experts are not lost for speed, however little they add, nor in bfloat16."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(routed(coefficient)).to(dtype)
-    ours = TrainedTokenLoss(model)
-    found = verify(ours, model, batch, fastest=True)
+    ours = TokenLoss(model)
+    found = verified(ours, model, batch, fastest=True)
     assert "loss of its own for routing" in found.own_loss
-    assert found.whole is not None
+    assert found.slower.whole is not None
     assert not ours.packs
-    own = model(**batch)
+    own = model(**pad(batch, 0))
     result = ours(model, batch)
-    assert result.total.item() / result.trained == pytest.approx(own.loss.item(), rel=1e-5)
-    assert result.correct is None
+    assert result.total.item() / result.items == pytest.approx(own.loss.item(), rel=1e-5)
+    assert result.measured == {}
 
 
 class Scaled(transformers.LlamaForCausalLM):
@@ -103,8 +103,8 @@ def test_a_loss_that_nothing_names_is_found_by_comparing(batch, dtype):
     """A z-loss of a ten-thousandth is more than float32 rounds, and bfloat16 does not hide it."""
     torch.manual_seed(0)
     model = Scaled(transformers.LlamaConfig(**SIZES)).to(dtype)
-    ours = TrainedTokenLoss(model)
-    assert "the cross entropy of its logits" in verify(ours, model, batch, fastest=True).own_loss
+    ours = TokenLoss(model)
+    assert "the cross entropy of its logits" in verified(ours, model, batch, fastest=True).own_loss
     assert not ours.gathers
 
 
@@ -132,9 +132,9 @@ def test_flash_attention_is_no_reason_for_the_models_own_loss(flash_like, batch,
     """It knows no float32, so another attention stands in for it there, and it is tried in its own precision after that."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(routed(router)).bfloat16()
-    choose(model, flash_like)
-    ours = TrainedTokenLoss(model)
-    found = verify(ours, model, batch, fastest=False)
+    set_attention(model, flash_like)
+    ours = TokenLoss(model)
+    found = verified(ours, model, batch, fastest=False)
     assert model.config._attn_implementation == flash_like
     assert (found.own_loss is None) == ours.gathers == (router == 0.0)
     assert found.own_loss is None or "routing" in found.own_loss
@@ -146,24 +146,24 @@ def test_flash_attention_trains_adapters_and_whole_models(flash_like, batch, tra
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
     if trained == "an adapter":
         model = adapted(model.bfloat16(), fused=True)
-    choose(model, flash_like)
+    set_attention(model, flash_like)
     with torch.autocast("cpu", torch.bfloat16, enabled=trained == "all weights"):
-        assert verify(TrainedTokenLoss(model), model, batch, fastest=False) == Verified()
+        assert verified(TokenLoss(model), model, batch, fastest=False) == Verified()
 
 
 def test_a_routers_loss_is_the_mean_over_micro_batches_by_their_tokens(batch):
     """With gradients accumulated over two unlike batches, each adds its loss as often as it has trained tokens."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(routed(1.0))
-    ours = TrainedTokenLoss(model)
-    verify(ours, model, batch, fastest=True)
-    parts = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 3), slice(3, 4))]
-    trained = sum(int(count_trained(part["labels"])) for part in parts)
+    ours = TokenLoss(model)
+    verified(ours, model, batch, fastest=True)
+    parts = [take(batch, rows) for rows in (slice(0, 3), slice(3, 4))]
+    trained = sum(int(count_trained(part)) for part in parts)
     for part in parts:
         (ours(model, part).total / trained).backward()
     found = {name: gradient.clone() for name, gradient in gradients(model).items()}
     model.zero_grad()
-    sum(model(**part).loss * int(count_trained(part["labels"])) / trained for part in parts).backward()
+    sum(model(**pad(part, 0)).loss * int(count_trained(part)) / trained for part in parts).backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
@@ -196,9 +196,9 @@ def test_the_fused_layer_computes_what_peft_computes(llama, batch):
     assert not any(isinstance(module, FusedLoraLinear) for module in plain.modules())
     losses = []
     for model in (plain, fused):
-        result = TrainedTokenLoss(model)(model, batch)
-        (result.total / result.trained).backward()
-        losses.append(result.total.item() / result.trained)
+        result = TokenLoss(model)(model, batch)
+        (result.total / result.items).backward()
+        losses.append(result.total.item() / result.items)
     assert losses[1] == pytest.approx(losses[0], rel=1e-6 if exact else 1e-2)
     assert set(gradients(fused)) == set(gradients(plain))
     for name, gradient in gradients(plain).items():
@@ -210,30 +210,30 @@ def test_the_fused_layer_computes_what_peft_computes(llama, batch):
             torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.skipif(not orders_bfloat16(), reason="this CPU, or this build of torch, orders no weights")
-def test_ordered_base_weights_give_the_same_numbers():
+@pytest.mark.skipif(not orders_bfloat16(), reason="this CPU, or this build of torch, prepacks no weights")
+def test_prepacked_base_weights_give_the_same_numbers():
     """Where there is memory for copies, in bfloat16; once the base weights have changed, they are used themselves."""
     torch.manual_seed(0)
     llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, attention_bias=True)).bfloat16()
-    plain, ordered = adapted(llama, fused=True), adapted(llama, fused=True)
-    assert not order_weights(ordered, free_memory=1000)
-    assert order_weights(ordered, free_memory=2**30)
-    batch = {"input_ids": torch.randint(1, 320, (4, 30)), "attention_mask": torch.ones(4, 30, dtype=torch.long)}
-    batch["labels"] = batch["input_ids"]
+    plain, prepacked = adapted(llama, fused=True), adapted(llama, fused=True)
+    assert not prepack_weights(prepacked, free_memory=1000)
+    assert prepack_weights(prepacked, free_memory=2**30)
+    ids = torch.randint(1, 320, (120,))
+    batch = {"input_ids": ids, "labels": ids, "lengths": (30,) * 4}
     totals = []
-    for model in (plain, ordered):
-        result = TrainedTokenLoss(model)(model, batch)
+    for model in (plain, prepacked):
+        result = TokenLoss(model)(model, batch)
         result.total.backward()
         totals.append(result.total.item())
     assert totals[1] == pytest.approx(totals[0], rel=1e-3)
     for name, gradient in gradients(plain).items():
-        similar = torch.nn.functional.cosine_similarity(gradients(ordered)[name].flatten(), gradient.flatten(), dim=0)
+        similar = torch.nn.functional.cosine_similarity(gradients(prepacked)[name].flatten(), gradient.flatten(), dim=0)
         assert similar > 0.999, name
-    for model in (plain, ordered):
+    for model in (plain, prepacked):
         model.merge_adapter()
         model.unmerge_adapter()
     with torch.no_grad():
-        assert torch.equal(plain(batch["input_ids"]).logits, ordered(batch["input_ids"]).logits)
+        assert torch.equal(plain(ids[None]).logits, prepacked(ids[None]).logits)
 
 
 def test_dropout_is_left_to_peft(llama, batch):
@@ -242,7 +242,7 @@ def test_dropout_is_left_to_peft(llama, batch):
     for fused in (False, True):
         model = adapted(llama, fused=fused, dropout=0.5).train()
         torch.manual_seed(3)
-        losses.append(TrainedTokenLoss(model)(model, batch).total.item())
+        losses.append(TokenLoss(model)(model, batch).total.item())
     assert losses[0] == losses[1]
 
 

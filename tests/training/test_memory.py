@@ -11,7 +11,7 @@ import pytest
 _FREED = 200 * 1024 * 1024
 _PROGRAM = """
 import sys
-from tunesmith_workers.memory import keep_freed_memory
+from tunesmith_workers.process.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 block = bytearray(b"x") * {size}

@@ -12,11 +12,12 @@ from test_resume import Training
 from training_parts import Told
 from transformers import TrainerState, TrainingArguments
 
-from tunesmith_workers.faults import BadConfig
-from tunesmith_workers.lanes import Lanes
-from tunesmith_workers.memory_use import MemoryUse
-from tunesmith_workers.preflight import Plan, preflight
-from tunesmith_workers.trainer import saves_in
+from tunesmith_workers.cpu.forked_workers import ForkedWorkers
+from tunesmith_workers.process.faults import BadConfig
+from tunesmith_workers.training.memory_use import MemoryUse
+from tunesmith_workers.training.plan import Plan
+from tunesmith_workers.training.preflight import preflight
+from tunesmith_workers.training.trial import saves_in
 
 MIB = 2**20
 
@@ -257,7 +258,7 @@ def test_the_first_speed_is_that_of_training(tiny_model, tmp_path):
 
 @pytest.mark.parametrize(("rows", "fits"), [(10, True), (40, False)])
 def test_what_other_processes_take_counts_too(tmp_path, rows, fits):
-    """Where parts of a batch are computed in lanes, it is their memory that a batch needs: 50 MiB each, and 10 a row."""
+    """Where parts of a batch are computed in workers, it is their memory that a batch needs: 50 MiB each, and 10 a row."""
     held: list[bytearray] = []
 
     def work(rows):
@@ -266,8 +267,8 @@ def test_what_other_processes_take_counts_too(tmp_path, rows, fits):
         return None, [torch.ones(1)]
 
     trial = FakeTrial()
-    lanes = Lanes(2, work, [torch.nn.Parameter(torch.ones(1))])
-    trial.step = lambda batch: lanes.add_gradients([len(batch["rows"]) // 2] * 2)
+    workers = ForkedWorkers(2, work, [torch.nn.Parameter(torch.ones(1))])
+    trial.step = lambda batch: workers.add_gradients([len(batch["rows"]) // 2] * 2)
     wanted = plan(tmp_path, rows=rows, parts=2)
     try:
         if fits:
@@ -277,4 +278,4 @@ def test_what_other_processes_take_counts_too(tmp_path, rows, fits):
             with pytest.raises(BadConfig, match="a batch of 40 of the longest rows needs"):
                 preflight(trial, wanted, scores=False, free_memory=lambda: 300 * MIB)
     finally:
-        lanes.close()
+        workers.close()

@@ -7,8 +7,8 @@ from training_parts import RECIPES
 
 from tunesmith.demo.orders import DEMO_HYPERPARAMS
 from tunesmith.recipes import Recipe, parse_train_config, read_recipe, resolve, to_yaml
-from tunesmith_workers.config import EvaluateConfig, TrainConfig, read_config
-from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.process.config import EvaluateConfig, TrainConfig, read_config
+from tunesmith_workers.process.faults import BadConfig
 
 KINDS = {"sft": TrainConfig, "lora": TrainConfig, "evaluate": EvaluateConfig}
 

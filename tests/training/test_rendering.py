@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_parts import CHATML, chat
 
-from tunesmith_workers.faults import BadConfig, BadRows
-from tunesmith_workers.rendering import IGNORED, Renderer
-from tunesmith_workers.rows import read_rows
-from tunesmith_workers.templates import choose_template
+from tunesmith_workers.examples.rendering import IGNORED, Renderer
+from tunesmith_workers.examples.rows import read_rows
+from tunesmith_workers.models.chat_templates import choose_template
+from tunesmith_workers.process.faults import BadConfig, BadRows
 
 
 def trained_texts(tokenizer, rendered) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from training_parts import RECIPES, Told, chat, environment
 
-from tunesmith_workers.checkpoints import is_complete, prune
+from tunesmith_workers.training.checkpoints import is_complete, prune
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(400)]  # four trainings in one test
 STEPS = 40
@@ -125,13 +125,13 @@ def test_resuming_is_exact(recipe, dropping_model, tmp_path):
 
 
 def test_resuming_is_exact_without_padding_too(tiny_model, tmp_path):
-    """Without dropout, rows lie side by side and parts of a batch are computed in processes of their own."""
+    """Without dropout, batches are packed and parts of a batch are computed in processes of their own."""
 
     def start(name: str, resume_from: Path | None = None) -> Training:
         return Training("lora", tmp_path / name, tiny_model, resume_from, dropout=False, threads=2)
 
     straight = check_exact(start)
-    assert straight.told.said("rows lie side by side")
+    assert straight.told.said("packed batches")
 
 
 def check_exact(start: Callable[..., Training]) -> Training:

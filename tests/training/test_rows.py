@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tunesmith.checkpoints.fit import differences
 from tunesmith.checkpoints.manifest import ManifestOrigin
-from tunesmith_workers.checkpoints import sha256_of_data
-from tunesmith_workers.faults import BadRows
-from tunesmith_workers.rows import read_rows
+from tunesmith_workers.examples.rows import read_rows
+from tunesmith_workers.process.faults import BadRows
+from tunesmith_workers.training.checkpoints import sha256_of_data
 
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 

@@ -14,7 +14,7 @@ from training_parts import Told
 
 NATIVE = """
 import hashlib, pathlib, sys
-from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.process.stopping import StopRequest
 stop, scratch = StopRequest().listen(), pathlib.Path(sys.argv[1])
 with stop.removing(scratch):
     print("ready", flush=True)
@@ -43,7 +43,7 @@ def test_one_operation_of_minutes_does_not_keep_a_process_from_leaving(tmp_path)
 
 HEARD = """
 import pathlib, sys, time
-from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.process.stopping import StopRequest
 stop, scratch = StopRequest().listen(), pathlib.Path(sys.argv[1])
 with stop.removing(scratch):
     print("ready", flush=True)
@@ -58,8 +58,8 @@ def test_what_was_being_written_is_removed_when_the_request_is_heard(tmp_path):
 
 WAITS = """
 import time
-from tunesmith_workers.faults import run_and_exit
-from tunesmith_workers.stopping import StopRequest
+from tunesmith_workers.process.faults import run_and_exit
+from tunesmith_workers.process.stopping import StopRequest
 def main():
     stop = StopRequest().listen()
     stop.wait_for_checkpoint()
@@ -85,7 +85,7 @@ def test_who_has_something_to_keep_is_not_ended():
 
 ENDS = """
 import atexit, sys, threading, time
-from tunesmith_workers.faults import run_and_exit
+from tunesmith_workers.process.faults import run_and_exit
 class TakenApart:
     def __del__(self, sleep=time.sleep):
         sleep(600)
@@ -116,7 +116,9 @@ def test_a_process_is_not_taken_apart_at_its_end(how, code):
 
 def test_output_that_nobody_takes_is_a_failure():
     """As without us: the interpreter's own exit code for it."""
-    script = "import sys\nfrom tunesmith_workers.faults import run_and_exit\nrun_and_exit(lambda: print('lost'))"
+    script = (
+        "import sys\nfrom tunesmith_workers.process.faults import run_and_exit\nrun_and_exit(lambda: print('lost'))"
+    )
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(

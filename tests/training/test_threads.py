@@ -81,8 +81,8 @@ def test_all_numbers_of_threads_have_the_same_losses(recipe, start):
     """From one to sixteen, and without any acceleration."""
     trainings = [start(recipe, 8, f"{recipe}-off", accelerate="off").end(seconds=600)]
     trainings += [start(recipe, threads).end(seconds=600) for threads in (1, 2, 4, 7, 8, 16)]
-    assert not trainings[0].told.said("rows lie side by side")
-    assert trainings[-1].told.said("rows lie side by side")
+    assert not trainings[0].told.said("packed batches")
+    assert trainings[-1].told.said("packed batches")
     check_same(trainings)
 
 

@@ -26,18 +26,20 @@ from training_parts import (
     run_recipe,
 )
 
-from tunesmith_workers.checkpoints import is_complete
-from tunesmith_workers.config import EvaluateConfig, Folders, Lora, read_config
-from tunesmith_workers.evaluate import _token_metrics, evaluate
-from tunesmith_workers.faults import BadConfig, Diverged, ModelUnavailable, WorkerFault
-from tunesmith_workers.lora import LowRankTraining
-from tunesmith_workers.models import attention_of, load_for_inference
-from tunesmith_workers.rendering import Renderer
-from tunesmith_workers.rows import read_rows
-from tunesmith_workers.sft import FullTraining
-from tunesmith_workers.stopping import StopRequest
-from tunesmith_workers.target_modules import refuse_absent_modules
-from tunesmith_workers.training import train
+from tunesmith_workers.evaluation.scoring import _token_metrics, evaluate
+from tunesmith_workers.examples.rendering import Renderer
+from tunesmith_workers.examples.rows import read_rows
+from tunesmith_workers.models.structure import attention_of
+from tunesmith_workers.objectives.token_cross_entropy import TokenCrossEntropy
+from tunesmith_workers.process.config import EvaluateConfig, Folders, Lora, read_config
+from tunesmith_workers.process.faults import BadConfig, Diverged, ModelUnavailable, WorkerFault
+from tunesmith_workers.process.stopping import StopRequest
+from tunesmith_workers.programs.training import Started, run
+from tunesmith_workers.training.checkpoints import is_complete
+from tunesmith_workers.weights.full import FullWeights
+from tunesmith_workers.weights.inference import load_for_inference
+from tunesmith_workers.weights.lora import LoraWeights
+from tunesmith_workers.weights.target_modules import refuse_absent_modules
 
 pytestmark = [
     pytest.mark.training,
@@ -45,7 +47,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-METHODS = {"lora": LowRankTraining, "sft": FullTraining}
+METHODS = {"lora": LoraWeights, "sft": FullWeights}
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def train_here(write_rows, write_config, capfdbinary):
         path = write_config(write_rows(rows), **sections)
         config, folders = config_and_folders(path, recipe)
         folders = msgspec.structs.replace(folders, resume_from=resume_from)
-        train(METHODS[recipe](), config, folders, StopRequest())
+        run(METHODS[recipe](), TokenCrossEntropy(), Started(config, folders, StopRequest()))
         return Told(capfdbinary.readouterr().out), path.parent
 
     return train_here
@@ -260,8 +262,8 @@ def test_the_plain_path_has_the_same_losses(train_here):
     """`accelerate: off` pads rows and leaves layers to PEFT."""
     fast, _ = train_here(training={"max_steps": 4}, model={"dtype": "float32"})
     plain, _ = train_here(training={"max_steps": 4, "accelerate": "off"}, model={"dtype": "float32"})
-    assert fast.said("rows lie side by side")
-    assert not plain.said("rows lie side by side")
+    assert fast.said("packed batches")
+    assert not plain.said("packed batches")
     assert "frozen weights" in fast.text
     assert "frozen weights" not in plain.text
     assert plain.losses == pytest.approx(fast.losses, abs=1e-4)
@@ -271,7 +273,7 @@ def test_the_plain_path_has_the_same_losses(train_here):
 def test_rows_are_packed_in_the_precision_of_this_machine(recipe, train_here):
     """`dtype: auto`, which on a CPU with bfloat16 trains all weights under autocast."""
     told, _ = train_here(recipe, training={"max_steps": 1}, model={"dtype": "auto"})
-    assert told.said("rows lie side by side")
+    assert told.said("packed batches")
 
 
 def test_eager_attention_is_used_only_where_it_is_compared(train_here, tiny_model):

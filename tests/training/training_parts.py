@@ -12,7 +12,14 @@ import msgspec
 import torch
 
 from tunesmith.progress import read_line
-from tunesmith_workers.config import Folders, TrainConfig, read_config
+from tunesmith_workers.cpu.acceleration import CpuAcceleration, Slower
+from tunesmith_workers.examples.batches import Batch
+from tunesmith_workers.objectives.base import BatchLoss
+from tunesmith_workers.objectives.token_cross_entropy import TokenCrossEntropy
+from tunesmith_workers.objectives.trained_logits import TrainedLogits
+from tunesmith_workers.process.config import Folders, TrainConfig, read_config
+from tunesmith_workers.training.acceleration import Plain
+from tunesmith_workers.training.verify import verify
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -117,3 +124,38 @@ def gradients(model) -> dict[str, torch.Tensor]:
 def orders_bfloat16() -> bool:
     """Whether oneDNN is there and says that this CPU multiplies bfloat16, which it needs AVX-512 or newer for."""
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class TokenLoss:
+    """The loss of ``sft`` and ``lora`` for one model."""
+
+    def __init__(self, model: torch.nn.Module, pad_token: int = 0) -> None:
+        self.logits = TrainedLogits(model, pad_token)
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, *, measures: bool = False) -> BatchLoss:
+        return TokenCrossEntropy().loss(self.logits, model, batch, measures=measures)
+
+    @property
+    def gathers(self) -> bool:
+        return self.logits.gathers
+
+    @property
+    def packs(self) -> bool:
+        return self.logits.arrange != self.logits.padded
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What a training finds out before its first step."""
+
+    own_loss: str | None = None
+    slower: Slower = Slower()
+
+
+def verified(loss: TokenLoss, model: torch.nn.Module, batch: Batch, *, fastest: bool) -> Verified:
+    """Have the model run as a training does, in the fastest way or in the plain one."""
+    cpu = CpuAcceleration(rows=8, chooses_attention=True, forks=False)
+    acceleration = cpu if fastest else Plain()
+    reason = verify(loss.logits, model, batch, acceleration)
+    if reason is not None:
+        acceleration.use_own_loss(model, loss.logits)
+    return Verified(reason, cpu.slower)

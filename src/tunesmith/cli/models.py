@@ -106,7 +106,7 @@ def refuse_without_train_extra(needed: Sequence[str] = _NEEDED) -> None:
 def _pull(name: str, folder: Path, shown: Display) -> None:
     from tunesmith.progress import read_line
 
-    command = [sys.executable, "-m", "tunesmith_workers.pull", name, str(folder)]
+    command = [sys.executable, "-m", "tunesmith_workers.programs.pull", name, str(folder)]
     reported: TunesmithError | None = None
     last_lines: deque[str] = deque(maxlen=_LAST_LINES)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:

@@ -21,7 +21,7 @@ from tunesmith.recipes import Recipe, ResolvedConfig
 from tunesmith.records import RunKind
 
 _log = structlog.get_logger()
-_WORKER = "tunesmith_workers.preview"
+_WORKER = "tunesmith_workers.programs.preview"
 _LONGEST_SECONDS = 3600.0
 _MOST_KEPT = 200
 _NAME = "[0-9a-f]" * 64 + ".json"

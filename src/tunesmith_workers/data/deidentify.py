@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tunesmith_workers.data.shapes import RowFault
-from tunesmith_workers.time_limit import TookTooLong, at_most
+from tunesmith_workers.process.time_limit import TookTooLong, at_most
 
 Row = dict[str, Any]
 

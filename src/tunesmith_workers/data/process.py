@@ -31,8 +31,8 @@ from tunesmith_workers.data.split import NAMES, LineFile, OutputFolder, deal, ex
 from tunesmith_workers.data.tables import Source, open_data
 from tunesmith_workers.data.tally import Tally
 from tunesmith_workers.data.worker import serve
-from tunesmith_workers.faults import BadConfig, BadRows, listed
-from tunesmith_workers.telling import Paced, tell
+from tunesmith_workers.process.events import Paced, emit
+from tunesmith_workers.process.faults import BadConfig, BadRows, listed
 
 REJECTED = "rejected.jsonl"
 _OWN = (*NAMES, REJECTED, REPORT, REPORT_PAGE, PROVENANCE)
@@ -116,7 +116,7 @@ class _Processing:
                 self._read_all(rejected)
             self._refuse_nothing()
             counts = exact_counts(self._held.count, self._request.ratios)
-            tell("progress", phase="writing", rows=self._held.count)
+            emit("progress", phase="writing", rows=self._held.count)
             deal(self._held.in_order(), dict(zip(NAMES, counts, strict=True)), self._output)
             report = self._report(dict(zip(("train", "val", "test"), counts, strict=True)))
         finally:
@@ -133,7 +133,7 @@ class _Processing:
             if isinstance(part, Batch):
                 self._held.add(self._batch(part, rejected))
                 self._tally.keep_bounded()
-                self._paced.tell("progress", phase="processing", bytes=self._done, total_bytes=self._data.size)
+                self._paced.emit("progress", phase="processing", bytes=self._done, total_bytes=self._data.size)
             else:
                 self._unreadable(part, rejected)
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import msgspec
 
 from tunesmith_workers.data.arrays import array_items
-from tunesmith_workers.faults import BadRows
+from tunesmith_workers.process.faults import BadRows
 
 LONGEST_ROW = 8 * 1024 * 1024
 """Bytes of one row from which on it is a fault, unless a caller wants another limit."""

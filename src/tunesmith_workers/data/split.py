@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.process.faults import BadConfig
 
 NAMES = ("train.json", "val.json", "test.json")
 _BESIDE = ".unfinished"

@@ -20,7 +20,7 @@ import msgspec
 
 from tunesmith_workers.data.reader import LONGEST_ROW, Batch, DataFile, NotData, Unreadable
 from tunesmith_workers.data.shapes import SHAPE_KEYS
-from tunesmith_workers.faults import PackageMissing
+from tunesmith_workers.process.faults import PackageMissing
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)

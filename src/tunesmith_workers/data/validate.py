@@ -21,7 +21,7 @@ from tunesmith_workers.data.shapes import Reading, RowFault, read
 from tunesmith_workers.data.tables import Source, open_data
 from tunesmith_workers.data.tally import Tally
 from tunesmith_workers.data.worker import serve
-from tunesmith_workers.telling import Paced
+from tunesmith_workers.process.events import Paced
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ def _look_at_all(data: Source, tally: Tally, sorting: Sorting) -> None:
     for part in data.parts(heard):
         if isinstance(part, Batch):
             _look_at(part, tally, sorting)
-            paced.tell("progress", phase="validating", bytes=done, total_bytes=data.size)
+            paced.emit("progress", phase="validating", bytes=done, total_bytes=data.size)
         else:
             message = f"{part.message}; {part.mend}" if part.mend else part.message
             tally.fault(part.line, RowFault(message, kind=part.kind))

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tunesmith_workers.answering import answer_and_exit
-from tunesmith_workers.memory import keep_freed_memory
+from tunesmith_workers.process.allocator import keep_freed_memory
+from tunesmith_workers.process.calls import answer_and_exit
 
 _NICENESS = 5
 _Request = TypeVar("_Request", bound=msgspec.Struct)

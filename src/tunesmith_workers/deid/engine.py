@@ -14,7 +14,7 @@ from tunesmith_workers.deid.made_up import MadeUp
 from tunesmith_workers.deid.names import Part, parts_of_all
 from tunesmith_workers.deid.policy import Policy, load_policy
 from tunesmith_workers.deid.session import Session
-from tunesmith_workers.faults import BadConfig
+from tunesmith_workers.process.faults import BadConfig
 
 
 class Outcome(NamedTuple):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from tunesmith_workers.faults import PackageMissing
+from tunesmith_workers.process.faults import PackageMissing
 
 _HIDDEN = ("torch", "transformers", "tensorflow", "mxnet", "cupy")
 

@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from tunesmith_workers.deid.kinds import KINDS
-from tunesmith_workers.faults import WorkerFault
+from tunesmith_workers.process.faults import WorkerFault
 
 Action = Literal["mask", "replace", "hash", "redact"]
 Locale = Literal["zh-CN", "en-US"]

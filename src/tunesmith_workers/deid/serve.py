@@ -22,7 +22,7 @@ import msgspec
 from tunesmith_workers.deid.detector import Detector
 from tunesmith_workers.deid.engine import Engine
 from tunesmith_workers.deid.policy import SHIPPED, BadPolicy, UnknownPolicy, policy_files, read_policy
-from tunesmith_workers.faults import STOPPED, PackageMissing, WorkerFault
+from tunesmith_workers.process.faults import STOPPED, PackageMissing, WorkerFault
 
 Edition = tuple[Path, int, int, int] | None
 """What tells one content of a policy file from another."""

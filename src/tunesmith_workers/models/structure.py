@@ -1,0 +1,52 @@
+"""What a loaded model says about itself: its attention, its layers, and whether it drops values at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+
+def attention_of(model: Any) -> str:
+    """The attention implementation that a loaded model has."""
+    found: str = model.config._attn_implementation  # noqa: SLF001  # has no public name
+    return found
+
+
+def set_attention(model: Any, attention: str) -> str:
+    """Have the model attend in this way from now on, and return the way before."""
+    before = attention_of(model)
+    model.config._attn_implementation = attention  # noqa: SLF001  # set_attn_implementation refuses what can be changed back only here
+    return before
+
+
+def text_config(model: nn.Module) -> Any:
+    """The config of the language model, which may be a part of a larger one."""
+    config: Any = getattr(model, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def layers_of(model: nn.Module) -> int | None:
+    """How many layers there are, each of which should attend once."""
+    return getattr(text_config(model), "num_hidden_layers", None)
+
+
+def drops(model: nn.Module) -> bool:
+    """Whether any part of the model says that it changes values at random while training.
+
+    Parts that drop by a function keep how much in an attribute of their own. What draws random numbers without saying so
+    is seen when the model is run (``training.verify``).
+    """
+    return any(_is_random(name, value) for module in model.modules() for name, value in _settings(module))
+
+
+def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    if isinstance(module, nn.modules.dropout._DropoutNd):  # noqa: SLF001  # has no public name
+        yield "dropout", module.p
+    yield from vars(module).items()
+
+
+def _is_random(name: str, value: Any) -> bool:
+    named = any(part in name for part in ("drop", "jitter"))
+    return named and isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,1 @@
+"""What is minimised: each a function of a model and a batch."""

@@ -1,0 +1,1 @@
+"""Being a good process: events, stopping, calls, faults and the config."""

@@ -1,0 +1,1 @@
+"""Generating answers in batches."""

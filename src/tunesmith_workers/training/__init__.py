@@ -1,0 +1,1 @@
+"""The training loop for any objective and any weights."""
