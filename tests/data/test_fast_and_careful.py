@@ -9,7 +9,7 @@ from data_parts import GOOD, SHAPES, SHAREGPT, anything, processed, rows, texts,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith_workers.data.alike import teaches
+from tunesmith_workers.data.by_roles import teaches
 from tunesmith_workers.data.fast import look_closely, sort_out
 from tunesmith_workers.data.plain import KINDS
 from tunesmith_workers.data.shapes import read, texts_of

@@ -13,14 +13,14 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tunesmith_workers.data.alike import Alike, Wanted, alike
+from tunesmith_workers.data.by_roles import SameRoles, Wanted, group_by_roles
 from tunesmith_workers.data.plain import KINDS, Kind, Plain, has_usual_names
 
 
 class Sorted(msgspec.Struct, frozen=True, gc=False):
     """Rows by how much has still to be done with them."""
 
-    good: Sequence[Alike]
+    good: Sequence[SameRoles]
     """``messages`` by their usual names: in processing, they go out as they came."""
     plain: Sequence[Plain]
     """Good, too; in processing, they are written anew."""
@@ -68,7 +68,7 @@ def sort_out(rows: Sequence[bytes], wanted: Wanted, kinds: Sequence[Kind] = KIND
         found = list(map(_decode, rows))
     except _REFUSALS:
         return _of_one_kind(rows, wanted, kinds) or _one_by_one(rows, wanted, kinds)
-    good, doubtful = alike([row.messages for row in found], range(len(rows)), wanted)
+    good, doubtful = group_by_roles([row.messages for row in found], range(len(rows)), wanted)
     return Sorted(good, (), sorted(doubtful))
 
 
@@ -109,7 +109,7 @@ def _one_by_one(rows: Sequence[bytes], wanted: Wanted, kinds: Sequence[Kind]) ->
         else:
             doubtful.append(place)
     as_they_came = found.pop(None)
-    good, others = alike([row.messages for row in as_they_came.values()], list(as_they_came), wanted)
+    good, others = group_by_roles([row.messages for row in as_they_came.values()], list(as_they_came), wanted)
     doubtful += others
     plain: list[Plain] = []
     for kind, values in found.items():

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tunesmith_workers.data.alike import Roles, Wanted, alike, picked, saying_something
+from tunesmith_workers.data.by_roles import Roles, Wanted, group_by_roles, picked, saying_something
 from tunesmith_workers.data.reader import as_lines
 from tunesmith_workers.data.shapes import ROLE_NAMES
 
@@ -170,7 +170,7 @@ def _conversations(
     doubtful: list[int] = []
     for system, some, where in _apart(rows, places, _moves_system):
         talks = [[_Message("system", row.system), *row.messages] if system else row.messages for row in some]
-        groups, others = alike(talks, range(len(some)), lambda roles: wanted(_usual(roles)))
+        groups, others = group_by_roles(talks, range(len(some)), lambda roles: wanted(_usual(roles)))
         doubtful += [where[number] for number in others]
         for group in groups:
             told = [change for role in group.roles[system:] for change in (*changes, *_rename(role))]

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tunesmith_workers.data.alike import is_tidy, picked
+from tunesmith_workers.data.by_roles import is_tidy, picked
 from tunesmith_workers.data.deidentify import ROW_SECONDS, Deidentifier
 from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.explain import decoded

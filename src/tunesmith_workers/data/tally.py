@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tunesmith_workers.data.alike import Roles
+from tunesmith_workers.data.by_roles import Roles
 from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.plain import Plain
 from tunesmith_workers.data.shapes import Conversation, Reading, RowFault, texts_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tunesmith_workers.data.alike import teaches
+from tunesmith_workers.data.by_roles import teaches
 from tunesmith_workers.data.duplicates import Duplicates
 from tunesmith_workers.data.explain import decoded
 from tunesmith_workers.data.fast import Sorting, look_closely, sort_out

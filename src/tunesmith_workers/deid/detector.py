@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from tunesmith_workers.deid import libraries
-from tunesmith_workers.deid.carrying import carry
 from tunesmith_workers.deid.finding import Reading, Span, read
+from tunesmith_workers.deid.propagation import propagate
 from tunesmith_workers.deid.recognisers import build_recognisers
 
 
@@ -43,7 +43,7 @@ class Detector:
         """The same for texts that belong together: what is found anywhere in them is found in all of them."""
         readings = [read(text, self._cut, locale) for text in texts]
         found = [_without_overlaps(self._finder.find(reading)) for reading in readings]
-        return carry([reading.folded for reading in readings], found)
+        return propagate([reading.folded for reading in readings], found)
 
     def _cut(self, text: str) -> Iterator[tuple[str, str]]:
         guesses = len(text) <= _SHORT or not self._is_gibberish(text)

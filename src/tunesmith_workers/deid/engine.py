@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from tunesmith_workers.deid.detector import Detector
 from tunesmith_workers.deid.finding import Span
-from tunesmith_workers.deid.made_up import MadeUp
 from tunesmith_workers.deid.names import Part, parts_of_all
 from tunesmith_workers.deid.policy import Policy, load_policy
 from tunesmith_workers.deid.session import Session
+from tunesmith_workers.deid.surrogates import Surrogates
 from tunesmith_workers.process.faults import BadConfig
 
 
@@ -34,7 +34,7 @@ class Engine:
         self.policy = policy
         self._detector = detector
         self._locale = locale or policy.locale
-        self._made_up = MadeUp()
+        self._surrogates = Surrogates()
 
     @classmethod
     def load(
@@ -89,7 +89,7 @@ class Engine:
 
     def session(self, seed: int | None = None) -> EngineSession:
         """For texts that come bit by bit: within a session the same original always gets the same replacement."""
-        return EngineSession(self, Session(self.policy, self._made_up, seed))
+        return EngineSession(self, Session(self.policy, self._surrogates, seed))
 
 
 class EngineSession:

@@ -13,9 +13,9 @@ import re
 import secrets
 
 from tunesmith_workers.deid.folding import fold
-from tunesmith_workers.deid.made_up import MadeUp
 from tunesmith_workers.deid.names import Part, share_a_piece
 from tunesmith_workers.deid.policy import Policy, Treatment
+from tunesmith_workers.deid.surrogates import Surrogates
 
 _MOST_TRIES = 200
 _MOBILE = re.compile(r"(?:0086|86)(1[3-9]\d{9})")
@@ -24,10 +24,10 @@ _MOBILE = re.compile(r"(?:0086|86)(1[3-9]\d{9})")
 class Session:
     """The memory of one request or one dataset."""
 
-    def __init__(self, policy: Policy, made_up: MadeUp, seed: int | None) -> None:
+    def __init__(self, policy: Policy, surrogates: Surrogates, seed: int | None) -> None:
         self._policy = policy
         self._key = _key(policy.salt, seed)
-        self._made_up = made_up
+        self._surrogates = surrogates
         self._given: dict[tuple[str, str], str] = {}
         self._taken: dict[tuple[str, str], str] = {}
         """What each replacement stands for."""
@@ -60,7 +60,7 @@ class Session:
 
     def _replacement(self, kind: str, original: str, meant: str) -> str:
         for attempt in range(_MOST_TRIES):
-            made = self._made_up.make(kind, original, random.Random(self._digest(kind, meant, attempt)))
+            made = self._surrogates.make(kind, original, random.Random(self._digest(kind, meant, attempt)))
             stands_for = self._taken.get((kind, _meant(made)))
             if kind == "PERSON" and share_a_piece(original, made):
                 continue

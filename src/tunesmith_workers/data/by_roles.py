@@ -24,7 +24,7 @@ class Turn(Protocol):
     content: str
 
 
-class Alike(msgspec.Struct, frozen=True, gc=False):
+class SameRoles(msgspec.Struct, frozen=True, gc=False):
     """Good conversations whose messages have the same roles."""
 
     roles: Roles
@@ -32,11 +32,13 @@ class Alike(msgspec.Struct, frozen=True, gc=False):
     places: Sequence[int]
 
 
-def alike(talks: Sequence[Sequence[Turn]], places: Sequence[int], wanted: Wanted) -> tuple[list[Alike], list[int]]:
+def group_by_roles(
+    talks: Sequence[Sequence[Turn]], places: Sequence[int], wanted: Wanted
+) -> tuple[list[SameRoles], list[int]]:
     """Conversations by their roles, in the order of the first of each; and the places of those whose roles are not
     wanted, or in which somebody says nothing.
     """
-    found: list[tuple[int, Alike]] = []
+    found: list[tuple[int, SameRoles]] = []
     doubtful: list[int] = []
     for size, sized in _grouped(list(map(len, talks))):
         turns = list(chain.from_iterable(picked(talks, sized)))
@@ -50,7 +52,7 @@ def alike(talks: Sequence[Sequence[Turn]], places: Sequence[int], wanted: Wanted
             good = saying_something(columns) if wanted(pattern) else ()
             if good:
                 some = [picked(column, good) for column in columns]
-                found.append((here[0], Alike(pattern, some, picked(here, good))))
+                found.append((here[0], SameRoles(pattern, some, picked(here, good))))
             if len(good) < len(here):
                 doubtful += set(here).difference(picked(here, good))
     found.sort(key=lambda one: one[0])

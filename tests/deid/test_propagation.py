@@ -37,7 +37,7 @@ def test_the_rows_of_the_demo_keep_no_name(engine):
     assert (mentions, replaced) == (80, 80)
 
 
-def test_a_name_is_carried_to_where_nothing_tells_that_it_is_one(engine):
+def test_a_name_is_propagated_to_where_nothing_tells_that_it_is_one(engine):
     """Found by its label in one text, replaced alike in the others; counted and mapped like any other finding."""
     texts = ("My name is Wrenko Zylandt.", "wants: Wrenko Zylandt, 3 mugs", "no name here")
     outcome = together(engine, *texts)
@@ -67,7 +67,7 @@ def test_texts_that_do_not_belong_together_tell_nothing_of_each_other(engine):
         ("the host at 10.1.2.3", "version 10.1.2.3"),
     ],
 )
-def test_every_kind_is_carried(engine, told, silent):
+def test_every_kind_is_propagated(engine, told, silent):
     """A number that only one text calls what it is, with other separators too."""
     alone = engine.spans(silent)
     first, second = together(engine, told, silent).texts

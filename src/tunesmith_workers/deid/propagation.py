@@ -25,7 +25,7 @@ _SCORE = 0.7
 """Less than any finding of a recogniser."""
 
 
-def carry(texts: Sequence[str], found: Sequence[list[Span]]) -> list[list[Span]]:
+def propagate(texts: Sequence[str], found: Sequence[list[Span]]) -> list[list[Span]]:
     """The findings with those that were carried, for each text in order and without overlaps: the longest stays.
 
     Args:
@@ -36,7 +36,7 @@ def carry(texts: Sequence[str], found: Sequence[list[Span]]) -> list[list[Span]]
     if not values:
         return list(found)
     search = _Search(values)
-    return [_with_carried(text, spans, search, values) for text, spans in zip(texts, found, strict=True)]
+    return [_with_propagated(text, spans, search, values) for text, spans in zip(texts, found, strict=True)]
 
 
 def _values(texts: Sequence[str], found: Sequence[list[Span]]) -> dict[str, str]:
@@ -50,7 +50,7 @@ def _values(texts: Sequence[str], found: Sequence[list[Span]]) -> dict[str, str]
     return {value: kind for value, (_, kind) in surest.items()}
 
 
-def _with_carried(text: str, spans: list[Span], search: _Search, values: dict[str, str]) -> list[Span]:
+def _with_propagated(text: str, spans: list[Span], search: _Search, values: dict[str, str]) -> list[Span]:
     own = [span._replace(kind=values[text[span.start : span.end]]) for span in spans]
     places = {(span.start, span.end) for span in own}
     carried = [span for span in search.all(text) if (span.start, span.end) not in places]

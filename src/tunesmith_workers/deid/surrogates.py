@@ -55,7 +55,7 @@ def _weighed(names: Iterable[str]) -> dict[str, float]:
     return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
 
 
-class MadeUp:
+class Surrogates:
     """Makes up values. Building one takes milliseconds, so it is kept; nothing stays in it from one value to the next."""
 
     def __init__(self) -> None:
