@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tunesmith.progress import Kind, emit
+from tunesmith.contract.events import Kind, emit
 
 
 def tell(kind: Kind, /, **fields: Any) -> None:

@@ -19,7 +19,7 @@ from tunesmith.runner.identity import identify
 COUNTS = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import itertools, os, time
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in itertools.count(1):
     print(f"line {step} é", flush=True)
     emit("metrics", step=step, loss=1 / step)

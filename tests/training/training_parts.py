@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import torch
 
-from tunesmith.progress import read_line
+from tunesmith.contract.events import read_line
 from tunesmith_workers.config import Folders, TrainConfig, read_config
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -17,8 +17,8 @@ import anyio
 import anyio.abc
 import msgspec
 
+from tunesmith.contract.events import read_line
 from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
-from tunesmith.progress import read_line
 from tunesmith.runner.conversation import end_worker, lines, open_worker
 from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
 

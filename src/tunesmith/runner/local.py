@@ -23,6 +23,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.contract import environment
 from tunesmith.failpoints import FAILPOINTS
 from tunesmith.files import raise_shortage, read_regular, write_atomically
 from tunesmith.paths import AttemptPaths
@@ -37,10 +38,9 @@ _POLL_SECONDS = 0.01
 _SCAN_SECONDS = 0.1
 _REMNANT_DEADLINE_SECONDS = 5.0
 _LARGEST_RECORD = 64 * 1024
-_RUN_MARK = "TUNESMITH_RUN_ID"
-"""Every process of a run has it in its environment, wherever it has gone; the shim has not."""
-_SHIM_MARK = "TUNESMITH_SHIM_OF"
-"""And the shim has this one, in case that the run deletes the record of its process."""
+# Every process of a run has the first in its environment, wherever it has gone, and the shim has not. The shim has the
+# second, in case that the run deletes the record of its process.
+_RUN_MARK, _SHIM_MARK = environment.RUN_ID, environment.SHIM_OF
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")

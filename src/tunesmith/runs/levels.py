@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from tunesmith.progress import read_line
+from tunesmith.contract.events import read_line
 from tunesmith.runner import Line
 
 _LONGEST_PREFIX = 400

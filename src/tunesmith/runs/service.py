@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.contract import environment
 from tunesmith.errors import Conflict, Fault, InvalidInput, MissingReference, NotFound, OutOfSpace, TooLarge
 from tunesmith.files import NO_ROOM, place_of, read_regular, sync_folder, write_atomically
 from tunesmith.paths import StatePaths
@@ -541,12 +542,12 @@ class RunService:
             cwd=str(Path.cwd()),
             log=str(folder / paths.log.name),
             env={
-                "TUNESMITH_RUN_ID": run.id,
-                "TUNESMITH_RUN_DIR": str(folder),
-                "TUNESMITH_DATASET": (run.dataset and run.dataset.path) or "",
-                "TUNESMITH_OUTPUT_DIR": str(folder / paths.output.name),
-                "TUNESMITH_RESUME_FROM": run.resume_from or "",
-                "TUNESMITH_PYTHON": sys.executable,
+                environment.RUN_ID: run.id,
+                environment.RUN_DIR: str(folder),
+                environment.DATASET: (run.dataset and run.dataset.path) or "",
+                environment.OUTPUT_DIR: str(folder / paths.output.name),
+                environment.RESUME_FROM: run.resume_from or "",
+                environment.PYTHON: sys.executable,
                 "CUDA_VISIBLE_DEVICES": ",".join(gpus),
                 "PYTHONUNBUFFERED": "1",
             },
