@@ -49,9 +49,9 @@ from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectB
 from tunesmith.files import raise_shortage
 from tunesmith.finetune import FunctionDoor, Turns, leftovers, sweep
 from tunesmith.finetune_shape import FinetuneShape
-from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
+from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
@@ -243,7 +243,7 @@ def open_house(
     scheduler = Scheduler(
         book=book,
         supervisor=supervisor,
-        slots=slots,
+        capacity=slots,
         demand_of=demand_of,
         launch_of=lambda run, gpus: run_service.launch(run, gpus),  # noqa: PLW0108  # the service is built just below
     )
@@ -281,7 +281,7 @@ def open_house(
         checkpoints=checkpoints,
         vet_url=client.vet,
         data_faults=lookup.data_faults,
-        slots=slots,
+        capacity=slots,
         paths=paths,
         clock=clock,
     )

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 # Goes on until it is let go, so that it outlasts any number of restarts however slow they are.
 COUNTS = """

@@ -13,7 +13,7 @@ import pytest
 import tunesmith
 from support.server import clean_environment
 from tunesmith.contract import environment
-from tunesmith.runner import shim
+from tunesmith.runner.local import shim
 
 PACKAGE = Path(tunesmith.__file__).parent
 WORKERS = PACKAGE.with_name("tunesmith_workers")
@@ -43,7 +43,7 @@ def imported_by(statement: str) -> set[str]:
     "statement",
     [
         "import tunesmith",
-        "import tunesmith.app, tunesmith.server",
+        "import tunesmith.app, tunesmith.server.serve",
         "import tunesmith.cli, tunesmith.cli.serve, tunesmith.cli.runs, tunesmith.cli.logs, tunesmith.cli.watch",
         "import tunesmith.testing",
         "from tunesmith import FinetuneAPI; import tunesmith.finetune.worker",
@@ -73,7 +73,7 @@ def test_workers_know_only_the_contract():
 
 def test_the_shim_needs_the_standard_library_only():
     """One lives beside every run, and it must start where nothing is installed."""
-    for name in imports_of(PACKAGE / "runner/shim.py"):
+    for name in imports_of(PACKAGE / "runner/local/shim.py"):
         assert name.partition(".")[0] in sys.stdlib_module_names, name
 
 

@@ -40,7 +40,7 @@ from tunesmith.records import (
     RunState,
     new_id,
 )
-from tunesmith.runner import Demand, Launch, Slots
+from tunesmith.runner import Capacity, Demand, Launch
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.follow import Follower, Position
 from tunesmith.runs.live import LiveRuns
@@ -109,7 +109,7 @@ class RunService:
         recipes: RecipeBook,
         references: References,
         resolver: RequestResolver,
-        slots: Slots,
+        capacity: Capacity,
         paths: StatePaths,
         clock: Clock,
         checkpoints: Checkpoints,
@@ -123,7 +123,7 @@ class RunService:
         self._recipes = recipes
         self._references = references
         self._resolver = resolver
-        self._slots = slots
+        self._capacity = capacity
         self._paths = paths
         self._clock = clock
         self._checkpoints = checkpoints
@@ -203,7 +203,7 @@ class RunService:
             self._refuse_finished(request, request.resume_from, config)
         demand, warnings = self._demand(recipe, request.resources)
         if demand.gpus:
-            self._slots.check(demand)
+            self._capacity.check(demand)
         hyperparams = dict(request.hyperparams)
         if request.inherited is not None:
             hyperparams = merged_overrides(recipe, request.inherited.hyperparams, hyperparams)
@@ -299,7 +299,7 @@ class RunService:
         count = wanted.count
         if count is None:
             count = max(recipe.resources.gpus, 1) if wanted.gpu_type else recipe.resources.gpus
-        if self._slots.gpus or not count:
+        if self._capacity.gpus or not count:
             if count == 0 and not recipe.resources.cpu:
                 raise InvalidInput(f"recipe {recipe.name} needs a GPU", where="resources.count", mend="ask for 1")
             return Demand(gpus=count, gpu_type=wanted.gpu_type), ()
@@ -492,7 +492,7 @@ class RunService:
         if run.state is not RunState.QUEUED:
             return noticed
         try:
-            self._slots.check(demand_of(run))
+            self._capacity.check(demand_of(run))
         except InvalidInput as error:
             return (*noticed, f"it cannot start here: it {error.message}; cancel it, or put the GPUs back")
         return noticed

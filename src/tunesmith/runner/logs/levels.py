@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from tunesmith.contract.events import read_line
-from tunesmith.runner import Line
+from tunesmith.runner.logs.tail import Line
 
 _LONGEST_PREFIX = 400
 """Whatever says how serious a line is stands near its beginning."""

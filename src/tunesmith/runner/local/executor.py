@@ -28,10 +28,10 @@ from tunesmith.failpoints import FAILPOINTS
 from tunesmith.files import raise_shortage, read_regular, write_atomically
 from tunesmith.paths import AttemptPaths
 from tunesmith.records import Exit, ProcessIdentity
-from tunesmith.runner import identity
-from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
-from tunesmith.runner.environment import inherited
 from tunesmith.runner.executor import Launch, Started
+from tunesmith.runner.local import identity
+from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
+from tunesmith.runner.local.environment import inherited
 
 _SHIM = Path(__file__).with_name("shim.py")
 _POLL_SECONDS = 0.01
