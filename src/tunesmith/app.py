@@ -48,7 +48,6 @@ from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
 from tunesmith.files import raise_shortage
 from tunesmith.finetune import FunctionDoor, Turns, leftovers, sweep
-from tunesmith.finetune_shape import FinetuneShape
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
 from tunesmith.net.guarded import GuardedClient
@@ -70,7 +69,8 @@ from tunesmith.records import (
     Upload,
     utc_now,
 )
-from tunesmith.reporter import Reporter
+from tunesmith.references import ModelNames, References
+from tunesmith.reporting import FinetuneShape, Reporter
 from tunesmith.runner import (
     AS_INHERITED,
     ChildDescriptors,
@@ -85,7 +85,6 @@ from tunesmith.runs import (
     ArtifactBook,
     ArtifactSummary,
     LiveRuns,
-    References,
     RequestResolver,
     RunBook,
     RunService,
@@ -189,7 +188,7 @@ def open_house(
         journals.checkpoints,
         paths,
         clock,
-        other_meaning=lambda name: references.other_meaning(name),  # noqa: PLW0108  # built further below
+        other_meaning=ModelNames(settings.aliases, paths, book).other_meaning,
     )
     retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(run_service.unfinished()))
 

@@ -12,8 +12,8 @@ from finetune_parts import file_server, request_for, wait_for_end
 from support.receiver import receiving
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
 from tunesmith.contract.events import event_line
-from tunesmith.curves import CurveBook
 from tunesmith.records import new_id
+from tunesmith.reporting.curves import CurveBook
 
 TRAINER = """
 cat "$1"

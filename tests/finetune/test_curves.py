@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path, PosixPath
 
 from tunesmith.contract.events import event_line
-from tunesmith.curves import CurveBook
+from tunesmith.reporting.curves import CurveBook
 
 
 class SlowPath(PosixPath):

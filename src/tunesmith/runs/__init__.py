@@ -7,7 +7,6 @@ from tunesmith.runs.artifacts import Artifact, ArtifactBook, ArtifactPage, Artif
 from tunesmith.runs.book import RunBook, RunPage, RunSummary
 from tunesmith.runs.follow import Follower
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.references import References
 from tunesmith.runs.request import RequestResolver, Resolved, RunRequest
 from tunesmith.runs.scheduler import Scheduler
 from tunesmith.runs.service import ResumeRequest, RunConfig, RunService, demand_of
@@ -20,7 +19,6 @@ __all__ = [
     "ArtifactSummary",
     "Follower",
     "LiveRuns",
-    "References",
     "RequestResolver",
     "Resolved",
     "ResumeRequest",

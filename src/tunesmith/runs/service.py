@@ -40,11 +40,11 @@ from tunesmith.records import (
     RunState,
     new_id,
 )
+from tunesmith.references import References
 from tunesmith.runner import Capacity, Demand, Launch
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.follow import Follower, Position
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.references import References
 from tunesmith.runs.request import (
     DATA_KNOBS,
     Inherited,
