@@ -29,8 +29,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tunesmith.contract.events import read_line
 from tunesmith.demo import orders
-from tunesmith.progress import read_line
 
 HERE = Path(__file__).parent
 BATCH, EVERY, WARM = 8, 5, 5

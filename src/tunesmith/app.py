@@ -48,10 +48,9 @@ from tunesmith.errors import SettingsInvalid, TunesmithError
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
 from tunesmith.files import raise_shortage
 from tunesmith.finetune import FunctionDoor, Turns, leftovers, sweep
-from tunesmith.finetune_shape import FinetuneShape
-from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
+from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
@@ -70,7 +69,8 @@ from tunesmith.records import (
     Upload,
     utc_now,
 )
-from tunesmith.reporter import Reporter
+from tunesmith.references import ModelNames, References
+from tunesmith.reporting import FinetuneShape, Reporter
 from tunesmith.runner import (
     AS_INHERITED,
     ChildDescriptors,
@@ -85,7 +85,6 @@ from tunesmith.runs import (
     ArtifactBook,
     ArtifactSummary,
     LiveRuns,
-    References,
     RequestResolver,
     RunBook,
     RunService,
@@ -189,7 +188,7 @@ def open_house(
         journals.checkpoints,
         paths,
         clock,
-        other_meaning=lambda name: references.other_meaning(name),  # noqa: PLW0108  # built further below
+        other_meaning=ModelNames(settings.aliases, paths, book).other_meaning,
     )
     retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(run_service.unfinished()))
 
@@ -243,7 +242,7 @@ def open_house(
     scheduler = Scheduler(
         book=book,
         supervisor=supervisor,
-        slots=slots,
+        capacity=slots,
         demand_of=demand_of,
         launch_of=lambda run, gpus: run_service.launch(run, gpus),  # noqa: PLW0108  # the service is built just below
     )
@@ -281,7 +280,7 @@ def open_house(
         checkpoints=checkpoints,
         vet_url=client.vet,
         data_faults=lookup.data_faults,
-        slots=slots,
+        capacity=slots,
         paths=paths,
         clock=clock,
     )

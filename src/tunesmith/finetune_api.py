@@ -50,7 +50,7 @@ class FinetuneAPI:
             StateFolderUnusable, StateFolderIncomplete, JournalDamaged, SettingsInvalid: it cannot start.
         """
         # Here, not earlier: whoever only defines a function need not load a server.
-        from tunesmith.server import serve  # noqa: PLC0415
+        from tunesmith.server.serve import serve  # noqa: PLC0415
 
         settings, _ = load(
             flags={

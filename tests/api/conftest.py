@@ -14,7 +14,7 @@ QUICK = """
 echo 'a first line'
 printf 'no end: \\377\\376 event: state\\n'
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in range(1, 6):
     emit("metrics", step=step, total_steps=5, epoch=step / 5, loss=1 / step)
 emit("checkpoint", path="/somewhere/checkpoint-5", step=5)

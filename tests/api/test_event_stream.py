@@ -23,7 +23,7 @@ exit 3
 COUNTS = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import itertools, os, time
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in itertools.count(1):
     print(f"line {step}", flush=True)
     emit("metrics", step=step)

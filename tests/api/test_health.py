@@ -23,7 +23,7 @@ from pathlib import Path
 import anyio
 from tunesmith.app import open_house
 from tunesmith.errors import TunesmithError
-from tunesmith.server import serve_house
+from tunesmith.server.serve import serve_house
 from tunesmith.settings import Settings
 
 place = Path(sys.argv[1])

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from support.server import polled
-from tunesmith.deadlines import PunctualProtocol
+from tunesmith.server.deadlines import PunctualProtocol
 
 ANSWER_BYTES = 64 * 1024 * 1024
 """More than the buffers of two sockets hold."""

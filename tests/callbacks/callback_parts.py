@@ -15,8 +15,8 @@ import anyio.abc
 import httpcore
 
 from tunesmith.callbacks import CallbackService, DeliverySummary
-from tunesmith.guarded import GuardedClient
 from tunesmith.journal import LOCAL_DISK, Disk, Journal
+from tunesmith.net.guarded import GuardedClient
 from tunesmith.records import Callback, Delivery, utc_now
 
 _CUT_OFF = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead)

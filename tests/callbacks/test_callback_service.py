@@ -19,8 +19,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from tunesmith.callbacks import CallbackService
 from tunesmith.callbacks.due import seconds_until_due
 from tunesmith.errors import Conflict, InvalidInput, NotFound, StateFolderUnusable
-from tunesmith.guarded import Answer
 from tunesmith.journal import LOCAL_DISK
+from tunesmith.net.guarded import Answer
 from tunesmith.records import BodySource, CallbackEvent, Delivery, Uptime, utc_now
 
 pytestmark = pytest.mark.anyio

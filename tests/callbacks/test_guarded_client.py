@@ -17,7 +17,7 @@ from anyio.streams.tls import TLSListener
 from callback_parts import Names, NotedNetwork, answer, drip, nobody_listening, receiving, silence, until
 
 from tunesmith.errors import InvalidInput, MissingReference, TooLarge
-from tunesmith.guarded import LONGEST_ANSWER, GuardedClient
+from tunesmith.net.guarded import LONGEST_ANSWER, GuardedClient
 
 pytestmark = pytest.mark.anyio
 
@@ -270,7 +270,7 @@ async def test_five_redirects_are_followed_and_no_more(tmp_path):
 
 _THROUGH_PROXY = """
 import sys, anyio
-from tunesmith.guarded import GuardedClient
+from tunesmith.net.guarded import GuardedClient
 async def main():
     client = GuardedClient(allow_private=True)
     print((await client.post(sys.argv[1], b"{}", {})).status)
@@ -414,7 +414,7 @@ _ON_A_FULL_DISK = """
 import resource, sys, anyio
 from pathlib import Path
 from tunesmith.errors import OutOfSpace
-from tunesmith.guarded import GuardedClient
+from tunesmith.net.guarded import GuardedClient
 async def main():
     client = GuardedClient(allow_private=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -13,12 +13,12 @@ import pytest
 from callback_parts import opened, until
 
 from tunesmith.callbacks import CallbackService
-from tunesmith.finetune_shape import FinetuneShape
-from tunesmith.guarded import GuardedClient
 from tunesmith.journal import Journal
+from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.records import Callback, CallbackEvent, Progress, Run, RunKind, RunState, new_id, utc_now
-from tunesmith.reporter import Reporter
+from tunesmith.reporting.finetune_shape import FinetuneShape
+from tunesmith.reporting.reporter import Reporter
 from tunesmith.runs import RunBook, RunSummary
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ TRAINER = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import os, time
 from pathlib import Path
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 run = Path(os.environ["TUNESMITH_RUN_DIR"])
 for step in range(1, 21):
     emit("metrics", step=step, total_steps=20, epoch=step / 4, loss=1 / step)
@@ -34,7 +34,7 @@ emit("result", metrics={"exact_match": 1.0}, model=str(run / "output"))
 ANNOUNCES = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import time
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in range(1, 7):
     emit("progress", step=step, total_steps=6, epoch=step / 2)
     time.sleep(0.1)  # so that it is read before the measurement comes

@@ -18,7 +18,7 @@ exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import json, os, signal, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 
 run, stop = Path(os.environ["TUNESMITH_RUN_DIR"]), []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))

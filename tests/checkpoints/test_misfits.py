@@ -16,7 +16,7 @@ exec "${TUNESMITH_PYTHON:-python}" -u - "$1" <<'END'
 import hashlib, json, os, signal, sys, time, yaml
 from datetime import UTC, datetime
 from pathlib import Path
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 
 if os.environ["TUNESMITH_RESUME_FROM"]:
     sys.exit(print("goes on"))

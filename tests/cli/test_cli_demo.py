@@ -13,7 +13,7 @@ import pytest
 from support.commands import Cli
 from support.server import ServerProcess, polled, write_recipe
 from tunesmith.demo.orders import DEMO_HYPERPARAMS
-from tunesmith.state_lock import holder
+from tunesmith.server.state_lock import holder
 
 TRAIN = r"""
 for i in 1 2; do echo "{\"tunesmith\":\"metrics\",\"step\":$i,\"total_steps\":2,\"loss\":0.$i}"; done

@@ -14,7 +14,7 @@ from tunesmith.errors import Unavailable
 
 PULLER = """
 import pathlib, sys
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 
 name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 emit("progress", phase="fetching", step=1, total_steps=2)

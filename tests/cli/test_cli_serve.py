@@ -12,7 +12,7 @@ import httpx
 
 from support.commands import command
 from support.server import clean_environment, polled
-from tunesmith.state_lock import holder
+from tunesmith.server.state_lock import holder
 
 
 def _serve(folder: Path, *, terminal: bool) -> tuple[bytes, int]:

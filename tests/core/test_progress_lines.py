@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tunesmith.progress import KINDS, emit, read_line
+from tunesmith.contract.events import KINDS, emit, read_line
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(

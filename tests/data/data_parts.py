@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from support.server import clean_environment
-from tunesmith.progress import read_line
+from tunesmith.contract.events import read_line
 from tunesmith_workers.data.fast import Sorting, sort_out
 from tunesmith_workers.data.process import Request as ProcessRequest
 from tunesmith_workers.data.process import process

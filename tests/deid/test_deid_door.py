@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from support.server import ServerProcess, polled
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 URL = "/api/v1/deidentify:test"
 CANARY = "我叫张伟，手机13812345678，邮箱canary@secret.example"

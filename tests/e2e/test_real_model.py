@@ -11,7 +11,7 @@ import pytest
 
 from support.modes import readable_by_others
 from support.server import ServerProcess, wait_for_run
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(3000)]
 ROOT = Path(__file__).parents[2]

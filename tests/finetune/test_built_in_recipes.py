@@ -11,16 +11,16 @@ from finetune_parts import file_server, request_for, wait_for_end
 
 from support.receiver import receiving
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
-from tunesmith.curves import CurveBook
-from tunesmith.progress import event_line
+from tunesmith.contract.events import event_line
 from tunesmith.records import new_id
+from tunesmith.reporting.curves import CurveBook
 
 TRAINER = """
 cat "$1"
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import os
 from pathlib import Path
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in range(1, 11):
     emit("metrics", step=step, total_steps=10, epoch=step / 2, loss=1 / step, token_accuracy=step / 10)
     if step % 2 == 0:
@@ -276,7 +276,7 @@ def figure(x_axis: list[int], x_label: str, losses: list[float]) -> dict:
 
 MANY = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in range(1, 201):
     emit("metrics", step=step, total_steps=200, loss=1 / step)
 '

@@ -6,8 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path, PosixPath
 
-from tunesmith.curves import CurveBook
-from tunesmith.progress import event_line
+from tunesmith.contract.events import event_line
+from tunesmith.reporting.curves import CurveBook
 
 
 class SlowPath(PosixPath):

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from tunesmith.errors import StateFolderUnusable
-from tunesmith.state_lock import StateLock, holder
+from tunesmith.server.state_lock import StateLock, holder
 
 _HOLDS = """
 import sys
 from pathlib import Path
-from tunesmith.state_lock import StateLock
+from tunesmith.server.state_lock import StateLock
 lock = StateLock.acquire(Path(sys.argv[1]), None)
 lock.set_address("http://127.0.0.1:8123")
 print("held", flush=True)
@@ -32,7 +32,7 @@ _TRIES = """
 import os, sys, time
 from pathlib import Path
 from tunesmith.errors import StateFolderUnusable
-from tunesmith.state_lock import StateLock
+from tunesmith.server.state_lock import StateLock
 if len(sys.argv) > 2:
     os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
 began = time.monotonic()

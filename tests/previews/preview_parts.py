@@ -11,7 +11,7 @@ import httpx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from support.server import polled
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 ROOT = Path(__file__).parents[2]
 END = "<|im_end|>"

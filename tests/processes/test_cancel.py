@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 GRACE = 1.0
 # Ignores SIGTERM, and so does its grandchild in a session of its own, which listens on a port.

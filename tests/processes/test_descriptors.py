@@ -23,7 +23,7 @@ SOFT_LIMIT = 200
 COUNTS = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import itertools, os, sys, time
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in itertools.count(1):
     emit("metrics", step=step, loss=1.0)
     if os.path.exists(os.environ["TUNESMITH_RUN_DIR"] + "/go"):

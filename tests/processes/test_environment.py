@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.server import ServerProcess, start_run, wait_for_run, write_recipe
-from tunesmith.runner.environment import inherited
+from tunesmith.runner.local.environment import inherited
 
 CANARY = "canary-of-the-server"
 SECRETS = {

@@ -17,7 +17,7 @@ from support.server import polled
 from tunesmith.paths import AttemptPaths
 from tunesmith.records import Exit, ProcessIdentity
 from tunesmith.runner import Launch, LocalExecutor, Started
-from tunesmith.runner.identity import identify, is_alive, marked, signal_group
+from tunesmith.runner.local.identity import identify, is_alive, marked, signal_group
 
 pytestmark = pytest.mark.anyio
 RUN_ID = f"run_of_executor_tests_{os.getpid()}"

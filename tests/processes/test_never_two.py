@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 # Writes a checkpoint and who it is, and starts a child in a session of its own that does not end by itself.
 SCATTERS = """

@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 # Goes on until it is let go, so that it outlasts any number of restarts however slow they are.
 COUNTS = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import itertools, os, time
-from tunesmith.progress import emit
+from tunesmith.contract.events import emit
 for step in itertools.count(1):
     print(f"line {step} é", flush=True)
     emit("metrics", step=step, loss=1 / step)

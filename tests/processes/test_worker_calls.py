@@ -12,7 +12,7 @@ import pytest
 from support.leftovers import nothing_left_open
 from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
 from tunesmith.runner import WorkerCalls
-from tunesmith.runner.identity import identify
+from tunesmith.runner.local.identity import identify
 
 pytestmark = pytest.mark.anyio
 

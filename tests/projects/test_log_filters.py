@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.runner import Line
-from tunesmith.runs import LogFilter, LogLevel, LogLine, LogPage, latest_lines, read_log
-from tunesmith.runs.levels import level_of
+from tunesmith.runner.logs import LogFilter, LogLevel, LogLine, LogPage, latest_lines, read_log
+from tunesmith.runner.logs.levels import level_of
 
 BEGINNINGS = [
     "",

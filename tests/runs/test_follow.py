@@ -15,7 +15,7 @@ from support.house import eventually, new_run, reached
 from tunesmith.errors import InvalidInput
 from tunesmith.records import Exit, Run, RunState
 from tunesmith.runner import LONGEST_LINE
-from tunesmith.runs import read_log, read_metrics
+from tunesmith.runner.logs import read_log, read_metrics
 from tunesmith.runs.follow import Position
 
 pytestmark = pytest.mark.anyio

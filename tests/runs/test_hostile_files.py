@@ -11,7 +11,7 @@ import pytest
 
 from support.house import eventually, new_run, reached
 from tunesmith.records import Exit, RunState
-from tunesmith.runs import latest_lines, read_log, read_metrics
+from tunesmith.runner.logs import latest_lines, read_log, read_metrics
 
 pytestmark = pytest.mark.anyio
 KINDS = ["a link", "a link to nothing", "a FIFO", "a folder", "a device", "a socket", "a large file", "nothing"]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.runner import LONGEST_LINE
-from tunesmith.runs import LogPage, read_log, read_metrics
-from tunesmith.runs.line_index import LineIndex
+from tunesmith.runner.logs import LogPage, read_log, read_metrics
+from tunesmith.runner.logs.line_index import LineIndex
 
 lines_of_text = st.lists(st.text(st.sampled_from("ab é😀\r"), max_size=12), max_size=30)
 

@@ -17,7 +17,8 @@ from tunesmith.errors import Forbidden, MissingReference, TunesmithError
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
 from tunesmith.records import DatasetReference, Run
-from tunesmith.runs import References, RunBook, RunSummary
+from tunesmith.references import References
+from tunesmith.runs import RunBook, RunSummary
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ from pathlib import Path
 from tunesmith.paths import RunPaths
 from tunesmith.runner import LogReader
 from tunesmith.runs.live import LiveRun
-from tunesmith.runs.logs import read_log
+from tunesmith.runner.logs.pages import read_log
 
 def peak():  # of this program alone: what getrusage says includes the process that started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])

@@ -40,5 +40,5 @@ def refusal(state: Path, *flags: str, user: int | None = None) -> str:
 
 def _loading(user: int | None) -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import tunesmith.server"], cwd="/", user=user, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", "import tunesmith.server.serve"], cwd="/", user=user, check=True, timeout=60)
     return time.monotonic() - began

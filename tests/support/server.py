@@ -19,7 +19,7 @@ from typing import Any, Self
 import httpx
 import yaml
 
-from tunesmith.state_lock import holder
+from tunesmith.server.state_lock import holder
 
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "lost"})
 _HEALTHY_SECONDS = 60.0

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import torch
 
-from tunesmith.progress import read_line
+from tunesmith.contract.events import read_line
 from tunesmith_workers.cpu.acceleration import CpuAcceleration, Slower
 from tunesmith_workers.examples.batches import Batch
 from tunesmith_workers.objectives.base import BatchLoss

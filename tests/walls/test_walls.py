@@ -12,6 +12,8 @@ import pytest
 
 import tunesmith
 from support.server import clean_environment
+from tunesmith.contract import environment
+from tunesmith.runner.local import shim
 
 PACKAGE = Path(tunesmith.__file__).parent
 WORKERS = PACKAGE.with_name("tunesmith_workers")
@@ -41,7 +43,7 @@ def imported_by(statement: str) -> set[str]:
     "statement",
     [
         "import tunesmith",
-        "import tunesmith.app, tunesmith.server",
+        "import tunesmith.app, tunesmith.server.serve",
         "import tunesmith.cli, tunesmith.cli.serve, tunesmith.cli.runs, tunesmith.cli.logs, tunesmith.cli.watch",
         "import tunesmith.testing",
         "from tunesmith import FinetuneAPI; import tunesmith.finetune.worker",
@@ -54,30 +56,41 @@ def test_the_control_plane_loads_nothing_heavy(statement):
     assert not imported_by(statement) & set(HEAVY)
 
 
-def test_progress_needs_almost_nothing():
+def test_the_contract_needs_almost_nothing():
     """Workers import it, and so may anybody's training script: the standard library and msgspec."""
-    third_party = imported_by("import tunesmith.progress") - imported_by("pass") - set(sys.stdlib_module_names)
+    statement = "import tunesmith.contract.events, tunesmith.contract.environment"
+    third_party = imported_by(statement) - imported_by("pass") - set(sys.stdlib_module_names)
     assert third_party <= {"tunesmith", "msgspec", "typing_extensions"}  # msgspec takes the last one where it is there
 
 
-def test_workers_know_only_the_line_format():
-    """From the control plane they import the module that prints events and nothing else."""
+def test_workers_know_only_the_contract():
+    """From the control plane they import what both sides of a process agree on and nothing else."""
     for path in WORKERS.rglob("*.py"):
         for name in imports_of(path):
             if name.partition(".")[0] == "tunesmith":
-                assert name == "tunesmith.progress" or name.startswith("tunesmith.progress."), f"{path}: {name}"
+                assert name == "tunesmith.contract" or name.startswith("tunesmith.contract."), f"{path}: {name}"
 
 
 def test_the_shim_needs_the_standard_library_only():
     """One lives beside every run, and it must start where nothing is installed."""
-    for name in imports_of(PACKAGE / "runner/shim.py"):
+    for name in imports_of(PACKAGE / "runner/local/shim.py"):
         assert name.partition(".")[0] in sys.stdlib_module_names, name
+
+
+def test_the_shim_is_found_by_its_mark():
+    """It stands alone, so it names the variable for itself, and servers look for it by the contract's name."""
+    assert shim._OWN_MARK == environment.SHIM_OF
 
 
 def test_the_contracts_hold():
     """Doors know rooms, rooms know the journal, recipes and runner, those know the records; nobody the other way."""
     done = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--no-cache",
+        ],
         cwd=ROOT,
         env=clean_environment(),
         capture_output=True,

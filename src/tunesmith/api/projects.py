@@ -45,7 +45,8 @@ from tunesmith.records import (
     Run,
     RunState,
 )
-from tunesmith.runs import Artifact, ArtifactPage, LogPage, RunRequest, latest_lines
+from tunesmith.runner.logs import LogPage, latest_lines
+from tunesmith.runs import Artifact, ArtifactPage, RunRequest
 
 _DETAIL_RUNS = 50
 _LATEST_LINES = 20

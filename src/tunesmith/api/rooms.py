@@ -15,8 +15,8 @@ from tunesmith.datasets import DatasetService, TrainConfigs, UploadService
 from tunesmith.deid import DeidService
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor, Turns
-from tunesmith.guarded import GuardedClient
 from tunesmith.idempotency import IdempotentCalls
+from tunesmith.net.guarded import GuardedClient
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
 from tunesmith.runner import Slots, WorkerCalls

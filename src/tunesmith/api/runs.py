@@ -15,7 +15,7 @@ from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of, view_of
 from tunesmith.recipes import Origin
 from tunesmith.records import Run, RunState
-from tunesmith.runs import LogFilter, LogLevel, LogPage, MetricsPage, read_log, read_metrics
+from tunesmith.runner.logs import LogFilter, LogLevel, LogPage, MetricsPage, read_log, read_metrics
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items.")]
 Cursor = Annotated[

@@ -30,8 +30,8 @@ from tunesmith.callbacks.schedule import STANDARD_SCHEDULE, after_try
 from tunesmith.callbacks.signing import Signer
 from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, TunesmithError, Unavailable
 from tunesmith.failpoints import FAILPOINTS
-from tunesmith.guarded import Answer
 from tunesmith.journal import Entry, Journal, newest_first, page_of
+from tunesmith.net.guarded import Answer
 from tunesmith.records import BodySource, Callback, CallbackEvent, Clock, Delivery, DeliveryAttempt, DeliveryState
 
 _log = structlog.get_logger()

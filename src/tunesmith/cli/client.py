@@ -27,8 +27,8 @@ from tunesmith.errors import (
     Unavailable,
 )
 from tunesmith.paths import StatePaths
+from tunesmith.server.state_lock import holder
 from tunesmith.settings import load
-from tunesmith.state_lock import holder
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_VARIABLE = "TUNESMITH_API_KEY"

@@ -136,8 +136,8 @@ def _on_disk(state_dir: Path, action: Callable[[KeyRing], Coroutine[Any, Any, _T
     from tunesmith.journal import Journal, Watermarks
     from tunesmith.paths import StatePaths
     from tunesmith.records import Key, utc_now
+    from tunesmith.server.state_lock import StateLock
     from tunesmith.state_folder import refuse_incomplete
-    from tunesmith.state_lock import StateLock
 
     paths = StatePaths(state_dir)
 

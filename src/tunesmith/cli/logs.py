@@ -63,7 +63,7 @@ def _print(service: Service, run_id: str, wanted: dict[str, str | None], *, raw:
 
 
 def _in_words(text: str) -> str:
-    from tunesmith.progress import read_line
+    from tunesmith.contract.events import read_line
 
     event = read_line(text.encode())
     return event_line(*event) if event is not None else event_line("log", {"line": text})

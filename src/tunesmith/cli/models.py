@@ -104,7 +104,7 @@ def refuse_without_train_extra(needed: Sequence[str] = _NEEDED) -> None:
 
 
 def _pull(name: str, folder: Path, shown: Display) -> None:
-    from tunesmith.progress import read_line
+    from tunesmith.contract.events import read_line
 
     command = [sys.executable, "-m", "tunesmith_workers.programs.pull", name, str(folder)]
     reported: TunesmithError | None = None

@@ -20,6 +20,6 @@ def serve(config: Path | None, **flags: Any) -> None:
     """Start the service. Stopping it, or killing it, leaves running trainings alone."""
     settings, _ = load(config=config, flags=flags)
     # Here, not earlier: a wrong setting should be reported before the heavy imports.
-    from tunesmith.server import serve as run_server
+    from tunesmith.server.serve import serve as run_server
 
     run_server(settings)

@@ -61,8 +61,8 @@ def repair(*, files: tuple[str, ...], state_dir: Path | None, as_json: bool) -> 
     """
     from tunesmith.journal import repair as repair_journal
     from tunesmith.records import utc_now
+    from tunesmith.server.state_lock import StateLock
     from tunesmith.state_folder import note_repaired
-    from tunesmith.state_lock import StateLock
 
     paths = _existing(state_dir)
     chosen = _chosen(paths, files)
@@ -89,8 +89,8 @@ def accept(*, files: tuple[str, ...], state_dir: Path | None) -> None:
     No server may hold the folder.
     """
     from tunesmith.records import utc_now
+    from tunesmith.server.state_lock import StateLock
     from tunesmith.state_folder import accept as accept_journals
-    from tunesmith.state_lock import StateLock
 
     paths = _existing(state_dir)
     known = {path.name for path in (*paths.journals, paths.watermarks)}

@@ -18,8 +18,8 @@ import msgspec
 import structlog
 
 from tunesmith.errors import Fault, InvalidInput, TooLarge, Unavailable, WorkerFailed
-from tunesmith.runner.conversation import end_worker, lines, open_worker
-from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
+from tunesmith.runner.calls.conversation import end_worker, lines, open_worker
+from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
 
 Locale = Literal["zh-CN", "en-US"]
 

@@ -15,8 +15,8 @@ from tunesmith.cli.client import Service, address_of, locator
 from tunesmith.demo import interrupts
 from tunesmith.errors import Unavailable
 from tunesmith.paths import StatePaths
+from tunesmith.server.state_lock import holder
 from tunesmith.settings import Settings
-from tunesmith.state_lock import holder
 
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 20.0

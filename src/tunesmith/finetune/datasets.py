@@ -10,7 +10,7 @@ import anyio
 
 from tunesmith.errors import Fault, InvalidInput, TunesmithError
 from tunesmith.finetune.job import Data
-from tunesmith.guarded import GuardedClient
+from tunesmith.net.guarded import GuardedClient
 
 
 def is_address(dataset: str) -> bool:

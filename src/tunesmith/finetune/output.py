@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tunesmith.progress import Kind, event_line
+from tunesmith.contract.events import Kind, event_line
 
 _CHUNK = 64 * 1024
 _LONGEST_PIECE = 16 * 1024

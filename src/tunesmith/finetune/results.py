@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tunesmith.contract.events import Kind
 from tunesmith.errors import InvalidInput
 from tunesmith.files import write_atomically
 from tunesmith.finetune.checkpoint import keep
 from tunesmith.finetune.job import Job
 from tunesmith.finetune.result import ReportedResult, Result, read_result
-from tunesmith.progress import Kind
 
 MOST_RESULT_BYTES = 1024 * 1024
 FOLDER = "results"

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tunesmith.contract import environment
 from tunesmith.errors import Fault, TunesmithError
 from tunesmith.finetune.checkpoint import reported_in
 from tunesmith.finetune.datasets import local_datasets
@@ -28,7 +29,7 @@ from tunesmith.finetune.results import Results
 def main(config: Path) -> int:
     """Answers the exit code."""
     job = read_job(config)
-    folder = Path(os.environ.get("TUNESMITH_RUN_DIR") or config.parent)
+    folder = Path(os.environ.get(environment.RUN_DIR) or config.parent)
     signal.signal(signal.SIGTERM, _leave)
     Path(job.model.output_path).mkdir(parents=True, exist_ok=True)
     with Output(Path(job.model.log_path)) as output:
@@ -67,7 +68,7 @@ def _offered(job: Job, datasets: Mapping[str, str], results: Results) -> dict[st
         "output_model_path": job.model.output_path,
         "output_log_path": job.model.log_path,
         "report": results.take,
-        "resume_from": reported_in(os.environ.get("TUNESMITH_RESUME_FROM")),
+        "resume_from": reported_in(os.environ.get(environment.RESUME_FROM)),
     }
 
 

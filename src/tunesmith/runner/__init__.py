@@ -1,18 +1,20 @@
-"""Where attempts run: the executor protocol and the local one, slots, and reading logs while they are written.
+"""Where attempts run: executors and capacity, as protocols and on this machine; their logs; calls of worker programs.
 
 Knows processes and files, not runs: what an end means for a run is decided in ``runs/``.
 """
 
-from tunesmith.runner.calls import WorkerCalls
-from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors, raise_limit
+from tunesmith.runner.calls.calls import WorkerCalls
+from tunesmith.runner.capacity import Capacity, Demand, Gpu
 from tunesmith.runner.executor import Executor, Launch, Started
-from tunesmith.runner.local import LocalExecutor
-from tunesmith.runner.slots import Demand, Gpu, GpuProbe, Slots, find_gpus
-from tunesmith.runner.tail import LONGEST_LINE, Line, LogReader, log_size, open_log
+from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors, raise_limit
+from tunesmith.runner.local.executor import LocalExecutor
+from tunesmith.runner.local.slots import GpuProbe, Slots, find_gpus
+from tunesmith.runner.logs import LONGEST_LINE, Line, LogReader, log_size, open_log
 
 __all__ = [
     "AS_INHERITED",
     "LONGEST_LINE",
+    "Capacity",
     "ChildDescriptors",
     "Demand",
     "Executor",

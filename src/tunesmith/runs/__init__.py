@@ -6,10 +6,7 @@ Knows nothing of HTTP, and of experiments only that they have ids.
 from tunesmith.runs.artifacts import Artifact, ArtifactBook, ArtifactPage, ArtifactSummary
 from tunesmith.runs.book import RunBook, RunPage, RunSummary
 from tunesmith.runs.follow import Follower
-from tunesmith.runs.levels import LogLevel
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.logs import LogFilter, LogLine, LogPage, MetricsPage, latest_lines, read_log, read_metrics
-from tunesmith.runs.references import References
 from tunesmith.runs.request import RequestResolver, Resolved, RunRequest
 from tunesmith.runs.scheduler import Scheduler
 from tunesmith.runs.service import ResumeRequest, RunConfig, RunService, demand_of
@@ -22,12 +19,6 @@ __all__ = [
     "ArtifactSummary",
     "Follower",
     "LiveRuns",
-    "LogFilter",
-    "LogLevel",
-    "LogLine",
-    "LogPage",
-    "MetricsPage",
-    "References",
     "RequestResolver",
     "Resolved",
     "ResumeRequest",
@@ -40,7 +31,4 @@ __all__ = [
     "Scheduler",
     "Supervisor",
     "demand_of",
-    "latest_lines",
-    "read_log",
-    "read_metrics",
 ]

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.contract.events import read_line
 from tunesmith.errors import Fault
-from tunesmith.progress import read_line
 from tunesmith.records import Progress
 from tunesmith.runner import Line
 from tunesmith.runs.fields import MOST_NAMES, checked, finite

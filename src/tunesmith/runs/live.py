@@ -25,9 +25,9 @@ from tunesmith.journal import Entry
 from tunesmith.paths import RunPaths, StatePaths
 from tunesmith.records import Progress, Run
 from tunesmith.runner import LONGEST_LINE, LogReader, open_log
+from tunesmith.runner.logs.line_index import BLOCK, LineIndex
 from tunesmith.runs.derived import append_metrics, read_notes, save_progress
 from tunesmith.runs.fold import Event, Fold, read_event
-from tunesmith.runs.line_index import BLOCK, LineIndex
 
 _RECENT_BYTES = 1024 * 1024
 _POLL_FOLLOWED = 0.01

@@ -23,7 +23,7 @@ from tunesmith.recipes import (
     resolve,
 )
 from tunesmith.records import Callback, Checkpoint, DatasetReference, FinetuneTask, IdempotentCall, Resources
-from tunesmith.runs.references import References, gather
+from tunesmith.references import References, gather
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
 DATA_KNOBS = ("data.train_file", "data.validation_file", "data.test_file")

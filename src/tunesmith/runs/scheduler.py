@@ -15,7 +15,7 @@ import structlog
 from tunesmith.errors import Conflict, OutOfSpace, TunesmithError, Unavailable
 from tunesmith.journal import Entry
 from tunesmith.records import Run, RunState
-from tunesmith.runner import Demand, Launch, Slots
+from tunesmith.runner import Capacity, Demand, Launch
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.queue import Place, RunQueue
 from tunesmith.runs.supervise import Supervisor
@@ -33,13 +33,13 @@ class Scheduler:
         *,
         book: RunBook,
         supervisor: Supervisor,
-        slots: Slots,
+        capacity: Capacity,
         demand_of: Callable[[Run], Demand],
         launch_of: Callable[[Run, tuple[str, ...]], Launch],
     ) -> None:
         self._book = book
         self._supervisor = supervisor
-        self._slots = slots
+        self._capacity = capacity
         self._demand_of = demand_of
         self._launch_of = launch_of
         self._wake = asyncio.Event()
@@ -72,7 +72,7 @@ class Scheduler:
                     if run.state is RunState.QUEUED:
                         self._enqueue(run)
                     elif run.state.has_process:
-                        self._slots.adopt(run.id, run.gpus)
+                        self._capacity.adopt(run.id, run.gpus)
                         self._carried.add(run.id)
                         tasks.start_soon(self._carry, run.id, self._supervisor.adopt, run)
                 task_status.started()
@@ -114,7 +114,7 @@ class Scheduler:
         try:
             demand = self._demand_of(run)
             # One whose GPUs were taken out since it was created waits, and holds nobody back.
-            self._queue.add(run, demand, startable=self._slots.possible(demand))
+            self._queue.add(run, demand, startable=self._capacity.possible(demand))
         except Exception:  # noqa: BLE001  # whatever is wrong with one run, the others go on
             _log.exception("run_not_queued", run_id=run.id)
 
@@ -127,7 +127,7 @@ class Scheduler:
                 passed_over.append(place)
                 continue
             try:
-                gpus = self._slots.take(run.id, place.demand)
+                gpus = self._capacity.take(run.id, place.demand)
             except Exception:  # noqa: BLE001  # whatever is wrong with one run, the others go on
                 _log.exception("run_not_started", run_id=run.id)
                 self._queue.set_aside(place)
@@ -154,7 +154,7 @@ class Scheduler:
                 pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
                 work, arguments = self._take_up, (run_id,)
         finally:
-            self._slots.release(run_id)
+            self._capacity.release(run_id)
             self._carried.discard(run_id)
             self._queue_again(run_id)
             self._wake.set()

@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.contract import environment
 from tunesmith.errors import Conflict, Fault, InvalidInput, MissingReference, NotFound, OutOfSpace, TooLarge
 from tunesmith.files import NO_ROOM, place_of, read_regular, sync_folder, write_atomically
 from tunesmith.paths import StatePaths
@@ -39,11 +40,11 @@ from tunesmith.records import (
     RunState,
     new_id,
 )
-from tunesmith.runner import Demand, Launch, Slots
+from tunesmith.references import References
+from tunesmith.runner import Capacity, Demand, Launch
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.follow import Follower, Position
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.references import References
 from tunesmith.runs.request import (
     DATA_KNOBS,
     Inherited,
@@ -108,7 +109,7 @@ class RunService:
         recipes: RecipeBook,
         references: References,
         resolver: RequestResolver,
-        slots: Slots,
+        capacity: Capacity,
         paths: StatePaths,
         clock: Clock,
         checkpoints: Checkpoints,
@@ -122,7 +123,7 @@ class RunService:
         self._recipes = recipes
         self._references = references
         self._resolver = resolver
-        self._slots = slots
+        self._capacity = capacity
         self._paths = paths
         self._clock = clock
         self._checkpoints = checkpoints
@@ -202,7 +203,7 @@ class RunService:
             self._refuse_finished(request, request.resume_from, config)
         demand, warnings = self._demand(recipe, request.resources)
         if demand.gpus:
-            self._slots.check(demand)
+            self._capacity.check(demand)
         hyperparams = dict(request.hyperparams)
         if request.inherited is not None:
             hyperparams = merged_overrides(recipe, request.inherited.hyperparams, hyperparams)
@@ -298,7 +299,7 @@ class RunService:
         count = wanted.count
         if count is None:
             count = max(recipe.resources.gpus, 1) if wanted.gpu_type else recipe.resources.gpus
-        if self._slots.gpus or not count:
+        if self._capacity.gpus or not count:
             if count == 0 and not recipe.resources.cpu:
                 raise InvalidInput(f"recipe {recipe.name} needs a GPU", where="resources.count", mend="ask for 1")
             return Demand(gpus=count, gpu_type=wanted.gpu_type), ()
@@ -491,7 +492,7 @@ class RunService:
         if run.state is not RunState.QUEUED:
             return noticed
         try:
-            self._slots.check(demand_of(run))
+            self._capacity.check(demand_of(run))
         except InvalidInput as error:
             return (*noticed, f"it cannot start here: it {error.message}; cancel it, or put the GPUs back")
         return noticed
@@ -541,12 +542,12 @@ class RunService:
             cwd=str(Path.cwd()),
             log=str(folder / paths.log.name),
             env={
-                "TUNESMITH_RUN_ID": run.id,
-                "TUNESMITH_RUN_DIR": str(folder),
-                "TUNESMITH_DATASET": (run.dataset and run.dataset.path) or "",
-                "TUNESMITH_OUTPUT_DIR": str(folder / paths.output.name),
-                "TUNESMITH_RESUME_FROM": run.resume_from or "",
-                "TUNESMITH_PYTHON": sys.executable,
+                environment.RUN_ID: run.id,
+                environment.RUN_DIR: str(folder),
+                environment.DATASET: (run.dataset and run.dataset.path) or "",
+                environment.OUTPUT_DIR: str(folder / paths.output.name),
+                environment.RESUME_FROM: run.resume_from or "",
+                environment.PYTHON: sys.executable,
                 "CUDA_VISIBLE_DEVICES": ",".join(gpus),
                 "PYTHONUNBUFFERED": "1",
             },

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from tunesmith.contract.events import read_line
 from tunesmith.paths import RunPaths
-from tunesmith.progress import read_line
 from tunesmith.runner import open_log
 
 Place: TypeAlias = tuple[str, ...]

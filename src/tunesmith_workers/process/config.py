@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import yaml
 
+from tunesmith.contract.environment import OUTPUT_DIR, RESUME_FROM, RUN_DIR
 from tunesmith_workers.process.faults import BadConfig
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -194,11 +195,11 @@ def as_config(kind: type[AnyConfig], content: dict[str, Any], source: str) -> An
 
 
 def folders_of(config: Path) -> Folders:
-    run = Path(os.environ.get("TUNESMITH_RUN_DIR") or config.absolute().parent)
-    resume_from = os.environ.get("TUNESMITH_RESUME_FROM")
+    run = Path(os.environ.get(RUN_DIR) or config.absolute().parent)
+    resume_from = os.environ.get(RESUME_FROM)
     return Folders(
         run=run,
-        output=Path(os.environ.get("TUNESMITH_OUTPUT_DIR") or run / "output"),
+        output=Path(os.environ.get(OUTPUT_DIR) or run / "output"),
         resume_from=Path(resume_from) if resume_from else None,
     )
 

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tunesmith import progress
-from tunesmith.progress import Kind
+from tunesmith.contract import events
+from tunesmith.contract.events import Kind
 
 
 def emit(kind: Kind, /, **fields: Any) -> None:
     """Print one event; fields that are None are left out. Every process may report an error."""
     if is_first_process() or fields.get("level") == "error":
-        progress.emit(kind, **{name: value for name, value in fields.items() if value is not None})
+        events.emit(kind, **{name: value for name, value in fields.items() if value is not None})
 
 
 def log(text: str) -> None:

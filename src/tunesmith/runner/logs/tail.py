@@ -1,7 +1,7 @@
 """Reading a log while it is written: bytes in, whole lines out, bounded memory whatever the log holds.
 
 Everything is addressed by byte offset, so a reader can stop and another one can go on where it was. What a line means is
-not decided here; see ``tunesmith.progress``.
+not decided here; see ``tunesmith.contract.events``.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import anyio
 import anyio.abc
 
 from tunesmith.errors import WorkerFailed
-from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
-from tunesmith.runner.environment import inherited
+from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
+from tunesmith.runner.local.environment import inherited
 
 LONGEST_ANSWER = 64 * 1024 * 1024
 

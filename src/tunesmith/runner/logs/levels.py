@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from tunesmith.progress import read_line
-from tunesmith.runner import Line
+from tunesmith.contract.events import read_line
+from tunesmith.runner.logs.tail import Line
 
 _LONGEST_PREFIX = 400
 """Whatever says how serious a line is stands near its beginning."""

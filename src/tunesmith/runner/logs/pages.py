@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from tunesmith.runner import Line, LogReader, log_size, open_log
-from tunesmith.runs.levels import LogLevel, level_of
-from tunesmith.runs.line_index import LineIndex
+from tunesmith.runner.logs.levels import LogLevel, level_of
+from tunesmith.runner.logs.line_index import LineIndex
+from tunesmith.runner.logs.tail import Line, LogReader, log_size, open_log
 
 _LATEST_BYTES = 16 * 1024
 _encode = msgspec.json.Encoder().encode

@@ -17,10 +17,10 @@ import anyio
 import anyio.abc
 import msgspec
 
+from tunesmith.contract.events import read_line
 from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
-from tunesmith.progress import read_line
-from tunesmith.runner.conversation import end_worker, lines, open_worker
-from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
+from tunesmith.runner.calls.conversation import end_worker, lines, open_worker
+from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
 
 _LINES_KEPT = 30
 

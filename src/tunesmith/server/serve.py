@@ -14,15 +14,15 @@ import structlog
 import uvicorn
 
 from tunesmith.app import House, create_app, open_house
-from tunesmith.deadlines import PunctualProtocol
 from tunesmith.errors import SettingsInvalid
 from tunesmith.finetune import FunctionDoor
 from tunesmith.paths import StatePaths
 from tunesmith.runner import raise_limit
-from tunesmith.server_log import ServerLog
+from tunesmith.server.deadlines import PunctualProtocol
+from tunesmith.server.log import ServerLog
+from tunesmith.server.state_lock import StateLock
 from tunesmith.settings import Settings
 from tunesmith.state_folder import tighten
-from tunesmith.state_lock import StateLock
 
 _log = structlog.get_logger()
 _GRACEFUL_SECONDS = 5

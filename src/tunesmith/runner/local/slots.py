@@ -9,29 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from tunesmith.errors import InvalidInput
-
-
-class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPU as NVML reports it."""
-
-    id: str
-    """Its UUID, which CUDA_VISIBLE_DEVICES understands."""
-    name: str
-    memory_bytes: int
-
-
-class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run needs: that many GPUs, or with 0 a CPU slot."""
-
-    gpus: int
-    gpu_type: str | None = None
+from tunesmith.runner.capacity import Demand, Gpu
 
 
 class Slots:
-    """Leases by run id."""
+    """This machine's leases, by run id: the local ``Capacity``."""
 
     def __init__(self, gpus: Sequence[Gpu], max_cpu_runs: int) -> None:
         self.gpus = tuple(gpus)

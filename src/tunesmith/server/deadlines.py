@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tunesmith.bounds import BoundedProtocol
+from tunesmith.server.bounds import BoundedProtocol
 
 LEAST_BODY_BYTES = 1024
 

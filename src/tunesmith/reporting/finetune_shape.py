@@ -18,7 +18,6 @@ import msgspec
 import structlog
 
 from tunesmith.callbacks import Occurrence, which
-from tunesmith.curves import CurveBook, Measurement, place
 from tunesmith.errors import InvalidInput
 from tunesmith.files import raise_shortage, read_regular
 from tunesmith.finetune import LOG, MODEL, publish, show_log
@@ -26,6 +25,7 @@ from tunesmith.finetune.result import Result
 from tunesmith.finetune.results import MOST_RESULT_BYTES
 from tunesmith.paths import StatePaths
 from tunesmith.records import BodySource, Callback, CallbackEvent, Delivery, Progress, Run, RunState
+from tunesmith.reporting.curves import CurveBook, Measurement, place
 from tunesmith.runs import RunBook
 from tunesmith.runs.fold import Event
 

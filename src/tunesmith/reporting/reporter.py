@@ -19,9 +19,9 @@ import structlog
 from tunesmith.callbacks import CallbackService, Occurrence, which
 from tunesmith.errors import InvalidInput, OutOfSpace, TooLarge, TunesmithError
 from tunesmith.files import SHORTAGE
-from tunesmith.finetune_shape import END, FinetuneShape
 from tunesmith.journal import Entry
 from tunesmith.records import BodySource, Callback, CallbackEvent, Progress, Run
+from tunesmith.reporting.finetune_shape import END, FinetuneShape
 from tunesmith.runs import RunBook, RunSummary
 from tunesmith.runs.fold import Event
 

@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-_OWN = "TUNESMITH_"
+from tunesmith.contract.environment import PREFIX
+
 _ALWAYS = (
     # who and where
     *(
@@ -69,7 +70,7 @@ def inherited(listed: Iterable[str] = (), environ: Mapping[str, str] | None = No
     return {
         name: value
         for name, value in (os.environ if environ is None else environ).items()
-        if not name.startswith(_OWN)
+        if not name.startswith(PREFIX)
         and (_matches(name, chosen) or (_matches(name, _ALWAYS) and _is_plain(name, value)))
     }
 

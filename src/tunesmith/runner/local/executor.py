@@ -23,24 +23,24 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.contract import environment
 from tunesmith.failpoints import FAILPOINTS
 from tunesmith.files import raise_shortage, read_regular, write_atomically
 from tunesmith.paths import AttemptPaths
 from tunesmith.records import Exit, ProcessIdentity
-from tunesmith.runner import identity
-from tunesmith.runner.descriptors import AS_INHERITED, ChildDescriptors
-from tunesmith.runner.environment import inherited
 from tunesmith.runner.executor import Launch, Started
+from tunesmith.runner.local import identity
+from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
+from tunesmith.runner.local.environment import inherited
 
 _SHIM = Path(__file__).with_name("shim.py")
 _POLL_SECONDS = 0.01
 _SCAN_SECONDS = 0.1
 _REMNANT_DEADLINE_SECONDS = 5.0
 _LARGEST_RECORD = 64 * 1024
-_RUN_MARK = "TUNESMITH_RUN_ID"
-"""Every process of a run has it in its environment, wherever it has gone; the shim has not."""
-_SHIM_MARK = "TUNESMITH_SHIM_OF"
-"""And the shim has this one, in case that the run deletes the record of its process."""
+# Every process of a run has the first in its environment, wherever it has gone, and the shim has not. The shim has the
+# second, in case that the run deletes the record of its process.
+_RUN_MARK, _SHIM_MARK = environment.RUN_ID, environment.SHIM_OF
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")

@@ -1,0 +1,9 @@
+"""What becomes of a run's events: messages to its callback, in the shape that it asked for.
+
+Knows runs, callbacks and the finetune door's results, which know nothing of each other.
+"""
+
+from tunesmith.reporting.finetune_shape import FinetuneShape
+from tunesmith.reporting.reporter import Reporter
+
+__all__ = ["FinetuneShape", "Reporter"]
