@@ -21,7 +21,7 @@ from tunesmith.callbacks import Occurrence, which
 from tunesmith.curves import CurveBook, Measurement, place
 from tunesmith.errors import InvalidInput
 from tunesmith.files import raise_shortage, read_regular
-from tunesmith.finetune import LOG, MODEL, publish, show_log
+from tunesmith.finetune import LOG, MODEL, PUBLISH_TO, publish, show_log
 from tunesmith.finetune.result import Result
 from tunesmith.finetune.results import MOST_RESULT_BYTES
 from tunesmith.paths import StatePaths
@@ -135,9 +135,9 @@ class FinetuneShape:
         """Where the finished model is: in the place that the door has promised, or if that cannot be, where it was made."""
         paths = self._paths.run(run.id)
         made = run.progress.output_path or str(paths.output.resolve())
-        if run.finetuned_place is None:
+        if PUBLISH_TO not in run.labels:
             return made
-        place = Path(run.finetuned_place)
+        place = Path(run.labels[PUBLISH_TO])
         try:
             await anyio.to_thread.run_sync(show_log, paths.log.resolve(), place)
             await anyio.to_thread.run_sync(publish, Path(made), place)
@@ -154,7 +154,7 @@ class FinetuneShape:
     def _stands(self, run: Run) -> dict[str, Any]:
         """What a result says besides its curves, while the run goes on."""
         paths = self._paths.run(run.id)
-        place = Path(run.finetuned_place) if run.finetuned_place else None
+        place = Path(run.labels[PUBLISH_TO]) if PUBLISH_TO in run.labels else None
         return {
             "is_final": False,
             "test_accuracy": None,
