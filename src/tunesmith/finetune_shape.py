@@ -69,9 +69,9 @@ class FinetuneShape:
         if source.log_upto is not None:
             callback = self._book.get(delivery.run_id).callback
             assert callback is not None
-            log, is_final = self._paths.run(delivery.run_id).log, delivery.key == END
+            metrics, is_final = self._paths.run(delivery.run_id).metrics, delivery.key == END
             measurement, every = _measurement(callback), _every(callback)
-            idx, figure = self._curves.draw(log, measurement, every, upto=source.log_upto, is_final=is_final)
+            idx, figure = self._curves.draw(metrics, measurement, every, upto=source.log_upto, is_final=is_final)
             return msgspec.json.encode({**source.fields, "idx": idx, "fig_param": figure})
         return msgspec.json.encode(source.fields)
 
@@ -148,8 +148,8 @@ class FinetuneShape:
         return str(place / MODEL)
 
     async def _was_due(self, run: Run, callback: Callback, upto: int) -> bool:
-        log, measurement, every = self._paths.run(run.id).log, _measurement(callback), _every(callback)
-        return await anyio.to_thread.run_sync(lambda: self._curves.is_due(log, measurement, every, upto=upto))
+        metrics, measurement, every = self._paths.run(run.id).metrics, _measurement(callback), _every(callback)
+        return await anyio.to_thread.run_sync(lambda: self._curves.is_due(metrics, measurement, every, upto=upto))
 
     def _stands(self, run: Run) -> dict[str, Any]:
         """What a result says besides its curves, while the run goes on."""

@@ -438,7 +438,7 @@ class BodySource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result_file: str | None = None
     """The others are in this file below the run's folder."""
     log_upto: int | None = None
-    """The others are drawn from run.log up to this byte."""
+    """The others are drawn from what was measured up to this byte of run.log."""
 
 
 class Delivery(Record, frozen=True, kw_only=True):
