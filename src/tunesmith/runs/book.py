@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import Conflict, NotFound
-from tunesmith.journal import Entry, Journal, page_of
+from tunesmith.journal import Entry, Journal, newest_first, page_of, position_before
 from tunesmith.records import LEGAL_MOVES, Callback, IdempotentCall, Run, RunKind, RunState
 
 
@@ -158,9 +158,9 @@ class RunBook:
         return len(self._by_experiment.get(experiment_id, ()))
 
     def _positions(self, cursor: str | None, experiment_ids: Collection[str]) -> Iterator[int]:
-        before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
         if not experiment_ids:
-            return iter(range(min(before, len(self._order)) - 1, -1, -1))
+            return iter(newest_first(self._order, cursor))
+        before = position_before(self._order, cursor)
         of_each = (reversed(self._by_experiment.get(one, ())) for one in set(experiment_ids))
         return (position for position in heapq.merge(*of_each, reverse=True) if position < before)
 
