@@ -60,12 +60,12 @@ def test_progress_needs_almost_nothing():
     assert third_party <= {"tunesmith", "msgspec", "typing_extensions"}  # msgspec takes the last one where it is there
 
 
-def test_workers_know_only_the_line_format():
-    """From the control plane they import the module that prints events and nothing else."""
+def test_workers_know_only_the_contract():
+    """From the control plane they import what both sides of a process agree on and nothing else."""
     for path in WORKERS.rglob("*.py"):
         for name in imports_of(path):
             if name.partition(".")[0] == "tunesmith":
-                assert name == "tunesmith.progress" or name.startswith("tunesmith.progress."), f"{path}: {name}"
+                assert name == "tunesmith.progress" or name.startswith("tunesmith.contract"), f"{path}: {name}"
 
 
 def test_the_shim_needs_the_standard_library_only():

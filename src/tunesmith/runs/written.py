@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from tunesmith.contract.manifest import MANIFEST
 from tunesmith.paths import RunPaths
 from tunesmith.runs.derived import read_told
 
 Place: TypeAlias = tuple[str, ...]
 """A path below the run's folder, by its parts. Bytes that are no UTF-8 are in it as surrogates."""
 
-_MANIFEST = "manifest.json"
 _DEEPEST = 32
 
 # The first that fits names the kind. Weights come after the files that stand beside them under similar names.
@@ -99,7 +99,7 @@ def _walk(folder: Path, place: Place, after: Place) -> Iterator[tuple[Place, os.
 
 def _offered(folder: Path, place: Place) -> bool:
     """A checkpoint without its manifest, which is written last, is not complete."""
-    return place[:-1] != ("checkpoints",) or (folder / _MANIFEST).is_file()
+    return place[:-1] != ("checkpoints",) or (folder / MANIFEST).is_file()
 
 
 def _kind_of(place: Place, told: Mapping[Place, str]) -> str:
