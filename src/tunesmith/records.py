@@ -40,6 +40,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
     id: str
 
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """The data of a journal line that a version before wrote, as this one would have written it."""
+        return data
+
 
 class IdempotentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The creating call that a record came from, so that a repeat of it finds the record instead of making another."""
@@ -248,16 +253,6 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     """What a result is sent back with; without it the run's id. For the shape finetune only."""
 
 
-class FinetuneTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the finetune door was asked for and has promised, so that a repeat of the request gets the same answer."""
-
-    task_id: str
-    request_sha256: str
-    """Hash of the request, to tell a repeat from another one under the same id."""
-    output_model_path: str
-    output_log_path: str
-
-
 class Run(Record, frozen=True, kw_only=True):
     """One request to execute a recipe."""
 
@@ -288,10 +283,9 @@ class Run(Record, frozen=True, kw_only=True):
     """The checkpoint that the next attempt starts from."""
     checkpoints_used: tuple[str, ...] = ()
     """The folders of all checkpoints that its config names: they stay until it has ended."""
-    finetuned_place: str | None = None
-    """The folder that the finetune door has promised: it gets the model and the log."""
-    finetune_task: FinetuneTask | None = None
-    """Set for a run that the finetune door created."""
+    labels: dict[str, str] = {}
+    """What the door that created it keeps with it, by ``<door>.<name>``. ``task_id``, without a door, is what its caller
+    calls it: a run can be found by that."""
     restarts: int = 0
     """How often it was queued again because its process died with the machine."""
     attempt: int = 0
@@ -308,6 +302,17 @@ class Run(Record, frozen=True, kw_only=True):
     """As of the last journaled change; while a process runs, the live one is ahead of it."""
     log_bytes: int = 0
     """Length of run.log at this change: where the change belongs between the log lines."""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """0.1.0 before ``labels``: ``finetuned_place`` and ``finetune_task`` were fields of their own."""
+        upgraded = dict(data)
+        labels = dict(upgraded.get("labels", {}))
+        if place := upgraded.pop("finetuned_place", None):
+            labels["finetune.publish_to"] = place
+        task = upgraded.pop("finetune_task", None) or {}
+        labels |= {name if name == "task_id" else f"finetune.{name}": value for name, value in task.items()}
+        return {**upgraded, "labels": labels} if labels else upgraded
 
 
 class ArtifactTags(Record, frozen=True, kw_only=True):
@@ -433,7 +438,7 @@ class BodySource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result_file: str | None = None
     """The others are in this file below the run's folder."""
     log_upto: int | None = None
-    """The others are drawn from run.log up to this byte."""
+    """The others are drawn from what was measured up to this byte of run.log."""
 
 
 class Delivery(Record, frozen=True, kw_only=True):

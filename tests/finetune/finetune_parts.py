@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 from support.receiver import Receiver
 from support.server import ServerProcess, polled
+from tunesmith.runner import LogReader
+from tunesmith.runs.fold import read_event
 
 # What it does is told by config_param, so that one server serves all tests.
 SERVICE = """
@@ -128,3 +131,12 @@ def file_server(content: bytes = b"rows from afar\n") -> Iterator[str]:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}"
         listening.shutdown()
+
+
+def metrics_of(log: Path) -> Path:
+    """What is kept beside a log of what was measured in it."""
+    metrics = log.with_suffix(".jsonl")
+    events = [read_event(line) for line in LogReader(log).read(at_end=True)]
+    measured = [{**event.fields, "log_offset": event.end} for event in events if event.kind == "metrics"]
+    metrics.write_text("".join(json.dumps(one) + "\n" for one in measured))
+    return metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finetune_parts import file_server, request_for, wait_for_end
+from finetune_parts import file_server, metrics_of, request_for, wait_for_end
 
 from support.receiver import receiving
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
@@ -241,12 +241,12 @@ def test_curves_stop_where_they_are_told_to(tmp_path):
     log = tmp_path / "run.log"
     lines = write_log(log, 8)
     upto, end = log.read_bytes().index(lines[5]), log.stat().st_size
-    book = CurveBook()
+    metrics, book = metrics_of(log), CurveBook()
     for _ in range(2):
-        assert book.draw(log, "epoch", 1, upto=upto) == (2, figure([1, 2], "epoch", [4.0, 5.0]))
-        assert book.draw(log, "step", 3, upto=upto) == (5, figure([3], "step", [3.0]))
-        assert book.draw(log, "step", 3, upto=end, is_final=True) == (8, figure([3, 6, 8], "step", [3.0, 6.0, 8.0]))
-        assert book.draw(log, "epoch", 1, upto=end, is_final=True)[1] == figure([1, 2], "epoch", [4.0, 8.0])
+        assert book.draw(metrics, "epoch", 1, upto=upto) == (2, figure([1, 2], "epoch", [4.0, 5.0]))
+        assert book.draw(metrics, "step", 3, upto=upto) == (5, figure([3], "step", [3.0]))
+        assert book.draw(metrics, "step", 3, upto=end, is_final=True) == (8, figure([3, 6, 8], "step", [3.0, 6.0, 8.0]))
+        assert book.draw(metrics, "epoch", 1, upto=end, is_final=True)[1] == figure([1, 2], "epoch", [4.0, 8.0])
     assert book.draw(tmp_path / "none", "step", 1, upto=end, is_final=True) == (0, figure([], "step", []))
 
 
@@ -263,7 +263,7 @@ def test_curves_have_no_gaps(tmp_path):
         {"step": 4, "loss": 1},
     ]
     log.write_bytes(b"".join(event_line("metrics", one) for one in measured))
-    _, drawn = CurveBook().draw(log, "step", 1, upto=log.stat().st_size)
+    _, drawn = CurveBook().draw(metrics_of(log), "step", 1, upto=log.stat().st_size)
     assert drawn == {**figure([1, 2, 3, 4], "step", [4, 3, 2.5, 1]), "accuracies": [0.5] * 4}
     assert all(type(value) is int for value in (drawn["losses"][0], *drawn["x_axis"]))
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.checkpoints.fit import differences
-from tunesmith.checkpoints.manifest import ManifestOrigin
+from tunesmith.contract.manifest import Origin
 from tunesmith_workers.examples.rows import read_rows
 from tunesmith_workers.process.faults import BadRows
 from tunesmith_workers.training.checkpoints import sha256_of_data
@@ -134,7 +134,7 @@ def test_a_folder_is_all_of_its_data_files(tmp_path):
     assert (
         sha256 == hashlib.sha256((tmp_path / "a.json").read_bytes() + (tmp_path / "b.jsonl").read_bytes()).hexdigest()
     )
-    origin = ManifestOrigin(data_sha256=sha256)
+    origin = Origin(data_sha256=sha256)
     config = {"data": {"train_file": str(tmp_path)}}
     assert differences(origin, config) == ()
     (tmp_path / "c.jsonl").write_text("{}")

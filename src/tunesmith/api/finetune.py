@@ -33,7 +33,12 @@ from tunesmith.files import DATA_SUFFIXES, NO_ROOM
 from tunesmith.finetune import (
     LOG,
     MODEL,
+    OUTPUT_LOG_PATH,
+    OUTPUT_MODEL_PATH,
+    PUBLISH_TO,
     RECIPE,
+    REQUEST_SHA256,
+    TASK_ID,
     CustomizedInput,
     Data,
     FinetuneRequest,
@@ -43,6 +48,7 @@ from tunesmith.finetune import (
     Training,
     digest_of,
     is_address,
+    labels_of,
     make_folder,
     new_folder,
     read_request,
@@ -51,7 +57,7 @@ from tunesmith.finetune import (
 )
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import Recipe
-from tunesmith.records import Callback, CallbackEvent, DatasetReference, FinetuneTask, Run, RunState, utc_now
+from tunesmith.records import Callback, CallbackEvent, DatasetReference, Run, RunState, utc_now
 from tunesmith.runs import RunRequest
 
 _log = structlog.get_logger()
@@ -128,8 +134,7 @@ async def _begin_once(house: Rooms, wanted: FinetuneRequest, given: dict[str, An
 
 def _repeated(wanted: FinetuneRequest, earlier: Run) -> FinetuneAnswer:
     """Raises Conflict: the task is another one. Its data may be gone by now: a repeat is not checked again."""
-    task = earlier.finetune_task
-    if task is None or task.request_sha256 != digest_of(wanted):
+    if earlier.labels.get(REQUEST_SHA256) != digest_of(wanted):
         raise Conflict(
             f"task {wanted.task_id} was begun with another request, as run {earlier.id}",
             where="task_id",
@@ -236,7 +241,7 @@ async def _own(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) 
         notes=f"finetune task {wanted.task_id}",
         filled=write_job(job),
         callback=Callback(url=wanted.call_back_api, events=_TOLD, shape="finetune", task_id=wanted.task_id),
-        finetune_task=_task(wanted, place),
+        labels=labels_of(wanted, place),
     )
     return await _create(house, request, [place])
 
@@ -309,8 +314,7 @@ def _request_for(recipe: Recipe, model: str, wanted: FinetuneRequest, local: dic
             shape="finetune",
             task_id=wanted.task_id,
         ),
-        finetuned_place=str(place),
-        finetune_task=_task(wanted, place),
+        labels={**labels_of(wanted, place), PUBLISH_TO: str(place)},
     )
 
 
@@ -366,24 +370,13 @@ async def _fetched(house: Rooms, datasets: dict[str, str], folder: Path) -> dict
     return local
 
 
-def _task(wanted: FinetuneRequest, place: Path) -> FinetuneTask:
-    return FinetuneTask(
-        task_id=wanted.task_id,
-        request_sha256=digest_of(wanted),
-        output_model_path=str(place / MODEL),
-        output_log_path=str(place / LOG),
-    )
-
-
 def _answer(run: Run) -> FinetuneAnswer:
-    task = run.finetune_task
-    assert task is not None, "it was created at this door"
     return FinetuneAnswer(
-        task_id=task.task_id,
+        task_id=run.labels[TASK_ID],
         run_id=run.id,
         status=run.state,
-        output_model_path=task.output_model_path,
-        output_log_path=task.output_log_path,
+        output_model_path=run.labels[OUTPUT_MODEL_PATH],
+        output_log_path=run.labels[OUTPUT_LOG_PATH],
     )
 
 

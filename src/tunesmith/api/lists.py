@@ -10,6 +10,8 @@ from typing import Annotated, TypeVar
 
 from litestar.params import QueryParameter
 
+from tunesmith.journal import fill, name_before, name_cursor
+
 T = TypeVar("T")
 
 NameCursor = Annotated[
@@ -22,7 +24,6 @@ def page_by_name(
     items: Iterable[T], name_of: Callable[[T], str], *, limit: int, cursor: str | None
 ) -> tuple[list[T], str | None]:
     """Up to ``limit`` items in order of their names, after the one that the cursor names; and the next cursor."""
-    after = bytes.fromhex(cursor).decode(errors="surrogateescape") if cursor is not None else None
-    ordered = sorted((item for item in items if after is None or name_of(item) > after), key=name_of)
-    page = ordered[:limit]
-    return page, name_of(page[-1]).encode(errors="surrogateescape").hex() if len(ordered) > limit else None
+    after = name_before(cursor)
+    page = fill(sorted((item for item in items if name_of(item) > after), key=name_of), limit=limit)
+    return page.items, name_cursor(name_of(page.items[-1])) if page.following is not None else None

@@ -4,7 +4,7 @@ Writes no weights and starts nothing; what makes a folder complete is decided by
 """
 
 from tunesmith.checkpoints.book import CheckpointBook, CheckpointPage, CheckpointSummary
-from tunesmith.checkpoints.manifest import Manifest, read_manifest
+from tunesmith.checkpoints.manifest import read_manifest
 from tunesmith.checkpoints.marks import MarkRequest
 from tunesmith.checkpoints.retention import Retention
 
@@ -12,7 +12,6 @@ __all__ = [
     "CheckpointBook",
     "CheckpointPage",
     "CheckpointSummary",
-    "Manifest",
     "MarkRequest",
     "Retention",
     "read_manifest",

@@ -17,8 +17,9 @@ import structlog
 
 from tunesmith.checkpoints import folders
 from tunesmith.checkpoints.fit import differences
-from tunesmith.checkpoints.manifest import Manifest, read_manifest
+from tunesmith.checkpoints.manifest import read_manifest
 from tunesmith.checkpoints.marks import MarkRequest, check, made_by, with_mark
+from tunesmith.contract.manifest import Manifest
 from tunesmith.errors import Fault, InvalidInput, MissingReference, NotFound
 from tunesmith.files import place_of
 from tunesmith.journal import Entry, Journal, newest_first, page_of
@@ -344,5 +345,5 @@ def _checkpoint(run_id: str, experiment_id: str | None, path: str, manifest: Man
         created_at=manifest.created_at,
         base_model=manifest.origin.base_model,
         data_sha256=manifest.origin.data_sha256,
-        template_sha256=manifest.origin.template_sha256,
+        template_sha256=manifest.origin.template_sha256 or None,
     )

@@ -1,82 +1,53 @@
 """Whether a training can go on from a checkpoint, as far as its manifest tells: what differs, said before anything starts.
 
-The worker looks once more, at what only it can see: the tokenizer, and a chat template as it is rendered. A recipe whose
-checkpoints say nothing of where they come from is not held to anything.
+What must match is said in ``contract.manifest``. The worker looks once more, at what only it can see: the tokenizer, and a
+chat template as it is rendered.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.checkpoints.manifest import ManifestOrigin
+from tunesmith.contract.manifest import BASE, DATA, Misfit, Origin, misfits, sha256_of_data, value_at
 from tunesmith.errors import Fault
 from tunesmith.files import data_files, raise_shortage
 
-# Everything else may be overridden: whoever changes the batch or the length of rows means it.
-_SAME_KNOBS = (
-    "job.type",
-    "job.method",
-    "lora.r",
-    "lora.lora_alpha",
-    "lora.target_modules",
-    "data.chat_template",
-)
-_MISSING = object()
+_UNREADABLE = ""
+_MEND = "or start a new run from the checkpoint's weights"
 
 
-def differences(origin: ManifestOrigin, config: Mapping[str, Any]) -> tuple[Fault, ...]:
+def differences(origin: Origin, config: Mapping[str, Any]) -> tuple[Fault, ...]:
     """Everything in a resolved config that does not fit a checkpoint of ``origin``. Reads the data file for its hash."""
-    return tuple(_differences(origin, config))
+    base, data = value_at(config, BASE), value_at(config, "data.train_file")
+    compares_data = origin.data_sha256 is not None and isinstance(data, str)
+    now = Origin(
+        base_model=base if isinstance(base, str) else None,
+        data_sha256=_sha256(Path(data)) if compares_data else None,
+        config=dict(config),
+    )
+    return tuple(_of_data(one, data) if one.name == DATA else _fault(one) for one in misfits(origin, now))
 
 
-def _differences(origin: ManifestOrigin, config: Mapping[str, Any]) -> Iterator[Fault]:
-    base = _at(config, "model.base")
-    if origin.base_model is not None and base not in (_MISSING, origin.base_model):
-        yield _fault("model.base", origin.base_model, base)
-    for knob in _SAME_KNOBS:
-        was, now = _at(origin.config, knob), _at(config, knob)
-        if _MISSING not in (was, now) and was != now:
-            yield _fault(knob, was, now)
-    data = _at(config, "data.train_file")
-    if origin.data_sha256 is not None and isinstance(data, str):
-        found = _sha256(Path(data))
-        if found != origin.data_sha256:
-            yield Fault(
-                message=f"{data} was trained on with the sha256 {origin.data_sha256}, and now "
-                + (f"has {found}" if found else "cannot be read"),
-                where="data.train_file",
-                mend="put the file back as it was, or start a new run from the checkpoint's weights",
-            )
-
-
-def _fault(where: str, was: object, now: object) -> Fault:
+def _fault(misfit: Misfit) -> Fault:
     return Fault(
-        message=f"was {was!r} and is now {now!r}",
-        where=where,
-        mend="leave it as it was, or start a new run from the checkpoint's weights",
+        message=f"was {misfit.was!r} and is now {misfit.now!r}", where=misfit.name, mend=f"leave it as it was, {_MEND}"
     )
 
 
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    found: Any = config
-    for name in path.split("."):
-        if not isinstance(found, Mapping) or name not in found:
-            return _MISSING
-        found = found[name]
-    return found
+def _of_data(misfit: Misfit, data: str) -> Fault:
+    return Fault(
+        message=f"{data} was trained on with the sha256 {misfit.was}, and now "
+        + ("cannot be read" if misfit.now == _UNREADABLE else f"has {misfit.now}"),
+        where="data.train_file",
+        mend=f"put the file back as it was, {_MEND}",
+    )
 
 
-def _sha256(place: Path) -> str | None:
-    """Of a data file, or of all in a folder one after the other."""
-    found = hashlib.sha256()
+def _sha256(place: Path) -> str:
     try:
-        for path in data_files(place):
-            with path.open("rb") as file:
-                hashlib.file_digest(file, lambda: found)
+        return sha256_of_data(data_files(place))
     except OSError as error:
         raise_shortage(error)
-        return None
-    return found.hexdigest()
+        return _UNREADABLE

@@ -10,7 +10,8 @@ import errno
 import os
 from pathlib import Path
 
-from tunesmith.checkpoints.manifest import KEEP, NAME, Manifest, read_manifest
+from tunesmith.checkpoints.manifest import read_manifest
+from tunesmith.contract.manifest import KEEP, MANIFEST, Manifest
 from tunesmith.files import opened_folder, remove_folder
 from tunesmith.records import Checkpoint
 
@@ -55,7 +56,7 @@ def keep(runs: Path, checkpoint: Checkpoint) -> bool:
 def make_incomplete(runs: Path, checkpoint: Checkpoint) -> None:
     """Take its manifest away, so that what is left of a removal that is cut short never looks complete. Raises OSError."""
     with opened_folder(runs, *_names(runs, checkpoint)) as folder:
-        os.unlink(NAME, dir_fd=folder)
+        os.unlink(MANIFEST, dir_fd=folder)
 
 
 def remove(runs: Path, checkpoint: Checkpoint) -> None:

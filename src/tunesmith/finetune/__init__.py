@@ -8,6 +8,14 @@ from tunesmith.finetune.datasets import is_address
 from tunesmith.finetune.downloads import leftovers, make_folder, new_folder, sweep
 from tunesmith.finetune.function import FunctionReference, refer_to
 from tunesmith.finetune.job import RECIPE, RECIPES_FOLDER, Data, FunctionDoor, Job, Model, Training, write_job
+from tunesmith.finetune.labels import (
+    OUTPUT_LOG_PATH,
+    OUTPUT_MODEL_PATH,
+    PUBLISH_TO,
+    REQUEST_SHA256,
+    TASK_ID,
+    labels_of,
+)
 from tunesmith.finetune.publish import LOG, MODEL, publish, show_log
 from tunesmith.finetune.request import CustomizedInput, FinetuneRequest, ParamDict, name_faults, read_request
 from tunesmith.finetune.tasks import Turns, digest_of
@@ -15,8 +23,13 @@ from tunesmith.finetune.tasks import Turns, digest_of
 __all__ = [
     "LOG",
     "MODEL",
+    "OUTPUT_LOG_PATH",
+    "OUTPUT_MODEL_PATH",
+    "PUBLISH_TO",
     "RECIPE",
     "RECIPES_FOLDER",
+    "REQUEST_SHA256",
+    "TASK_ID",
     "CustomizedInput",
     "Data",
     "FinetuneRequest",
@@ -29,6 +42,7 @@ __all__ = [
     "Turns",
     "digest_of",
     "is_address",
+    "labels_of",
     "leftovers",
     "make_folder",
     "name_faults",

@@ -15,11 +15,10 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.contract.manifest import KEEP, MANIFEST
 from tunesmith.errors import InvalidInput
 from tunesmith.files import opened_folder, remove_folder, sync_folder, write_atomically
 
-_MANIFEST = "manifest.json"
-_KEEP = "KEEP"
 _PREFIX = "checkpoint-"
 _KEPT = 2
 
@@ -61,7 +60,7 @@ def keep(reported: str, folder: Path, *, idx: int, facts: Mapping[str, Any]) -> 
         **facts,
         "files": [{"path": str(path.relative_to(into)), "bytes": path.stat().st_size} for path in files],
     }
-    write_atomically(into / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    write_atomically(into / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     sync_folder(folder)
     _prune(folder)
     return into
@@ -71,14 +70,14 @@ def reported_in(checkpoint: str | None) -> str | None:
     """The path to go on from, in a checkpoint's folder; None without one."""
     if not checkpoint:
         return None
-    manifest = msgspec.json.decode((Path(checkpoint) / _MANIFEST).read_bytes(), type=_Reported)
+    manifest = msgspec.json.decode((Path(checkpoint) / MANIFEST).read_bytes(), type=_Reported)
     return str(Path(checkpoint) / manifest.reported)
 
 
 def _prune(folder: Path) -> None:
-    complete = [path for path in folder.glob(f"{_PREFIX}*") if (path / _MANIFEST).exists() and not path.is_symlink()]
+    complete = [path for path in folder.glob(f"{_PREFIX}*") if (path / MANIFEST).exists() and not path.is_symlink()]
     for path in sorted(complete, key=lambda path: int(path.name.removeprefix(_PREFIX)))[:-_KEPT]:
-        if not (path / _KEEP).exists():
+        if not (path / KEEP).exists():
             _remove(path)
 
 

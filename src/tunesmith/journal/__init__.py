@@ -6,7 +6,15 @@ What a record means is decided by the rooms; this package only keeps what it is 
 from tunesmith.journal.disk import LOCAL_DISK, Disk
 from tunesmith.journal.journal import Journal
 from tunesmith.journal.lines import Entry
-from tunesmith.journal.pages import PAGE_BYTES, newest_first, page_of
+from tunesmith.journal.pages import (
+    PAGE_BYTES,
+    fill,
+    name_before,
+    name_cursor,
+    newest_first,
+    page_of,
+    position_before,
+)
 from tunesmith.journal.repair import repair
 from tunesmith.journal.verify import Verdict, verify
 from tunesmith.journal.watermarks import Watermark, WatermarkKeeper, Watermarks, watermark_of
@@ -21,8 +29,12 @@ __all__ = [
     "Watermark",
     "WatermarkKeeper",
     "Watermarks",
+    "fill",
+    "name_before",
+    "name_cursor",
     "newest_first",
     "page_of",
+    "position_before",
     "repair",
     "verify",
     "watermark_of",

@@ -35,6 +35,7 @@ from tunesmith.journal.lines import (
     finish_line,
     read_line,
 )
+from tunesmith.journal.upgrades import record_decoder
 from tunesmith.journal.watermarks import Watermark
 from tunesmith.records import Clock, Record, utc_now
 
@@ -82,7 +83,7 @@ class Journal(Generic[R, S]):
         """Where a torn last line was moved when the journal was opened."""
         self._file = file
         self._index = index
-        self._decode_record = msgspec.json.Decoder(record_type).decode
+        self._decode_record = record_decoder(record_type)
         self._decode_summary = msgspec.json.Decoder(summary_type).decode
         self._clock = clock
         self._keep = keep
@@ -198,6 +199,10 @@ class Journal(Generic[R, S]):
         entries = [self._read(line) for line in self._index.lines_of(record_id)]
         entries.reverse()
         return entries
+
+    def record_of(self, entry: Entry) -> R:
+        """What an entry of its history holds."""
+        return self._decode_record(entry.data)
 
     def changes_of(self, record_id: str) -> int:
         """How many entries of one id are committed; 0 for an unknown one. Reads nothing."""

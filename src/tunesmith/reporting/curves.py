@@ -1,4 +1,6 @@
-"""A built-in recipe's run as a result of the finetune door: curves drawn from what its process has printed. Reads run.log.
+"""A built-in recipe's run as a result of the finetune door: curves drawn from what its process has measured.
+
+Read from metrics.jsonl, which is what the fold made of the log, and up to a byte of the log: each line says where it ends there.
 
 A curve has a value at each point that is reported: every so many steps or epochs, and at the end the last. It is the
 latest that was measured up to there, so there are no gaps; a curve without a value at the first point is left out.
@@ -12,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
+
+import msgspec
 
 from tunesmith.runner import LogReader
-from tunesmith.runs.fold import read_event
 
 Measurement = Literal["step", "epoch"]
 Figure = dict[str, Any]
@@ -31,17 +34,32 @@ _CURVES = {
     "eval_accuracy": "valid_accuracies",
 }
 _NAMES = tuple(dict.fromkeys(_CURVES.values()))
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class _Measured(NamedTuple):
+    """One line of metrics.jsonl."""
+
+    start: int
+    end: int
+    """Where it lies in metrics.jsonl."""
+    log_offset: int
+    """Where the line ends that it was made from, in the log."""
+    fields: dict[str, Any]
 
 
 class Curves:
-    """The curves of one run, read from its log piece by piece."""
+    """The curves of one run, read from its metrics piece by piece."""
 
-    def __init__(self, log: Path, measurement: Measurement, every: int) -> None:
-        self._log = log
+    def __init__(self, metrics: Path, measurement: Measurement, every: int) -> None:
+        self._metrics = metrics
         self._measurement: Measurement = measurement
         self._every = every
         self.lock = threading.Lock()
         """For who shares this object: held while it is read and drawn."""
+        self._first = self._seen = 0
+        """From where on metrics.jsonl is of the log as it is now, and up to where that is known."""
+        self._newest_log_offset = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -50,8 +68,10 @@ class Curves:
         """Of each curve, at the newest point."""
         self.newest = 0
         """The step or epoch that was measured last."""
-        self.offset = 0
-        """Everything in the log before this byte is in the curves."""
+        self._upto = 0
+        """Everything that was measured up to this byte of the log is in the curves."""
+        self._offset = self._first
+        """And everything in metrics.jsonl before this byte."""
 
     @property
     def due(self) -> bool:
@@ -60,18 +80,36 @@ class Curves:
         return self.newest // self._every > before // self._every
 
     def read(self, upto: int) -> None:
-        """Take in the log up to a byte, at which a line ends; from its start if more than that was taken in."""
-        if self.offset > upto:
+        """Take in what was measured up to a byte of the log; from its start if more than that was taken in."""
+        if self._is_of_another_log() or self._upto > upto:
             self._begin()
-        reader = LogReader(self._log, self.offset)
-        while lines := reader.read(at_end=True):
+        for line in self._lines(self._offset):
+            if line.log_offset > upto:
+                break
+            self._take(line.fields)
+            self._offset = line.end
+        self._upto = upto
+
+    def _is_of_another_log(self) -> bool:
+        """Whether the log was emptied and written anew since: then its offsets have begun again."""
+        begun_again = False
+        for line in self._lines(self._seen):
+            if line.log_offset <= self._newest_log_offset or line.start < self._seen:
+                begun_again, self._first = True, line.start
+            self._newest_log_offset, self._seen = line.log_offset, line.end
+        return begun_again
+
+    def _lines(self, start: int) -> Iterator[_Measured]:
+        reader = LogReader(self._metrics, start)
+        while lines := reader.read():
             for line in lines:
-                if line.end > upto:
-                    return
-                event = read_event(line)
-                if event.kind == "metrics":
-                    self._take(event.fields)
-                self.offset = line.end
+                try:
+                    fields = _decode(line.content)
+                except msgspec.DecodeError:
+                    continue  # whatever else a program wrote there
+                log_offset = fields.get("log_offset")
+                if isinstance(log_offset, int):
+                    yield _Measured(line.start, line.end, log_offset, fields)
 
     def figure(self, *, is_final: bool) -> Figure:
         """The ``fig_param`` at this byte of the log."""
@@ -103,31 +141,31 @@ class Curves:
 
 
 class CurveBook:
-    """The curves of the runs that were asked for last, so that a log is not read from its start for each result."""
+    """The curves of the runs that were asked for last, so that metrics are not read from their start for each result."""
 
     def __init__(self) -> None:
         self._curves: OrderedDict[tuple[Path, Measurement, int], Curves] = OrderedDict()
         self._lock = threading.Lock()
-        """Held while it is looked up which there are, and never while a log is read."""
+        """Held while it is looked up which there are, and never while metrics are read."""
 
     def draw(
-        self, log: Path, measurement: Measurement, every: int, *, upto: int, is_final: bool = False
+        self, metrics: Path, measurement: Measurement, every: int, *, upto: int, is_final: bool = False
     ) -> tuple[int, Figure]:
         """The newest step or epoch, and the figure, up to a byte of the log: always the same. From any thread."""
-        with self._upto(log, measurement, every, upto) as curves:
+        with self._upto(metrics, measurement, every, upto) as curves:
             return curves.newest, curves.figure(is_final=is_final)
 
-    def is_due(self, log: Path, measurement: Measurement, every: int, *, upto: int) -> bool:
+    def is_due(self, metrics: Path, measurement: Measurement, every: int, *, upto: int) -> bool:
         """Whether the newest point up to a byte of the log is one to report."""
-        with self._upto(log, measurement, every, upto) as curves:
+        with self._upto(metrics, measurement, every, upto) as curves:
             return curves.due
 
     @contextmanager
-    def _upto(self, log: Path, measurement: Measurement, every: int, upto: int) -> Iterator[Curves]:
+    def _upto(self, metrics: Path, measurement: Measurement, every: int, upto: int) -> Iterator[Curves]:
         """The curves up to a byte of the log, as long as the block lasts. Only who asks for the same run waits for it."""
-        key = (log, measurement, every)
+        key = (metrics, measurement, every)
         with self._lock:
-            curves = self._curves.pop(key, None) or Curves(log, measurement, every)
+            curves = self._curves.pop(key, None) or Curves(metrics, measurement, every)
             self._curves[key] = curves
             if len(self._curves) > _MOST_RUNS_KEPT:
                 self._curves.popitem(last=False)

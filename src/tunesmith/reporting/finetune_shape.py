@@ -20,7 +20,7 @@ import structlog
 from tunesmith.callbacks import Occurrence, which
 from tunesmith.errors import InvalidInput
 from tunesmith.files import raise_shortage, read_regular
-from tunesmith.finetune import LOG, MODEL, publish, show_log
+from tunesmith.finetune import LOG, MODEL, PUBLISH_TO, publish, show_log
 from tunesmith.finetune.result import Result
 from tunesmith.finetune.results import MOST_RESULT_BYTES
 from tunesmith.paths import StatePaths
@@ -69,9 +69,9 @@ class FinetuneShape:
         if source.log_upto is not None:
             callback = self._book.get(delivery.run_id).callback
             assert callback is not None
-            log, is_final = self._paths.run(delivery.run_id).log, delivery.key == END
+            metrics, is_final = self._paths.run(delivery.run_id).metrics, delivery.key == END
             measurement, every = _measurement(callback), _every(callback)
-            idx, figure = self._curves.draw(log, measurement, every, upto=source.log_upto, is_final=is_final)
+            idx, figure = self._curves.draw(metrics, measurement, every, upto=source.log_upto, is_final=is_final)
             return msgspec.json.encode({**source.fields, "idx": idx, "fig_param": figure})
         return msgspec.json.encode(source.fields)
 
@@ -135,9 +135,9 @@ class FinetuneShape:
         """Where the finished model is: in the place that the door has promised, or if that cannot be, where it was made."""
         paths = self._paths.run(run.id)
         made = run.progress.output_path or str(paths.output.resolve())
-        if run.finetuned_place is None:
+        if PUBLISH_TO not in run.labels:
             return made
-        place = Path(run.finetuned_place)
+        place = Path(run.labels[PUBLISH_TO])
         try:
             await anyio.to_thread.run_sync(show_log, paths.log.resolve(), place)
             await anyio.to_thread.run_sync(publish, Path(made), place)
@@ -148,13 +148,13 @@ class FinetuneShape:
         return str(place / MODEL)
 
     async def _was_due(self, run: Run, callback: Callback, upto: int) -> bool:
-        log, measurement, every = self._paths.run(run.id).log, _measurement(callback), _every(callback)
-        return await anyio.to_thread.run_sync(lambda: self._curves.is_due(log, measurement, every, upto=upto))
+        metrics, measurement, every = self._paths.run(run.id).metrics, _measurement(callback), _every(callback)
+        return await anyio.to_thread.run_sync(lambda: self._curves.is_due(metrics, measurement, every, upto=upto))
 
     def _stands(self, run: Run) -> dict[str, Any]:
         """What a result says besides its curves, while the run goes on."""
         paths = self._paths.run(run.id)
-        place = Path(run.finetuned_place) if run.finetuned_place else None
+        place = Path(run.labels[PUBLISH_TO]) if PUBLISH_TO in run.labels else None
         return {
             "is_final": False,
             "test_accuracy": None,

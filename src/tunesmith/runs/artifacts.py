@@ -18,7 +18,7 @@ import anyio.to_thread
 import msgspec
 
 from tunesmith.errors import InvalidInput, NotFound
-from tunesmith.journal import PAGE_BYTES, Journal
+from tunesmith.journal import Journal, fill, name_before, name_cursor
 from tunesmith.paths import StatePaths
 from tunesmith.records import ArtifactTags
 from tunesmith.runs.written import Place, WrittenFile, written_files
@@ -78,17 +78,11 @@ class ArtifactBook:
         Raises:
             InvalidInput: the cursor is none of ours.
         """
-        artifacts: list[Artifact] = []
-        size = 0
-        last: Place = ()
-        for file in written_files(self._paths.run(run_id), _place_at(cursor)):
-            artifact = self._artifact(run_id, file)
-            size += len(msgspec.json.encode(artifact))
-            if len(artifacts) == limit or (artifacts and size > PAGE_BYTES):
-                return ArtifactPage(artifacts, _cursor_at(last))
-            artifacts.append(artifact)
-            last = file.place
-        return ArtifactPage(artifacts, None)
+        after = tuple(name_before(cursor).split("/")) if cursor is not None else ()
+        found = ((file.place, self._artifact(run_id, file)) for file in written_files(self._paths.run(run_id), after))
+        page = fill(found, limit=limit, size_of=lambda one: len(msgspec.json.encode(one[1])))
+        following = name_cursor("/".join(page.items[-1][0])) if page.following is not None else None
+        return ArtifactPage([artifact for _, artifact in page.items], following)
 
     async def find(self, run_id: str, artifact_id: str) -> FoundArtifact:
         """Raises NotFound when the run has no such file, or not any more."""
@@ -163,16 +157,3 @@ def _check(tags: tuple[str, ...]) -> None:
 
 def _id_of(run_id: str, place: Place) -> str:
     return "art_" + hashlib.sha256(os.fsencode("/".join((run_id, *place)))).hexdigest()[:26]
-
-
-def _cursor_at(place: Place) -> str:
-    return os.fsencode("/".join(place)).hex()
-
-
-def _place_at(cursor: str | None) -> Place:
-    if cursor is None:
-        return ()
-    try:
-        return tuple(os.fsdecode(bytes.fromhex(cursor)).split("/"))
-    except ValueError:
-        raise InvalidInput("is not a cursor of this list", where="cursor", mend="leave it out to begin anew") from None

@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import Conflict, NotFound
-from tunesmith.journal import Entry, Journal, page_of
+from tunesmith.journal import Entry, Journal, newest_first, page_of, position_before
 from tunesmith.records import LEGAL_MOVES, Callback, IdempotentCall, Run, RunKind, RunState
 
 
 class TaskSummary(msgspec.Struct, frozen=True):
-    """What is kept in memory of a task of the finetune door."""
+    """What is kept in memory of a run's labels."""
 
-    task_id: str
+    task_id: str | None = None
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -30,8 +30,14 @@ class RunSummary(msgspec.Struct, frozen=True):
     experiment_id: str | None = None
     priority: int = 0
     callback: Callback | None = None
+    labels: TaskSummary = TaskSummary()
     finetune_task: TaskSummary | None = None
+    """Where lines have the task that were written before there were labels."""
     idempotency: IdempotentCall | None = None
+
+    @property
+    def task_id(self) -> str | None:
+        return self.labels.task_id if self.finetune_task is None else self.finetune_task.task_id
 
 
 RunJournal = Journal[Run, RunSummary]
@@ -67,8 +73,8 @@ class RunBook:
     def _index(self, run_id: str, summary: RunSummary) -> None:
         if summary.experiment_id is not None:
             self._by_experiment[summary.experiment_id].append(len(self._order))
-        if summary.finetune_task is not None:
-            self._by_task.setdefault(summary.finetune_task.task_id, run_id)
+        if summary.task_id is not None:
+            self._by_task.setdefault(summary.task_id, run_id)
         self._order.append(run_id)
 
     def _stored(self, run_id: str) -> Run:
@@ -92,7 +98,7 @@ class RunBook:
             changed.set()
 
     def of_task(self, task_id: str) -> Run | None:
-        """The run that the finetune door created for a task."""
+        """The run that has this task as its label."""
         run_id = self._by_task.get(task_id)
         return self.get(run_id) if run_id is not None else None
 
@@ -104,9 +110,9 @@ class RunBook:
         return run
 
     def every(self, but: Container[str] = ()) -> Iterator[Run]:
-        """All runs but these, each read when it is asked for; those of the finetune door first. Also from threads."""
+        """All runs but these, each read when it is asked for; those with a task first. Also from threads."""
         summaries = self._journal.summaries
-        for run_id in sorted(summaries, key=lambda one: summaries[one].finetune_task is None):
+        for run_id in sorted(summaries, key=lambda one: summaries[one].task_id is None):
             if run_id not in but:
                 yield self.get(run_id)
 
@@ -152,15 +158,15 @@ class RunBook:
         return len(self._by_experiment.get(experiment_id, ()))
 
     def _positions(self, cursor: str | None, experiment_ids: Collection[str]) -> Iterator[int]:
-        before = int(cursor) if cursor is not None and cursor.isdecimal() else len(self._order)
         if not experiment_ids:
-            return iter(range(min(before, len(self._order)) - 1, -1, -1))
+            return iter(newest_first(self._order, cursor))
+        before = position_before(self._order, cursor)
         of_each = (reversed(self._by_experiment.get(one, ())) for one in set(experiment_ids))
         return (position for position in heapq.merge(*of_each, reverse=True) if position < before)
 
     def history(self, run_id: str) -> list[tuple[Entry, Run]]:
         """Every change of the run, in order."""
-        return [(entry, msgspec.json.decode(entry.data, type=Run)) for entry in self._journal.history(run_id)]
+        return [(entry, self._journal.record_of(entry)) for entry in self._journal.history(run_id)]
 
     def changes_of(self, run_id: str) -> int:
         """How long its history is. Reads nothing."""

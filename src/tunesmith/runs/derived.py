@@ -1,4 +1,5 @@
-"""What is derived from a run's log and kept beside it: metrics.jsonl, the history, and progress.json, where the fold is.
+"""What is derived from a run's log and kept beside it: metrics.jsonl, the history, and progress.json: where the fold is,
+and what the run told of.
 
 Both lie in a folder in which the run's own process may put anything in their place. No link is followed, nothing is waited
 for, and what cannot be kept costs the derived file only: the log is the truth.
@@ -8,51 +9,121 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from tunesmith.contract.events import read_line
 from tunesmith.files import raise_shortage, read_regular
 from tunesmith.paths import RunPaths
 from tunesmith.records import Progress
-from tunesmith.runner import LONGEST_LINE
+from tunesmith.runner import LONGEST_LINE, open_log
 from tunesmith.runs.fields import MOST_NAMES
+from tunesmith.runs.told import Told
 
 _LARGEST_PROGRESS = 4 * 1024 * 1024
+_REST_BYTES = 4 * 1024 * 1024
+"""So much of a log's end is searched for what a run told and nobody has folded."""
+_TELLING = re.compile(rb'"tunesmith"\s*:\s*"(?:artifact|checkpoint|result)"')
 _encode = msgspec.json.Encoder().encode
+
+
+class _Noted(Progress, frozen=True, kw_only=True):
+    """What progress.json holds."""
+
+    told: dict[str, str] | None = None
+    """See ``Told``; None in one of a version that did not fold it."""
+
+
+class Notes(NamedTuple):
+    """Where the fold of a run is."""
+
+    progress: Progress
+    told: Told
+    metrics_upto: int
+    """Up to which byte of the log metrics.jsonl is complete."""
 
 
 class _WrittenMetric(msgspec.Struct):
     log_offset: int
 
 
-def read_notes(paths: RunPaths) -> tuple[Progress, int]:
-    """The folded progress, and up to which byte of the log metrics.jsonl is complete.
-
-    Raises OSError when descriptors or memory are short.
-    """
+def read_notes(paths: RunPaths) -> Notes:
+    """Where the fold is, to go on from there. Raises OSError when descriptors or memory are short."""
     upto, intact = _mend_metrics(paths.metrics)
+    # Where a metric may be missing the log is read again from its start; what is in the file already is passed over.
+    noted = _read_noted(paths) if intact else _Noted()
+    told = _told(paths, noted, noted.log_offset)
+    fields = {name: getattr(noted, name) for name in Progress.__struct_fields__}
+    return Notes(Progress(**fields), told, upto)
+
+
+def read_told(paths: RunPaths) -> dict[str, str]:
+    """What the run told of until now: what is folded, and what of the log nobody has folded yet, if anything."""
+    return _told(paths, _read_noted(paths), None).kinds
+
+
+def _read_noted(paths: RunPaths) -> _Noted:
     try:
-        progress = msgspec.json.decode(read_regular(paths.progress, _LARGEST_PROGRESS), type=Progress)
+        noted = msgspec.json.decode(read_regular(paths.progress, _LARGEST_PROGRESS), type=_Noted)
     except OSError as error:
         raise_shortage(error)
-        progress = Progress()
+        return _Noted()
     except msgspec.DecodeError:
-        progress = Progress()
-    if progress.log_offset < 0 or len(progress.metrics) > MOST_NAMES:
-        progress = Progress()  # not written by us, or by a version that set no limit
-    # Where a metric may be missing the log is read again from its start; what is in the file already is passed over.
-    return (progress if intact else Progress()), upto
+        return _Noted()
+    # Else not written by us, or by a version that set no limit.
+    return noted if noted.log_offset >= 0 and len(noted.metrics) <= MOST_NAMES else _Noted()
 
 
-def save_progress(paths: RunPaths, progress: Progress) -> None:
+def _told(paths: RunPaths, noted: _Noted, upto: int | None) -> Told:
+    """With what lies between the notes and a byte of the log, or its end. A version before folded nothing of it."""
+    told = Told(paths.folder.resolve(), noted.told or {})
+    for line in _telling_lines(_rest_of(paths.log, noted.log_offset if noted.told is not None else 0, upto)):
+        event = read_line(line)
+        if event is not None:
+            told.take(*event)
+    return told
+
+
+def _rest_of(log: Path, start: int, end: int | None) -> bytes:
+    """A log from one byte to another, its last part if it is long; none of what is no regular file."""
+    if end is not None and start >= end:
+        return b""
+    try:
+        descriptor = open_log(log)
+    except OSError as error:
+        raise_shortage(error)
+        return b""
+    if descriptor is None:
+        return b""
+    try:
+        size = os.fstat(descriptor).st_size
+        end = size if end is None else min(end, size)
+        start = max(start, end - _REST_BYTES)
+        return os.pread(descriptor, max(0, end - start), start)
+    finally:
+        os.close(descriptor)
+
+
+def _telling_lines(content: bytes) -> Iterator[bytes]:
+    # Finding the few that matter is much faster than looking at every line.
+    for telling in _TELLING.finditer(content):
+        start = content.rfind(b"\n", 0, telling.start()) + 1
+        end = content.find(b"\n", telling.end())
+        yield content[start : end if end >= 0 else len(content)]
+
+
+def save_progress(paths: RunPaths, progress: Progress, told: Told) -> None:
     """Write progress.json. Raises OSError."""
     beside = paths.progress.with_suffix(".tmp")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(_encode(progress) + b"\n")
+        file.write(_encode(_Noted(**msgspec.structs.asdict(progress), told=told.kinds)) + b"\n")
     beside.replace(paths.progress)
 
 

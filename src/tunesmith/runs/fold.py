@@ -1,4 +1,4 @@
-"""Folding what a process printed into its progress. Pure: lines in, a new Progress out; no files, no clock of its own.
+"""Folding what a process printed into its progress and what it told of. Pure: no files, no clock of its own.
 
 Events come from ``read_event``, which has checked their fields.
 """
@@ -15,6 +15,7 @@ from tunesmith.records import Progress
 from tunesmith.runner import Line
 from tunesmith.runs.fields import MOST_NAMES, checked, finite
 from tunesmith.runs.time_left import TimeLeft
+from tunesmith.runs.told import Told
 
 _MOST_WARNINGS = 10
 _NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds"})
@@ -43,10 +44,11 @@ def read_event(line: Line) -> Event:
 
 
 class Fold:
-    """The progress of one run, advanced event by event."""
+    """The progress of one run and what it told of, advanced event by event."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, told: Told | None = None) -> None:
         self.progress = progress
+        self.told = told
         self._time_left = TimeLeft()
 
     def take(self, event: Event, now: float) -> None:
@@ -71,6 +73,8 @@ class Fold:
                 )
             case "message" if event.fields.get("level") == "error":
                 self._update(error=_fault(event.fields))
+        if self.told is not None:
+            self.told.take(event.kind, event.fields)
         for fault in event.faults:
             self._warn(fault)
         self._update(log_offset=event.end)

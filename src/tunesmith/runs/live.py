@@ -28,6 +28,7 @@ from tunesmith.runner import LONGEST_LINE, LogReader, open_log
 from tunesmith.runner.logs.line_index import BLOCK, LineIndex
 from tunesmith.runs.derived import append_metrics, read_notes, save_progress
 from tunesmith.runs.fold import Event, Fold, read_event
+from tunesmith.runs.told import Told
 
 _RECENT_BYTES = 1024 * 1024
 _POLL_FOLLOWED = 0.01
@@ -54,7 +55,10 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Hear(Protocol):
-    """Is told of every batch of events before it is noted as read: after a crash it hears some of them again."""
+    """Is told of every batch of events before it is noted as read: after a crash it hears some of them again.
+
+    What was measured in it is in metrics.jsonl by then, as far as the disk takes it.
+    """
 
     async def __call__(self, run_id: str, events: tuple[Event, ...], before: Progress) -> None: ...
 
@@ -107,7 +111,8 @@ class LiveRun:
         self._paths = paths
         self._hear = hear
         self._reader = LogReader(paths.log)
-        self._fold = Fold(Progress())
+        self._told = Told(paths.folder)  # until it is restored
+        self._fold = Fold(Progress(), self._told)
         self._metrics_upto = 0
         self._recent: OrderedDict[int, Batch] = OrderedDict()
         self._recent_size = 0
@@ -118,6 +123,8 @@ class LiveRun:
         """Blocks of the log whose lines were counted."""
         self._unreadable = False
         self._unsaved = False
+        self._refused = False
+        """Whether metrics.jsonl is something that takes no lines."""
         self._short = False
         self._unwritten = b""
         """Lines for metrics.jsonl that are not in the file yet."""
@@ -154,11 +161,11 @@ class LiveRun:
 
     async def restore(self, *, new_attempt: bool) -> None:
         """Go on where an earlier server or attempt was; without its notes, read the log from its start."""
-        progress, self._metrics_upto = await anyio.to_thread.run_sync(read_notes, self._paths)
+        progress, self._told, self._metrics_upto = await anyio.to_thread.run_sync(read_notes, self._paths)
         if new_attempt:
             progress = msgspec.structs.replace(progress, error=None, phase=None, part=None, eta_seconds=None)
         self._ended = asyncio.Event()
-        self._fold = Fold(progress)
+        self._fold = Fold(progress, self._told)
         self._reader.offset = progress.log_offset
 
     async def follow(self) -> None:
@@ -204,8 +211,11 @@ class LiveRun:
             return 0
         progress = self.progress
         self._take(batch)
+        measured = bool(self._unwritten)
+        if measured:
+            await anyio.to_thread.run_sync(self._save_measured)
         await self._tell(batch.events, progress)
-        if self._unwritten or time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:
+        if measured or time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:
             await anyio.to_thread.run_sync(self._save)
         return batch.size
 
@@ -261,14 +271,17 @@ class LiveRun:
         try:
             self._count_lines()
             self._save_metrics()
-            save_progress(self._paths, self.progress)
-            self._unsaved = False
+            save_progress(self._paths, self.progress, self._told)
+            self._unsaved = self._refused
         except OSError as error:
-            self._short = error.errno in SHORTAGE
-            if not self._unsaved:
-                _log.warning("derived_files_not_written", folder=str(self._paths.folder), reason=str(error))
-            self._unsaved = True
+            self._not_written(error)
         self._saved_at = time.monotonic()
+
+    def _not_written(self, error: OSError) -> None:
+        self._short = error.errno in SHORTAGE
+        if not self._unsaved:
+            _log.warning("derived_files_not_written", folder=str(self._paths.folder), reason=str(error))
+        self._unsaved = True
 
     def _count_lines(self) -> None:
         """Keep the counts up, so that nobody who asks for the end of a long log has to wait for them."""
@@ -282,6 +295,13 @@ class LiveRun:
             os.close(descriptor)
         self._counted = blocks
 
+    def _save_measured(self) -> None:
+        """What was measured alone, before anybody is told of it. It is tried again with the others."""
+        try:
+            self._save_metrics()
+        except OSError as error:
+            self._not_written(error)
+
     def _save_metrics(self) -> None:
         lines = self._unwritten
         if not lines:
@@ -291,8 +311,10 @@ class LiveRun:
         except OSError as error:
             if error.errno in NO_ROOM | SHORTAGE:
                 raise  # there may be room later
-            self._unwritten = b""  # the run put something else in the file's place: its history is in the log only
+            # The run put something else in the file's place: its history is in the log only.
+            self._unwritten, self._refused = b"", True
             raise
+        self._refused = False
         self._unwritten = self._unwritten[len(lines) :]
 
 

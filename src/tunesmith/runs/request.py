@@ -22,7 +22,7 @@ from tunesmith.recipes import (
     recipe_name_from,
     resolve,
 )
-from tunesmith.records import Callback, Checkpoint, DatasetReference, FinetuneTask, IdempotentCall, Resources
+from tunesmith.records import Callback, Checkpoint, DatasetReference, IdempotentCall, Resources
 from tunesmith.references import References, gather
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
@@ -60,8 +60,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the door itself sets in the config, by dotted path. Never what a caller wrote: it is not checked."""
     parent_run_id: str | None = None
     resume_from: Checkpoint | None = None
-    finetuned_place: str | None = None
-    finetune_task: FinetuneTask | None = None
+    labels: Mapping[str, str] = {}
+    """What the door keeps with the run."""
     inherited: Inherited | None = None
     """Of a run that goes on from another: what that one was asked for."""
     idempotency: IdempotentCall | None = None

@@ -233,8 +233,7 @@ class RunService:
             parent_run_id=request.parent_run_id,
             resume_from=resume_from,
             checkpoints_used=self._used(config, resume_from),
-            finetuned_place=request.finetuned_place,
-            finetune_task=request.finetune_task,
+            labels=dict(request.labels),
         )
         return run, to_yaml(config), msgspec.json.encode(resolved.origins) + b"\n"
 

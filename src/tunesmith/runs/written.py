@@ -13,21 +13,16 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from tunesmith.contract.events import read_line
+from tunesmith.contract.manifest import MANIFEST
 from tunesmith.paths import RunPaths
-from tunesmith.runner import open_log
+from tunesmith.runs.derived import read_told
 
 Place: TypeAlias = tuple[str, ...]
 """A path below the run's folder, by its parts. Bytes that are no UTF-8 are in it as surrogates."""
 
-_MANIFEST = "manifest.json"
 _DEEPEST = 32
-_TOLD_BYTES = 4 * 1024 * 1024
-"""So much of a log's end is searched for what the run told: results are told last."""
-_LONGEST_KIND = 40
-_TELLING = re.compile(rb'"tunesmith"\s*:\s*"(?:artifact|checkpoint|result)"')
 
 # The first that fits names the kind. Weights come after the files that stand beside them under similar names.
 _KINDS = (
@@ -53,7 +48,7 @@ class WrittenFile(NamedTuple):
 
 def written_files(run: RunPaths, after: Place = ()) -> Iterator[WrittenFile]:
     """Every file whose place comes after ``after``, in order of place. Looks no further than it is iterated."""
-    told = _told(run)
+    told: dict[Place, str] = {tuple(place.split("/")): kind for place, kind in read_told(run).items()}
     roots = {("checkpoints",), ("output",), *(place for place in told if place[0] not in ("checkpoints", "output"))}
     found = heapq.merge(*(_files(run.folder, root, after) for root in sorted(roots)))
     previous: Place = ()
@@ -61,62 +56,6 @@ def written_files(run: RunPaths, after: Place = ()) -> Iterator[WrittenFile]:
         if place > after and place != previous:
             yield WrittenFile(place, _kind_of(place, told), status.st_size, status.st_mtime_ns)
         previous = place
-
-
-def _told(run: RunPaths) -> dict[Place, str]:
-    """What the run said that it wrote inside its folder: files, or folders that hold one kind of thing."""
-    folder = run.folder.resolve()
-    found: dict[Place, str] = {}
-    for line in _telling_lines(_end_of(run.log)):
-        event = read_line(line)
-        for path, kind in _named_by(*event) if event is not None else ():
-            place = _place_in(folder, path)
-            if place:
-                found[place] = kind
-    return found
-
-
-def _end_of(log: Path) -> bytes:
-    """The last bytes of a log; none of what is no regular file."""
-    try:
-        descriptor = open_log(log)
-    except OSError:
-        return b""
-    if descriptor is None:
-        return b""
-    try:
-        start = max(0, os.fstat(descriptor).st_size - _TOLD_BYTES)
-        return os.pread(descriptor, _TOLD_BYTES, start)
-    finally:
-        os.close(descriptor)
-
-
-def _telling_lines(content: bytes) -> Iterator[bytes]:
-    # Finding the few that matter is much faster than looking at every line.
-    for telling in _TELLING.finditer(content):
-        start = content.rfind(b"\n", 0, telling.start()) + 1
-        end = content.find(b"\n", telling.end())
-        yield content[start : end if end >= 0 else len(content)]
-
-
-def _named_by(kind: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if kind == "artifact":
-        said = fields.get("kind")
-        named = [("path", said if isinstance(said, str) and 0 < len(said) <= _LONGEST_KIND else "file")]
-    elif kind == "checkpoint":
-        named = [("path", "checkpoint")]
-    else:
-        named = [("model", "model"), ("report", "report")] if kind == "result" else []
-    for field, what in named:
-        path = fields.get(field)
-        if isinstance(path, str) and path and "\0" not in path:
-            yield path, what
-
-
-def _place_in(folder: Path, path: str) -> Place:
-    """Where a path lies in the folder; empty when it does not, or is the folder itself."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100  # links must not be followed here; those there are get refused
-    return absolute.relative_to(folder).parts if absolute.is_relative_to(folder) else ()
 
 
 def _files(folder: Path, root: Place, after: Place) -> Iterator[tuple[Place, os.stat_result]]:
@@ -160,7 +99,7 @@ def _walk(folder: Path, place: Place, after: Place) -> Iterator[tuple[Place, os.
 
 def _offered(folder: Path, place: Place) -> bool:
     """A checkpoint without its manifest, which is written last, is not complete."""
-    return place[:-1] != ("checkpoints",) or (folder / _MANIFEST).is_file()
+    return place[:-1] != ("checkpoints",) or (folder / MANIFEST).is_file()
 
 
 def _kind_of(place: Place, told: Mapping[Place, str]) -> str:

@@ -1,6 +1,6 @@
-"""What makes a folder of weights a checkpoint: a manifest, written last, that says what it is and lists its files.
+"""Making a folder of weights a checkpoint, resuming from one, and removing old ones. What one is: ``contract.manifest``.
 
-A folder without a manifest is incomplete, whatever it holds. The weights are the trainer's to write.
+The weights are the trainer's to write.
 """
 
 from __future__ import annotations
@@ -15,48 +15,22 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.contract import manifest as contract
+from tunesmith.contract.manifest import KEEP, MANIFEST, ListedFile, Manifest, misfits, read_manifest
 from tunesmith_workers.data.provenance import DataPolicy, policy_behind
 from tunesmith_workers.data.reader import data_files
 from tunesmith_workers.process.faults import BadConfig
 
-MANIFEST = "manifest.json"
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "tunesmith")
 _PREFIX = "checkpoint-"
 _REMOVED = ".removed-"
-KEEP = "KEEP"
-"""A file of this name in a checkpoint: somebody marked it, and it stays."""
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a checkpoint comes from: the same for all of a run."""
+class Origin(contract.Origin, frozen=True, kw_only=True):
+    """Where a checkpoint comes from, with what is known of its data besides."""
 
-    base_model: str
-    template_sha256: str | None
-    tokenizer_sha256: str
-    data_sha256: str
-    config: dict[str, Any]
-    """The resolved config."""
     data_policy: DataPolicy | None = None
     """The de-identification policy that the data went through, as the provenance.json beside it says."""
-
-
-class ListedFile(msgspec.Struct, frozen=True, kw_only=True):
-    path: str
-    bytes: int
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The last file of a checkpoint or model folder."""
-
-    kind: str
-    """checkpoint, adapter or model."""
-    step: int
-    epoch: float | None
-    metrics: dict[str, float | None]
-    created_at: datetime
-    origin: Origin
-    versions: dict[str, str]
-    files: list[ListedFile]
 
 
 def origin_of(*, base: str, tokenizer: Any, data: Path, config: dict[str, Any]) -> Origin:
@@ -91,7 +65,7 @@ def complete(
         created_at=datetime.now(UTC),
         origin=origin,
         versions=_versions(),
-        files=[ListedFile(path=str(path.relative_to(folder)), bytes=path.stat().st_size) for path in files],
+        files=tuple(ListedFile(path=str(path.relative_to(folder)), bytes=path.stat().st_size) for path in files),
     )
     beside = folder / f".{MANIFEST}.tmp"
     beside.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
@@ -104,9 +78,8 @@ def complete(
 def is_complete(folder: Path) -> bool:
     """Whether the manifest is there and every file it lists has its size."""
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-        return all((folder / file.path).stat().st_size == file.bytes for file in manifest.files)
-    except (OSError, msgspec.DecodeError):
+        return contract.is_complete(folder)
+    except OSError:
         return False
 
 
@@ -122,27 +95,24 @@ def refuse_misfit(folder: Path, origin: Origin) -> None:
         BadConfig: with every difference: another model, other data, another template, another shape of adapter.
     """
     try:
-        then = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).origin
-    except (OSError, msgspec.DecodeError):
-        then = None
-    if then is None or not is_complete(folder):
+        manifest = read_manifest(folder)
+    except OSError:
+        manifest = None
+    if manifest is None or not _says_all(manifest.origin):
         raise BadConfig(f"{folder} is not a complete checkpoint", where="resume", mend="name one that is listed")
-    pairs: dict[str, tuple[Any, Any]] = {
-        "model.base": (then.base_model, origin.base_model),
-        "the data's sha256": (then.data_sha256, origin.data_sha256),
-        "the chat template's sha256": (then.template_sha256, origin.template_sha256),
-        "the tokenizer's sha256": (then.tokenizer_sha256, origin.tokenizer_sha256),
-    }
-    for knob in ("r", "lora_alpha", "target_modules"):
-        was, now = ((one.config.get("lora") or {}).get(knob) for one in (then, origin))
-        pairs[f"lora.{knob}"] = (was, now)
-    differences = [f"{name} was {was}, and is {now}" for name, (was, now) in pairs.items() if was != now]
+    differences = [f"{name} was {was}, and is {now}" for name, was, now in misfits(manifest.origin, origin)]
     if differences:
         raise BadConfig(
             f"{folder.name} does not fit this run: {'; '.join(differences)}",
             where="resume",
             mend="go on with what it was trained with, or start a new run from its weights",
         )
+
+
+def _says_all(origin: contract.Origin) -> bool:
+    """Whether a program of ours wrote it: what is resumed exactly must be known exactly."""
+    known = (origin.base_model, origin.tokenizer_sha256, origin.data_sha256)
+    return None not in known and origin.template_sha256 is not msgspec.UNSET
 
 
 def prune(folder: Path, keep: int | None, protected: Path | None = None) -> list[Path]:
@@ -220,9 +190,5 @@ def _sha256(content: bytes) -> str:
 
 
 def sha256_of_data(data: Path) -> str:
-    """Of a data file, or of all in a folder one after the other; the service's ``checkpoints.fit`` computes the same."""
-    found = hashlib.sha256()
-    for path in data_files(data):
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: found)
-    return found.hexdigest()
+    """Of a data file, or of all in a folder."""
+    return contract.sha256_of_data(data_files(data))
