@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tunesmith_workers.faults import BadConfig
 
 from tunesmith import checkpoints as service
 from tunesmith.checkpoints.fit import differences
 from tunesmith.contract.manifest import MANIFEST, Misfit, Origin, misfits, read_manifest
-from tunesmith_workers import checkpoints as worker
+from tunesmith_workers.process.faults import BadConfig
+from tunesmith_workers.training import checkpoints as worker
 
 CONFIG = {
     "job": {"type": "lora", "method": None},
