@@ -107,7 +107,7 @@ async def test_a_new_run_costs_no_look_at_the_whole_queue(tmp_path: Path):
     slots.adopt("run_other", ())
     book = RunBook(journal)
     # Nothing is started as long as the only slot is taken.
-    scheduler = Scheduler(book=book, supervisor=None, slots=slots, demand_of=noted, launch_of=None)  # type: ignore[arg-type]
+    scheduler = Scheduler(book=book, supervisor=None, capacity=slots, demand_of=noted, launch_of=None)  # type: ignore[arg-type]
     journal.on_commit(scheduler.committed)
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
