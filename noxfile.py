@@ -21,7 +21,7 @@ _BIN = Path(sys.executable).parent
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, formatting, and the walls between the rooms."""
+    """Style, formatting, and the walls between the packages."""
     session.run(str(_BIN / "ruff"), "check", ".")
     session.run(str(_BIN / "ruff"), "format", "--check", ".")
     session.run(str(_BIN / "lint-imports"))

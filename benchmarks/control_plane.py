@@ -235,12 +235,12 @@ def start(folder: Path) -> None:
 
 def write_runs(state: Path) -> None:
     """A runs journal as the server itself writes it: four changes for each run."""
-    from tunesmith.app import open_house
+    from tunesmith.app import open_services
     from tunesmith.records import DatasetReference, Exit, Progress, Run, RunKind, RunState, new_id, utc_now
     from tunesmith.settings import Settings
 
-    house = open_house(Settings(state_dir=state))
-    journal = house.journals[2]
+    app = open_services(Settings(state_dir=state))
+    journal = app.journals[2]
 
     async def append(number: int) -> None:
         import msgspec
@@ -270,8 +270,8 @@ def write_runs(state: Path) -> None:
     async def fill() -> None:
         for begin in range(0, RUNS, 500):
             await asyncio.gather(*(append(number) for number in range(begin, begin + 500)))
-        for opened in house.journals:
-            await opened.close()
+        for each in app.journals:
+            await each.close()
 
     uvloop.run(fill())
 

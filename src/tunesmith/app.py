@@ -1,39 +1,18 @@
-"""Builds the application: the only module that knows every room, and hands each what it needs.
+"""Builds the services: the only module that knows all of them, and hands each what it needs.
 
-Opening the house is synchronous and loud: a damaged journal or an unusable folder stops the start with the reason.
+Opening is synchronous and loud: a damaged journal or an unusable folder stops the start with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Protocol
-
-import anyio
-import anyio.from_thread
-import anyio.to_thread
-import structlog
-from litestar import Litestar
-from litestar.middleware import DefineMiddleware
+from typing import Any, NamedTuple, Protocol
 
 from tunesmith.access import KeyRing, KeySummary
-from tunesmith.api import artifacts, documentation, experiments, finetune, keys, problems, projects, runs, service
-from tunesmith.api import callbacks as callback_door
-from tunesmith.api import checkpoints as checkpoint_door
-from tunesmith.api import data as data_door
-from tunesmith.api import datasets as dataset_door
-from tunesmith.api import deid as deid_door
-from tunesmith.api import previews as preview_door
-from tunesmith.api.access import AccessGuard
-from tunesmith.api.bodies import StrictBody
-from tunesmith.api.options import OptionsAnswer
-from tunesmith.api.parameters import KnownParameters
-from tunesmith.api.rooms import Rooms
-from tunesmith.api.telemetry import RequestTimer, RequestTimes
+from tunesmith.api.services import Services
 from tunesmith.callbacks import CallbackService, DeliverySummary
-from tunesmith.checkpoints import CheckpointBook, CheckpointSummary, Retention
+from tunesmith.checkpoints import CheckpointBook, CheckpointKeeper, CheckpointSummary, Retention
 from tunesmith.datasets import (
     DatasetService,
     DatasetSummary,
@@ -44,10 +23,9 @@ from tunesmith.datasets import (
     UploadSummary,
 )
 from tunesmith.deid import DeidService
-from tunesmith.errors import SettingsInvalid, TunesmithError
+from tunesmith.errors import SettingsInvalid
 from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
-from tunesmith.files import raise_shortage
-from tunesmith.finetune import FunctionDoor, Turns, leftovers, sweep
+from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
 from tunesmith.net.guarded import GuardedClient
@@ -63,14 +41,13 @@ from tunesmith.records import (
     Experiment,
     IdempotentCall,
     Key,
-    Progress,
     Run,
     TrainConfigFile,
     Upload,
     utc_now,
 )
 from tunesmith.references import ModelNames, References
-from tunesmith.reporting import FinetuneShape, Reporter
+from tunesmith.reporting import FinetuneShape, Reporter, RunListener
 from tunesmith.runner import (
     AS_INHERITED,
     ChildDescriptors,
@@ -84,22 +61,26 @@ from tunesmith.runner import (
 from tunesmith.runs import (
     ArtifactBook,
     ArtifactSummary,
+    Followers,
     LiveRuns,
     RequestResolver,
     RunBook,
-    RunService,
+    RunConfigs,
+    RunCreator,
+    RunResumer,
+    RunServices,
+    RunStopper,
     RunSummary,
+    RunWarnings,
     Scheduler,
     Supervisor,
+    UnfinishedRuns,
     demand_of,
+    launch_of,
 )
-from tunesmith.runs.fold import Event
 from tunesmith.settings import Settings
 from tunesmith.state_folder import refuse_incomplete, refuse_unrecorded_runs
 from tunesmith.vitals import BackgroundTask, Vitals
-
-_log = structlog.get_logger()
-_LARGEST_JSON_BODY = 4 * 1024 * 1024
 
 
 class BackgroundService(Protocol):
@@ -110,10 +91,10 @@ class BackgroundService(Protocol):
 
 
 @dataclass(frozen=True)
-class House:
+class App:
     """Everything that is open while the server runs."""
 
-    rooms: Rooms
+    services: Services
     vitals: Vitals
     reporter: BackgroundService
     client: GuardedClient
@@ -122,8 +103,8 @@ class House:
 
     def let_go(self) -> None:
         """End what would keep a server from stopping: event streams, and uploads that are coming in."""
-        self.rooms.runs.close_followers()
-        self.rooms.uploads.close()
+        self.services.runs.live.close()
+        self.services.uploads.close()
 
 
 @dataclass(frozen=True)
@@ -159,7 +140,23 @@ class _Journals:
         return tuple(getattr(self, field.name) for field in fields(self))
 
 
-def open_house(
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """What every build function may use."""
+
+    settings: Settings
+    paths: StatePaths
+    clock: Clock
+    descriptors: ChildDescriptors
+    journals: _Journals
+    recipes: RecipeBook
+    book: RunBook
+    unfinished: UnfinishedRuns
+    client: GuardedClient
+    idempotent_calls: IdempotentCalls
+
+
+def open_services(
     settings: Settings,
     *,
     clock: Clock = utc_now,
@@ -167,8 +164,8 @@ def open_house(
     gpu_probe: GpuProbe = find_gpus,
     function: FunctionDoor | None = None,
     descriptors: ChildDescriptors = AS_INHERITED,
-) -> House:
-    """Open the journals and build the rooms. Holds no lock and starts nothing. ``function`` is what POST /finetune calls,
+) -> App:
+    """Open the journals and build the services. Holds no lock and starts nothing. ``function`` is what POST /finetune calls,
     ``descriptors`` how many processes that are started may have.
 
     Raises:
@@ -176,231 +173,48 @@ def open_house(
         StateFolderIncomplete: a record file is missing, or older than it was.
         SettingsInvalid: bound to more than loopback without a usable key.
     """
+    base = _base(settings, clock, descriptors)
+    keys = KeyRing(base.journals.keys, clock)
+    _refuse_open_bind(settings, keys)
+    slots = Slots(gpu_probe(), settings.max_cpu_runs)
+    checkpoints, keeper = _checkpoints(base)
+    datasets = _datasets(base)
+    references = _references(base, checkpoints, datasets.lookup)
+    callbacks, reporter = _callbacks(base)
+    live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
+    scheduler = _scheduler(base, slots, executor or _executor(base), live, keeper, datasets.uploads)
+    runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
+    for listener in (live.committed, scheduler.committed, reporter.committed):
+        base.journals.runs.on_commit(listener)
+    return App(
+        services=_services(base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, function),
+        vitals=Vitals(),
+        reporter=reporter,
+        client=base.client,
+        journals=base.journals.all,
+        watermarks=WatermarkKeeper(Watermarks(base.paths.watermarks, clock), base.journals.all),
+    )
+
+
+def _base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -> _Base:
     paths = StatePaths(settings.state_dir)
     paths.create()
     refuse_incomplete(paths, clock)
     journals = _Journals.open(paths, clock)
     refuse_unrecorded_runs(paths, journals.runs)
-    key_ring = KeyRing(journals.keys, clock)
-    _refuse_open_bind(settings, key_ring)
     book = RunBook(journals.runs)
-    checkpoints = CheckpointBook(
-        journals.checkpoints,
-        paths,
-        clock,
-        other_meaning=ModelNames(settings.aliases, paths, book).other_meaning,
-    )
-    retention = Retention(checkpoints, settings.checkpoint_budget_bytes, lambda: _needed(run_service.unfinished()))
-
-    client = GuardedClient(allow_private=settings.allow_private_urls)
-    shape = FinetuneShape(paths, book)
-    callbacks = CallbackService(
-        journal=journals.deliveries,
-        client=client,
-        secret_path=paths.webhook_secret,
-        clock=clock,
-        make_body=shape.body_of,
-    )
-    reporter = Reporter(book, callbacks, shape)
-
-    async def hear(run_id: str, events: tuple[Event, ...], before: Progress) -> None:
-        await reporter.heard(run_id, events, before)
-        if any(event.kind == "checkpoint" for event in events):
-            await note_checkpoints(book.get(run_id))
-
-    async def note_checkpoints(run: Run) -> str | None:
-        try:
-            await checkpoints.reconcile(run.id, run.experiment_id)
-            await retention.make_room()
-        except (TunesmithError, OSError) as error:
-            if isinstance(error, OSError):
-                raise_shortage(error)
-            _log.warning("checkpoints_not_noted", run_id=run.id, reason=str(error))
-        newest = checkpoints.newest_of(run.id)
-        return newest.path if newest is not None else None
-
-    live = LiveRuns(paths, hear)
-    slots = Slots(gpu_probe(), settings.max_cpu_runs)
-    recipes = RecipeBook(settings.recipes_dir)
-    supervisor = Supervisor(
-        book=book,
-        live=live,
-        executor=executor
-        or LocalExecutor(
-            start_deadline_seconds=settings.start_deadline_seconds,
-            stop_grace_seconds=settings.stop_grace_seconds,
-            descriptors=descriptors,
-            variables=settings.run_environment,
-        ),
-        paths=paths,
-        clock=clock,
-        stop_grace_seconds=settings.stop_grace_seconds,
-        max_restarts=settings.max_restarts,
-        newest_checkpoint=note_checkpoints,
-        in_own_names=lambda text: uploads.in_own_names(text),  # noqa: PLW0108  # they are opened just below
-    )
-    scheduler = Scheduler(
-        book=book,
-        supervisor=supervisor,
-        capacity=slots,
-        demand_of=demand_of,
-        launch_of=lambda run, gpus: run_service.launch(run, gpus),  # noqa: PLW0108  # the service is built just below
-    )
-    idempotent_calls = _idempotent_calls(journals)
-    uploads = UploadService(journals.uploads, paths, idempotent_calls, clock)
-    train_configs = TrainConfigs(journals.train_configs, paths, recipes, clock, settings.max_train_config_bytes)
-    datasets = DatasetService(
-        journal=journals.datasets,
-        uploads=uploads,
-        configs=train_configs,
-        unfinished=lambda: run_service.unfinished(),  # noqa: PLW0108  # the service is built just below
-        clock=clock,
-    )
-    lookup = Lookup(datasets, uploads, train_configs)
-    references = References(
-        roots=settings.roots,
-        aliases=settings.aliases,
-        paths=paths,
-        book=book,
-        checkpoint=checkpoints.referenced,
-        uploaded=lookup.files_of,
-    )
-    run_service = RunService(
-        book=book,
-        live=live,
-        scheduler=scheduler,
-        recipes=recipes,
-        references=references,
-        resolver=RequestResolver(
-            recipes=recipes,
-            references=references,
-            max_train_config_bytes=settings.max_train_config_bytes,
-            config_for=datasets.config_for,
-        ),
-        checkpoints=checkpoints,
-        vet_url=client.vet,
-        data_faults=lookup.data_faults,
-        capacity=slots,
-        paths=paths,
-        clock=clock,
-    )
-    for listener in (live.committed, scheduler.committed, reporter.committed):
-        journals.runs.on_commit(listener)
-    calls = WorkerCalls(variables=settings.run_environment, descriptors=descriptors)
-    vitals = Vitals()
-    rooms = Rooms(
+    return _Base(
         settings=settings,
-        keys=key_ring,
-        recipes=recipes,
-        experiments=ExperimentService(journals.experiments, clock),
-        projects=ProjectBook(journals.experiments, clock),
-        project_resources=ProjectResources(
-            training_dir=settings.training_dir,
-            uploads=lookup,
-            references=run_service,
-            recipes=recipes,
-            max_train_config_bytes=settings.max_train_config_bytes,
-        ),
-        runs=run_service,
-        artifacts=ArtifactBook(journals.artifacts, paths),
-        scheduler=scheduler,
-        slots=slots,
-        checkpoints=checkpoints,
-        datasets=datasets,
-        uploads=uploads,
-        train_configs=train_configs,
-        callbacks=callbacks,
-        idempotent_calls=idempotent_calls,
-        client=client,
-        calls=calls,
-        previews=PreviewService(calls, paths.previews),
-        deid=DeidService(paths.policies, variables=settings.run_environment, descriptors=descriptors),
-        finetune_turns=Turns(),
-        function=function,
+        paths=paths,
+        clock=clock,
+        descriptors=descriptors,
+        journals=journals,
+        recipes=RecipeBook(settings.recipes_dir),
+        book=book,
+        unfinished=UnfinishedRuns(book),
+        client=GuardedClient(allow_private=settings.allow_private_urls),
+        idempotent_calls=_idempotent_calls(journals),
     )
-    return House(
-        rooms=rooms,
-        vitals=vitals,
-        reporter=reporter,
-        client=client,
-        journals=journals.all,
-        watermarks=WatermarkKeeper(Watermarks(paths.watermarks, clock), journals.all),
-    )
-
-
-def create_app(house: House) -> Litestar:
-    """The HTTP application over an open house."""
-    times = RequestTimes()
-    app = Litestar(
-        route_handlers=[
-            *service.HANDLERS,
-            *documentation.HANDLERS,
-            *experiments.HANDLERS,
-            *projects.HANDLERS,
-            *runs.HANDLERS,
-            *artifacts.HANDLERS,
-            *checkpoint_door.HANDLERS,
-            *data_door.HANDLERS,
-            *dataset_door.HANDLERS,
-            *deid_door.HANDLERS,
-            *preview_door.HANDLERS,
-            *callback_door.HANDLERS,
-            *finetune.HANDLERS,
-            *keys.HANDLERS,
-        ],
-        middleware=[
-            DefineMiddleware(RequestTimer, times=times),
-            DefineMiddleware(AccessGuard, keys=house.rooms.keys),
-            DefineMiddleware(KnownParameters),
-            DefineMiddleware(OptionsAnswer),
-        ],
-        dto=StrictBody,
-        return_dto=None,
-        exception_handlers=problems.HANDLERS,
-        lifespan=[_lifespan(house)],
-        openapi_config=None,
-        request_max_body_size=_LARGEST_JSON_BODY,
-        logging_config=None,
-    )
-    app.state.rooms = house.rooms
-    app.state.vitals = house.vitals
-    app.state.request_times = times
-    return app
-
-
-def _lifespan(house: House) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
-        await house.rooms.datasets.settle()
-        await house.rooms.previews.forget_deleted()
-        downloads = leftovers(StatePaths(house.rooms.settings.state_dir))
-        async with anyio.create_task_group() as tasks:
-            await house.vitals.start(tasks, "watermarks", house.watermarks.run)
-            await house.vitals.start(tasks, "callbacks", house.rooms.callbacks.run)
-            await house.vitals.start(tasks, "reporter", house.reporter.run)
-            await house.vitals.start(tasks, "scheduler", house.rooms.scheduler.run)
-            await house.vitals.start(tasks, "deid", house.rooms.deid.run)
-            tasks.start_soon(_sweep_downloads, house, downloads)
-            yield
-            # Runs go on without us; the next server finds them.
-            tasks.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
-            await house.client.aclose()
-            for journal in house.journals:
-                await journal.close()
-
-    return lifespan
-
-
-async def _sweep_downloads(house: House, found: set[str]) -> None:
-    """Beside the service: where many runs are on record it takes a while to see that none names a folder."""
-    paths, every = StatePaths(house.rooms.settings.state_dir), house.rooms.runs.book.every
-    try:
-        await anyio.to_thread.run_sync(
-            partial(sweep, paths, found, every, between_runs=anyio.from_thread.check_cancelled)
-        )
-    except TunesmithError as error:
-        _log.warning("downloads_not_swept", reason=str(error))
 
 
 def _idempotent_calls(journals: _Journals) -> IdempotentCalls:
@@ -427,8 +241,189 @@ def _refuse_open_bind(settings: Settings, keys: KeyRing) -> None:
         )
 
 
-def _needed(unfinished: Iterable[Run]) -> Iterator[str]:
-    """Checkpoints that a run under way, in the queue or being created starts from or uses."""
-    for run in unfinished:
-        yield from run.checkpoints_used
-        yield from (path for path in (run.resume_from, run.model) if path is not None)  # all that older records say
+def _checkpoints(base: _Base) -> tuple[CheckpointBook, CheckpointKeeper]:
+    names = ModelNames(base.settings.aliases, base.paths, base.book)
+    checkpoints = CheckpointBook(base.journals.checkpoints, base.paths, base.clock, other_meaning=names.other_meaning)
+    retention = Retention(checkpoints, base.settings.checkpoint_budget_bytes, base.unfinished.checkpoints)
+    return checkpoints, CheckpointKeeper(checkpoints, retention)
+
+
+class _Datasets(NamedTuple):
+    datasets: DatasetService
+    uploads: UploadService
+    train_configs: TrainConfigs
+    lookup: Lookup
+
+
+def _datasets(base: _Base) -> _Datasets:
+    journals, most_bytes = base.journals, base.settings.max_train_config_bytes
+    uploads = UploadService(journals.uploads, base.paths, base.idempotent_calls, base.clock)
+    train_configs = TrainConfigs(journals.train_configs, base.paths, base.recipes, base.clock, most_bytes)
+    datasets = DatasetService(
+        journal=journals.datasets,
+        uploads=uploads,
+        configs=train_configs,
+        unfinished=base.unfinished.all,
+        clock=base.clock,
+    )
+    return _Datasets(datasets, uploads, train_configs, Lookup(datasets, uploads, train_configs))
+
+
+def _references(base: _Base, checkpoints: CheckpointBook, lookup: Lookup) -> References:
+    return References(
+        roots=base.settings.roots,
+        aliases=base.settings.aliases,
+        paths=base.paths,
+        book=base.book,
+        checkpoint=checkpoints.referenced,
+        uploaded=lookup.files_of,
+    )
+
+
+def _callbacks(base: _Base) -> tuple[CallbackService, Reporter]:
+    shape = FinetuneShape(base.paths, base.book)
+    callbacks = CallbackService(
+        journal=base.journals.deliveries,
+        client=base.client,
+        secret_path=base.paths.webhook_secret,
+        clock=base.clock,
+        make_body=shape.body_of,
+    )
+    return callbacks, Reporter(base.book, callbacks, shape)
+
+
+def _executor(base: _Base) -> Executor:
+    return LocalExecutor(
+        start_deadline_seconds=base.settings.start_deadline_seconds,
+        stop_grace_seconds=base.settings.stop_grace_seconds,
+        descriptors=base.descriptors,
+        variables=base.settings.run_environment,
+    )
+
+
+def _scheduler(
+    base: _Base, slots: Slots, executor: Executor, live: LiveRuns, keeper: CheckpointKeeper, uploads: UploadService
+) -> Scheduler:
+    supervisor = Supervisor(
+        book=base.book,
+        live=live,
+        executor=executor,
+        paths=base.paths,
+        clock=base.clock,
+        stop_grace_seconds=base.settings.stop_grace_seconds,
+        max_restarts=base.settings.max_restarts,
+        newest_checkpoint=keeper.note,
+        in_own_names=uploads.in_own_names,
+    )
+    return Scheduler(
+        book=base.book,
+        supervisor=supervisor,
+        capacity=slots,
+        demand_of=demand_of,
+        launch_of=partial(launch_of, base.paths),
+    )
+
+
+def _runs(
+    base: _Base,
+    slots: Slots,
+    live: LiveRuns,
+    scheduler: Scheduler,
+    references: References,
+    checkpoints: CheckpointBook,
+    datasets: _Datasets,
+) -> RunServices:
+    book, clock = base.book, base.clock
+    configs = RunConfigs(book, base.recipes, base.paths)
+    creator = _creator(base, slots, live, references, checkpoints, datasets)
+    return RunServices(
+        book=book,
+        unfinished=base.unfinished,
+        live=live,
+        followers=Followers(book, live, base.paths),
+        configs=configs,
+        warnings=RunWarnings(live, slots),
+        creator=creator,
+        stopper=RunStopper(book=book, scheduler=scheduler, checkpoints=checkpoints, configs=configs, clock=clock),
+        resumer=RunResumer(book=book, creator=creator, checkpoints=checkpoints, configs=configs),
+    )
+
+
+def _creator(
+    base: _Base,
+    slots: Slots,
+    live: LiveRuns,
+    references: References,
+    checkpoints: CheckpointBook,
+    datasets: _Datasets,
+) -> RunCreator:
+    return RunCreator(
+        book=base.book,
+        live=live,
+        unfinished=base.unfinished,
+        references=references,
+        resolver=RequestResolver(
+            recipes=base.recipes,
+            references=references,
+            max_train_config_bytes=base.settings.max_train_config_bytes,
+            config_for=datasets.datasets.config_for,
+        ),
+        capacity=slots,
+        paths=base.paths,
+        clock=base.clock,
+        checkpoints=checkpoints,
+        vet_url=base.client.vet,
+        data_faults=datasets.lookup.data_faults,
+    )
+
+
+def _services(
+    base: _Base,
+    keys: KeyRing,
+    slots: Slots,
+    checkpoints: CheckpointBook,
+    datasets: _Datasets,
+    references: References,
+    callbacks: CallbackService,
+    scheduler: Scheduler,
+    runs: RunServices,
+    function: FunctionDoor | None,
+) -> Services:
+    journals, variables = base.journals, base.settings.run_environment
+    calls = WorkerCalls(variables=variables, descriptors=base.descriptors)
+    return Services(
+        settings=base.settings,
+        paths=base.paths,
+        keys=keys,
+        recipes=base.recipes,
+        experiments=ExperimentService(journals.experiments, base.clock),
+        projects=ProjectBook(journals.experiments, base.clock),
+        project_resources=_project_resources(base, datasets.lookup, references),
+        runs=runs,
+        references=references,
+        artifacts=ArtifactBook(journals.artifacts, base.paths),
+        scheduler=scheduler,
+        slots=slots,
+        checkpoints=checkpoints,
+        datasets=datasets.datasets,
+        uploads=datasets.uploads,
+        train_configs=datasets.train_configs,
+        callbacks=callbacks,
+        idempotent_calls=base.idempotent_calls,
+        client=base.client,
+        calls=calls,
+        previews=PreviewService(calls, base.paths.previews),
+        deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
+        finetune_turns=Turns(),
+        function=function,
+    )
+
+
+def _project_resources(base: _Base, lookup: Lookup, references: References) -> ProjectResources:
+    return ProjectResources(
+        training_dir=base.settings.training_dir,
+        uploads=lookup,
+        references=references,
+        recipes=base.recipes,
+        max_train_config_bytes=base.settings.max_train_config_bytes,
+    )

@@ -1,6 +1,6 @@
 """Shipped fakes, for tests of this service and of what is built on it: real behaviour, no processes.
 
-``ScriptedExecutor`` goes into ``app.open_house(executor=...)``. Journals need no fake: a real one on a temporary folder
+``ScriptedExecutor`` goes into ``app.open_services(executor=...)``. Journals need no fake: a real one on a temporary folder
 takes microseconds.
 """
 
@@ -20,7 +20,7 @@ class ScriptedExecutor:
     """An executor whose attempts begin at once and end when the test says so.
 
     Runs are named by their ids. Which attempts have begun is remembered here, so the same executor given to a second
-    house plays the processes that outlived the first.
+    server plays the processes that outlived the first.
     """
 
     def __init__(self) -> None:

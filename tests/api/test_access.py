@@ -17,8 +17,9 @@ from litestar.routes import HTTPRoute
 from support.refusal import refusal
 from support.server import ServerProcess
 from tunesmith.api.access import OPEN, OPT
-from tunesmith.app import create_app, open_house
+from tunesmith.app import open_services
 from tunesmith.records import Scope
+from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 
 OPEN_PATHS = {"/healthz", "/health"}
@@ -50,8 +51,8 @@ def undeclared(app: Litestar) -> list[Call]:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Litestar:
-    place = tmp_path_factory.mktemp("house")
-    return create_app(open_house(Settings(state_dir=place / "state", recipes_dir=place / "recipes")))
+    place = tmp_path_factory.mktemp("app")
+    return create_app(open_services(Settings(state_dir=place / "state", recipes_dir=place / "recipes")))
 
 
 class Keys(NamedTuple):
@@ -117,13 +118,13 @@ def test_a_route_that_declares_nothing_is_found_and_closed(tmp_path):
     def forgotten() -> str:
         return "secret"
 
-    house = open_house(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path))
-    app = create_app(house)
+    opened = open_services(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path))
+    app = create_app(opened)
     app.register(forgotten)
     assert undeclared(app) == [Call("GET", "/forgotten", None)]
 
     async def answers() -> list[int]:
-        made = [await house.rooms.keys.create(scope, scope) for scope in (Scope.READ, Scope.WRITE, Scope.ADMIN)]
+        made = [await opened.services.keys.create(scope, scope) for scope in (Scope.READ, Scope.WRITE, Scope.ADMIN)]
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
             return [(await client.get("/forgotten")).status_code] + [
                 (await client.get("/forgotten", headers=bearer(key.token))).status_code for key in made

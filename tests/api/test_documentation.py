@@ -13,7 +13,8 @@ from tunesmith.api.bodies import decoded
 from tunesmith.api.examples import BODIES
 from tunesmith.api.statuses import ALSO, SUCCESS
 from tunesmith.api.words import SUMMARIES
-from tunesmith.app import create_app, open_house
+from tunesmith.app import open_services
+from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 
 # Aliases and the documentation itself are not in the document.
@@ -54,7 +55,7 @@ def test_styles_load_nothing_from_elsewhere(client):
 
 def test_every_route_is_in_the_document(document, tmp_path):
     """What can be called is described; what is described can be called."""
-    app = create_app(open_house(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path)))
+    app = create_app(open_services(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path)))
     there = {
         (re.sub(r":\w+}", "}", route.path_format), str(method).lower())
         for route in app.routes

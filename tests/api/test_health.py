@@ -12,7 +12,7 @@ import anyio
 import httpx
 import pytest
 
-from support.house import eventually
+from support.app import eventually
 from support.server import clean_environment, polled
 from tunesmith.vitals import Vitals
 
@@ -21,9 +21,9 @@ LOSES_ITS_REPORTER = """
 import asyncio, dataclasses, socket, sys
 from pathlib import Path
 import anyio
-from tunesmith.app import open_house
+from tunesmith.app import open_services
 from tunesmith.errors import TunesmithError
-from tunesmith.server.serve import serve_house
+from tunesmith.server.serve import serve_app
 from tunesmith.settings import Settings
 
 place = Path(sys.argv[1])
@@ -40,11 +40,11 @@ class Mortal:
             awaited.cancel()
             await awaited
 
-house = open_house(Settings(state_dir=place / "state", recipes_dir=place / "recipes"))
+opened = open_services(Settings(state_dir=place / "state", recipes_dir=place / "recipes"))
 listener = socket.create_server(("127.0.0.1", 0))
 (place / "port").write_text(str(listener.getsockname()[1]))
 try:
-    serve_house(dataclasses.replace(house, reporter=Mortal()), listener)
+    serve_app(dataclasses.replace(opened, reporter=Mortal()), listener)
 except TunesmithError as error:
     sys.exit(str(error))
 """

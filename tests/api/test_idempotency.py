@@ -18,13 +18,14 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from support.server import ServerProcess, start_run, wait_for_run, write_recipe
-from tunesmith.app import create_app, open_house
+from tunesmith.app import open_services
 from tunesmith.errors import Conflict
 from tunesmith.experiments import ExperimentRequest
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
 from tunesmith.records import Experiment, IdempotentCall, new_id, utc_now
+from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 
 _CHECKPOINT = """
@@ -249,7 +250,7 @@ def test_every_creating_call_takes_a_key(own):
 
 
 def in_process(state: Path) -> AsyncTestClient:
-    app = create_app(open_house(Settings(state_dir=state, recipes_dir=state)))
+    app = create_app(open_services(Settings(state_dir=state, recipes_dir=state)))
     return AsyncTestClient(app, base_url="http://127.0.0.1")
 
 
@@ -299,8 +300,8 @@ def test_records_of_earlier_versions_keep_their_keys(tmp_path):
     )
 
     async def story() -> None:
-        house = open_house(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path))
-        for journal in house.journals:
+        opened = open_services(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path))
+        for journal in opened.journals:
             await journal.close()
         journal = Journal.open(paths.experiments, Experiment, dict)
         await journal.append("created", old)

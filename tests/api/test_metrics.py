@@ -9,7 +9,7 @@ import anyio
 import httpx
 
 from support.server import ServerProcess, wait_for_run, write_recipe
-from tunesmith.app import open_house
+from tunesmith.app import open_services
 from tunesmith.records import Run, RunKind, RunState, new_id, utc_now
 from tunesmith.settings import Settings
 
@@ -22,7 +22,7 @@ def write_earlier_runs(state_dir: Path) -> None:
     """So many that reading them all takes a while."""
 
     async def fill() -> None:
-        house = open_house(Settings(state_dir=state_dir))
+        opened = open_services(Settings(state_dir=state_dir))
         async with anyio.create_task_group() as tasks:
             for _ in range(EARLIER_RUNS):
                 run = Run(
@@ -33,8 +33,8 @@ def write_earlier_runs(state_dir: Path) -> None:
                     created_at=utc_now(),
                     command=("true",),
                 )
-                tasks.start_soon(house.rooms.runs.book.add, run)
-        for journal in house.journals:
+                tasks.start_soon(opened.services.runs.book.add, run)
+        for journal in opened.journals:
             await journal.close()
 
     anyio.run(fill)

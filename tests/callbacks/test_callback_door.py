@@ -24,8 +24,8 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def house(folder, **options):
-    """The door with its rooms, and a client that may call it; there is one run, run_1."""
+async def door(folder, **options):
+    """The door with its services, and a client that may call it; there is one run, run_1."""
     key_journal = Journal.open(folder / "keys.jsonl", Key, KeySummary)
     run_journal = Journal.open(folder / "runs.jsonl", Run, RunSummary)
     async with sending(folder, **options) as service:
@@ -38,7 +38,7 @@ async def house(folder, **options):
             exception_handlers=problems.HANDLERS,
             logging_config=None,
         )
-        app.state.rooms = SimpleNamespace(callbacks=service, keys=keys, runs=SimpleNamespace(book=book))
+        app.state.services = SimpleNamespace(callbacks=service, keys=keys, runs=SimpleNamespace(book=book))
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield SimpleNamespace(service=service, keys=keys, client=client)
@@ -48,15 +48,15 @@ async def house(folder, **options):
 
 async def test_what_was_sent_is_listed_and_shown_with_every_try(tmp_path):
     """Pages newest first; the detail has the exact body, which the official library verifies with the shown secret."""
-    async with receiving(answer(500, b"busy"), answer(200)) as receiver, house(tmp_path) as rooms:
+    async with receiving(answer(500, b"busy"), answer(200)) as receiver, door(tmp_path) as opened:
         for step in range(3):
-            await rooms.service.offer(
+            await opened.service.offer(
                 "run_1", to(receiver), CallbackEvent.METRICS, f"metrics@{step}", {"loss": step / 2}
             )
-        await settled(rooms.service, "run_1", "delivered")
-        first = (await rooms.client.get("/v1/runs/run_1/deliveries", params={"limit": 2})).json()
+        await settled(opened.service, "run_1", "delivered")
+        first = (await opened.client.get("/v1/runs/run_1/deliveries", params={"limit": 2})).json()
         rest = (
-            await rooms.client.get("/v1/runs/run_1/deliveries", params={"limit": 2, "cursor": first["cursor"]})
+            await opened.client.get("/v1/runs/run_1/deliveries", params={"limit": 2, "cursor": first["cursor"]})
         ).json()
         assert [item["key"] for item in first["deliveries"] + rest["deliveries"]] == [
             "metrics@2",
@@ -64,7 +64,7 @@ async def test_what_was_sent_is_listed_and_shown_with_every_try(tmp_path):
             "metrics@0",
         ]
         assert rest["cursor"] is None
-        detail = (await rooms.client.get(f"/v1/deliveries/{rest['deliveries'][0]['delivery_id']}")).json()
+        detail = (await opened.client.get(f"/v1/deliveries/{rest['deliveries'][0]['delivery_id']}")).json()
         assert detail["state"] == "delivered"
         assert [(attempt.get("status"), attempt.get("answer", "")) for attempt in detail["attempts"]] == [
             (500, "busy"),
@@ -72,39 +72,39 @@ async def test_what_was_sent_is_listed_and_shown_with_every_try(tmp_path):
         ]
         assert detail["body"].encode() == receiver.got[0].body
         assert json.loads(detail["body"])["data"] == {"run_id": "run_1", "loss": 0.0}
-        about = (await rooms.client.get("/v1/callbacks")).json()
+        about = (await opened.client.get("/v1/callbacks")).json()
         Webhook(about["signing"]["secret"]).verify(receiver.got[-1].body, receiver.got[-1].headers)
         assert about["deliveries"]["delivered"] == 3
 
 
 async def test_the_secret_is_for_admins(tmp_path):
     """Others learn how to verify, and see no secret; without any key on loopback everybody is an admin."""
-    async with house(tmp_path) as rooms:
-        assert (await rooms.client.get("/v1/callbacks")).json()["signing"]["secret"].startswith("whsec_")
-        tokens = {scope: (await rooms.keys.create(scope, scope)).token for scope in Scope}
+    async with door(tmp_path) as opened:
+        assert (await opened.client.get("/v1/callbacks")).json()["signing"]["secret"].startswith("whsec_")
+        tokens = {scope: (await opened.keys.create(scope, scope)).token for scope in Scope}
 
         async def ask(token: str) -> httpx.Response:
-            return await rooms.client.get("/v1/callbacks", headers={"Authorization": f"Bearer {token}"})
+            return await opened.client.get("/v1/callbacks", headers={"Authorization": f"Bearer {token}"})
 
         for scope in (Scope.READ, Scope.WRITE):
             shown = await ask(tokens[scope])
             assert shown.status_code == 200
             assert shown.json()["signing"]["secret"] is None
             assert "whsec_" not in shown.text
-        assert (await ask(tokens[Scope.ADMIN])).json()["signing"]["secret"] == rooms.service.signer.secret
-        assert (await rooms.client.get("/v1/callbacks")).status_code == 401
+        assert (await ask(tokens[Scope.ADMIN])).json()["signing"]["secret"] == opened.service.signer.secret
+        assert (await opened.client.get("/v1/callbacks")).status_code == 401
 
 
 async def test_sending_again_needs_a_write_key_and_a_delivery(tmp_path):
     """202, and it arrives; 403 with a read key; 404 for what there is not."""
-    async with receiving() as receiver, house(tmp_path) as rooms:
-        await rooms.service.offer("run_1", to(receiver), CallbackEvent.FINAL, "final", {})
-        [delivery] = await settled(rooms.service, "run_1", "delivered")
-        tokens = {scope: (await rooms.keys.create(scope, scope)).token for scope in Scope}
+    async with receiving() as receiver, door(tmp_path) as opened:
+        await opened.service.offer("run_1", to(receiver), CallbackEvent.FINAL, "final", {})
+        [delivery] = await settled(opened.service, "run_1", "delivered")
+        tokens = {scope: (await opened.keys.create(scope, scope)).token for scope in Scope}
 
         async def again(delivery_id: str, scope: Scope) -> httpx.Response:
             headers = {"Authorization": f"Bearer {tokens[scope]}"}
-            return await rooms.client.post(f"/v1/deliveries/{delivery_id}/resend", headers=headers)
+            return await opened.client.post(f"/v1/deliveries/{delivery_id}/resend", headers=headers)
 
         assert (await again(delivery.id, Scope.READ)).status_code == 403
         assert (await again("dlv_unknown", Scope.WRITE)).status_code == 404
@@ -117,9 +117,9 @@ async def test_sending_again_needs_a_write_key_and_a_delivery(tmp_path):
 
 async def test_what_is_not_there_is_404(tmp_path):
     """An unknown run or delivery, with the mend."""
-    async with house(tmp_path) as rooms:
+    async with door(tmp_path) as opened:
         for path in ("/v1/runs/run_unknown/deliveries", "/v1/deliveries/dlv_unknown"):
-            answered = await rooms.client.get(path)
+            answered = await opened.client.get(path)
             assert answered.status_code == 404
             assert answered.json()["mend"]
-        assert (await rooms.client.get("/v1/runs/run_1/deliveries")).json() == {"deliveries": [], "cursor": None}
+        assert (await opened.client.get("/v1/runs/run_1/deliveries")).json() == {"deliveries": [], "cursor": None}

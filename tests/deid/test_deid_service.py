@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from support.house import eventually
+from support.app import eventually
 from support.leftovers import nothing_left_open
 from tunesmith.deid import DeidService, TextRequest
 from tunesmith.errors import InvalidInput, TooLarge, Unavailable, WorkerFailed

@@ -9,8 +9,9 @@ import click
 import pytest
 from litestar import Litestar
 
-from tunesmith.app import create_app, open_house
+from tunesmith.app import open_services
 from tunesmith.cli import main
+from tunesmith.server.application import create_app
 from tunesmith.settings import DESCRIPTIONS, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "state" / "README.md", *sorted((ROOT / "docs
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory) -> Litestar:
-    return create_app(open_house(Settings(state_dir=tmp_path_factory.mktemp("state"), recipes_dir=ROOT / "recipes")))
+    return create_app(open_services(Settings(state_dir=tmp_path_factory.mktemp("state"), recipes_dir=ROOT / "recipes")))
 
 
 def test_every_setting_is_documented_with_its_default():

@@ -1,4 +1,4 @@
-"""The journal as the rooms use it: append, read back, listen, close."""
+"""The journal as services use it: append, read back, listen, close."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An open house on a temporary folder: real journals and rooms, a scripted executor, made-up GPUs, no processes."""
+"""An open application on a temporary folder: real journals and services, a scripted executor, made-up GPUs, no processes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from support.house import gpu
+from support.app import gpu
 from support.server import write_recipe
-from tunesmith.app import House, open_house
+from tunesmith.app import App, open_services
 from tunesmith.settings import Settings
 from tunesmith.testing import ScriptedExecutor
 
-OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
+OpenApp = Callable[..., AbstractAsyncContextManager[App]]
 
 
 @pytest.fixture
@@ -38,18 +38,18 @@ def recipes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def house(tmp_path: Path, recipes: Path, executor: ScriptedExecutor) -> OpenHouse:
-    """What opens a house, with made-up GPUs and with settings; its scheduler runs as long as it is open."""
+def open_app(tmp_path: Path, recipes: Path, executor: ScriptedExecutor) -> OpenApp:
+    """What opens the application, with made-up GPUs and with settings; its scheduler runs as long as it is open."""
 
     @asynccontextmanager
     async def opened(gpus=(), **settings):
         settings.setdefault("state_dir", tmp_path / "state")
         settings.setdefault("allowed_roots", (tmp_path,))
-        made = open_house(
+        made = open_services(
             Settings(recipes_dir=recipes, **settings), executor=executor, gpu_probe=lambda: tuple(map(gpu, gpus))
         )
         async with anyio.create_task_group() as tasks:
-            await tasks.start(made.rooms.scheduler.run)
+            await tasks.start(made.services.scheduler.run)
             yield made
             tasks.cancel_scope.cancel()
         for journal in made.journals:

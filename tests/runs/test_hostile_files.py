@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.house import eventually, new_run, reached
+from support.app import eventually, new_run, reached
 from tunesmith.records import Exit, RunState
 from tunesmith.runner.logs import latest_lines, read_log, read_metrics
 
@@ -70,23 +70,23 @@ def outside(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_run_that_replaces_its_files_ends_as_it_ended(house, executor, tmp_path, outside, name, kind):
+async def test_a_run_that_replaces_its_files_ends_as_it_ended(open_app, executor, tmp_path, outside, name, kind):
     """Before it is over and while metrics come in: its exit is on record, and nobody else's file has changed."""
     before = outside.read_bytes()
-    async with house() as open_house:
-        runs = open_house.rooms.runs
-        run_id = await new_run(open_house)
-        await reached(open_house, run_id, "running")
-        folder = runs.folder(run_id)
+    async with open_app() as app:
+        runs = app.services.runs
+        run_id = await new_run(app)
+        await reached(app, run_id, "running")
+        folder = app.services.paths.run(run_id).folder
         line = b'{"tunesmith":"metrics","step":%d,"loss":1}\n'
         (folder / "run.log").write_bytes(line % 1)
-        await eventually(lambda: runs.progress(runs.book.get(run_id)).step == 1)
+        await eventually(lambda: runs.live.progress(runs.book.get(run_id)).step == 1)
         replace(folder / name, kind, outside)
         if name != "run.log":
             with (folder / "run.log").open("ab") as log:
                 log.write(line % 2 + b'{"tunesmith":"checkpoint","path":"checkpoints/1","step":2}\n')
         executor.end(run_id, Exit(code=5))
-        run = await reached(open_house, run_id)
+        run = await reached(app, run_id)
         assert (run.state, run.exit.code) == (RunState.FAILED, 5)
         assert run.progress.step == (1 if name == "run.log" else 2)
         # Whoever looks at it finds nothing, at once, and nothing of anybody else.
@@ -101,18 +101,18 @@ async def test_a_run_that_replaces_its_files_ends_as_it_ended(house, executor, t
 
 @pytest.mark.parametrize("name", ["run.log", "metrics.jsonl", "progress.json", "progress.tmp"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_next_server_takes_such_a_run_over(house, executor, outside, name, kind):
+async def test_the_next_server_takes_such_a_run_over(open_app, executor, outside, name, kind):
     """Replaced while no server watched: it is adopted, goes on, and ends."""
     before = outside.read_bytes()
-    async with house() as open_house:
-        run_id = await new_run(open_house)
-        await reached(open_house, run_id, "running")
-        folder = open_house.rooms.runs.folder(run_id)
+    async with open_app() as app:
+        run_id = await new_run(app)
+        await reached(app, run_id, "running")
+        folder = app.services.paths.run(run_id).folder
         (folder / "run.log").write_bytes(b'{"tunesmith":"metrics","step":1,"loss":1}\n')
     replace(folder / name, kind, outside)
-    async with house() as open_house:
+    async with open_app() as app:
         executor.end(run_id, Exit(code=5))
-        run = await reached(open_house, run_id)
+        run = await reached(app, run_id)
         assert (run.state, run.exit.code) == (RunState.FAILED, 5)
     assert outside.read_bytes() == before
 
@@ -127,15 +127,15 @@ async def test_the_next_server_takes_such_a_run_over(house, executor, outside, n
         [],
     ],
 )
-async def test_notes_that_we_did_not_write_are_read_as_none(house, executor, notes):
+async def test_notes_that_we_did_not_write_are_read_as_none(open_app, executor, notes):
     """A run may write its own progress.json: the log is read again, and the progress is what the log says."""
-    async with house() as open_house:
-        run_id = await new_run(open_house)
-        await reached(open_house, run_id, "running")
-        folder = open_house.rooms.runs.folder(run_id)
+    async with open_app() as app:
+        run_id = await new_run(app)
+        await reached(app, run_id, "running")
+        folder = app.services.paths.run(run_id).folder
     (folder / "run.log").write_bytes(b'{"tunesmith":"metrics","step":7,"loss":1}\n')
     (folder / "progress.json").write_text(json.dumps(notes))
-    async with house() as open_house:
+    async with open_app() as app:
         executor.end(run_id)
-        run = await reached(open_house, run_id)
+        run = await reached(app, run_id)
         assert (run.state, run.progress.step, set(run.progress.metrics)) == (RunState.SUCCEEDED, 7, {"loss"})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.house import new_run, reached
+from support.app import new_run, reached
 from tunesmith.records import Callback, Exit, Progress, RunState
 from tunesmith.runner import Line
 from tunesmith.runs.fields import MOST_NAMES, checked
@@ -31,12 +31,12 @@ def folded(*lines: bytes) -> Progress:
 
 @pytest.mark.parametrize("name", [*NUMBERS, "loss"])
 @pytest.mark.parametrize("value", ["much", [1], {"a": 1}, True, 10**400, -(10**400), "1" * 400, "1e999", "nan", None])
-async def test_what_is_no_number_ends_no_training(house, executor, name, value):
+async def test_what_is_no_number_ends_no_training(open_app, executor, name, value):
     """In any place where a number belongs, beside a callback that counts epochs: the run goes on and ends with its exit."""
-    async with house(allow_private_urls=True) as open_house:
+    async with open_app(allow_private_urls=True) as app:
         # Nobody listens there; deliveries are only written down.
-        run_id = await new_run(open_house, callback=Callback(url="http://127.0.0.1:9/"))
-        await reached(open_house, run_id, "running")
+        run_id = await new_run(app, callback=Callback(url="http://127.0.0.1:9/"))
+        await reached(app, run_id, "running")
         lines = [
             said("metrics", **{"step": 1, "epoch": 1.0, "loss": 2.0, name: value}),
             said("progress", **{"step": 2, name: value}),
@@ -45,9 +45,9 @@ async def test_what_is_no_number_ends_no_training(house, executor, name, value):
             said("message", level=value, text=value, where=value, mend=value),
             said("metrics", step=3, total_steps=10, epoch=3.0, loss=0.5),
         ]
-        (open_house.rooms.runs.folder(run_id) / "run.log").write_bytes(b"".join(lines))
+        (app.services.paths.run(run_id).folder / "run.log").write_bytes(b"".join(lines))
         executor.end(run_id, Exit(code=3))
-        run = await reached(open_house, run_id)
+        run = await reached(app, run_id)
         assert (run.state, run.exit.code) == (RunState.FAILED, 3)
         assert (run.progress.step, run.progress.epoch, run.progress.metrics["loss"]) == (3, 3.0, 0.5)
 
@@ -67,20 +67,20 @@ def test_what_is_left_out_is_said_once():
     assert progress.warnings == ("epoch in a metrics line is text where a number belongs; it was left out",)
 
 
-async def test_metrics_by_the_hundred_thousand_names(house, executor):
+async def test_metrics_by_the_hundred_thousand_names(open_app, executor):
     """200,000 names: the first thousand are kept, the run says so, and its end is on record and fits it."""
-    async with house() as open_house:
-        runs = open_house.rooms.runs
-        run_id = await new_run(open_house)
-        await reached(open_house, run_id, "running")
+    async with open_app() as app:
+        runs = app.services.runs
+        run_id = await new_run(app)
+        await reached(app, run_id, "running")
         names = [f"a rather long name of a metric of which there are very many {number}" for number in range(200_000)]
         lines = [said("metrics", step=at, **dict.fromkeys(names[at : at + 500], 1)) for at in range(0, len(names), 500)]
-        (runs.folder(run_id) / "run.log").write_bytes(b"".join(lines))
+        (app.services.paths.run(run_id).folder / "run.log").write_bytes(b"".join(lines))
         executor.end(run_id)
-        run = await reached(open_house, run_id)
+        run = await reached(app, run_id)
         assert (run.state, run.progress.step) == (RunState.SUCCEEDED, 199_500)
         assert list(run.progress.metrics) == names[:MOST_NAMES]
-        (warning,) = runs.warnings(run)
+        (warning,) = runs.warnings.of(run)
         assert "more than 1000 metrics" in warning
 
 
@@ -115,16 +115,16 @@ def test_what_was_checked_is_checked(kind, fields):
     assert all(isinstance(once.get(name), int | float | None) for name in ("at",))
 
 
-async def test_an_end_that_does_not_fit_the_record_is_recorded_without_what_makes_it_large(house, executor):
+async def test_an_end_that_does_not_fit_the_record_is_recorded_without_what_makes_it_large(open_app, executor):
     """Notes of an earlier version with a progress larger than any record may be: the end and its exit are on record."""
-    async with house() as open_house:
-        runs = open_house.rooms.runs
-        run_id = await new_run(open_house)
-        await reached(open_house, run_id, "running")
-        live = runs._live.get(runs.book.get(run_id))
+    async with open_app() as app:
+        runs = app.services.runs
+        run_id = await new_run(app)
+        await reached(app, run_id, "running")
+        live = runs.live.get(runs.book.get(run_id))
         live._fold = Fold(Progress(step=5, metrics={f"{'x' * 90} {number}": 1.0 for number in range(187_000)}))
         executor.end(run_id, Exit(code=7))
-        run = await reached(open_house, run_id)
+        run = await reached(app, run_id)
         assert (run.state, run.exit.code, run.progress.step) == (RunState.FAILED, 7, 5)
         assert run.progress.metrics == {}
-        assert "did not fit" in runs.warnings(run)[0]
+        assert "did not fit" in runs.warnings.of(run)[0]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.house import new_run, reached
+from support.app import new_run, reached
 from tunesmith.errors import Forbidden, MissingReference, TunesmithError
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
@@ -189,22 +189,23 @@ def test_a_missing_file_is_answered_with_the_nearest(references):
 
 
 @pytest.mark.anyio
-async def test_a_run_is_a_model_once_it_has_made_one(house, executor, tmp_path):
+async def test_a_run_is_a_model_once_it_has_made_one(open_app, executor, tmp_path):
     """A run id stands for the model of a run that succeeded; before, or when the model is gone, that is said."""
-    async with house() as open_house:
-        runs = open_house.rooms.runs
-        run_id = await new_run(open_house)
-        await reached(open_house, run_id, "running")
+    async with open_app() as app:
+        run_id = await new_run(app)
+        await reached(app, run_id, "running")
         with pytest.raises(MissingReference, match="is running and has no model"):
-            runs._references.model(run_id)
-        output = runs.folder(run_id) / "output"
-        (runs.folder(run_id) / "run.log").write_text(json.dumps({"tunesmith": "result", "model": str(output)}) + "\n")
+            app.services.references.model(run_id)
+        output = app.services.paths.run(run_id).folder / "output"
+        (app.services.paths.run(run_id).folder / "run.log").write_text(
+            json.dumps({"tunesmith": "result", "model": str(output)}) + "\n"
+        )
         executor.end(run_id)
-        await reached(open_house, run_id, "succeeded")
-        assert runs._references.model(run_id) == str(output)
+        await reached(app, run_id, "succeeded")
+        assert app.services.references.model(run_id) == str(output)
         output.rmdir()
         with pytest.raises(MissingReference, match="any more"):
-            runs._references.model(run_id)
+            app.services.references.model(run_id)
 
 
 KEPT_BY_THE_SERVER = [

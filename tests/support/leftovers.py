@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from support.house import eventually
+from support.app import eventually
 
 
 @asynccontextmanager

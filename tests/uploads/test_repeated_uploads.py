@@ -20,10 +20,11 @@ from dataset_parts import (
 )
 from litestar.testing import AsyncTestClient
 
-from tunesmith.app import create_app, open_house
+from tunesmith.app import open_services
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
 from tunesmith.records import Dataset, Upload, new_id, utc_now
+from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 
 
@@ -121,7 +122,7 @@ def test_a_full_dataset_still_tells_of_its_last_upload(tmp_path: Path) -> None:
     dataset = Dataset(id=new_id("ds"), name="full", created_at=utc_now())
 
     async def fill() -> None:
-        for journal in open_house(settings).journals:
+        for journal in open_services(settings).journals:
             await journal.close()
         datasets: Journal[Dataset, dict] = Journal.open(paths.datasets, Dataset, dict)
         uploads: Journal[Upload, dict] = Journal.open(paths.uploads, Upload, dict)
@@ -134,7 +135,7 @@ def test_a_full_dataset_still_tells_of_its_last_upload(tmp_path: Path) -> None:
 
     async def story() -> None:
         await fill()
-        app = create_app(open_house(settings))
+        app = create_app(open_services(settings))
         async with AsyncTestClient(app, base_url="http://127.0.0.1") as client:
 
             async def put(key: str) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""The walls of the house: what the control plane may import, and what it must never."""
+"""The walls: what the control plane may import, and what it must never."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "nump
 
 A_WHOLE_APPLICATION = """
 import pathlib, tempfile
-from tunesmith.app import create_app, open_house
+from tunesmith.app import open_services
+from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 with tempfile.TemporaryDirectory() as folder:
-    create_app(open_house(Settings(state_dir=pathlib.Path(folder), recipes_dir=pathlib.Path(folder))))
+    create_app(open_services(Settings(state_dir=pathlib.Path(folder), recipes_dir=pathlib.Path(folder))))
 """
 
 
@@ -83,7 +84,7 @@ def test_the_shim_is_found_by_its_mark():
 
 
 def test_the_contracts_hold():
-    """Doors know rooms, rooms know the journal, recipes and runner, those know the records; nobody the other way."""
+    """Doors know services, services the journal, recipes and runner, those the records; nobody the other way."""
     done = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The room of API keys: made, listed, revoked and checked. Only hashes of secrets are ever stored."""
+"""API keys: made, listed, revoked and checked. Only hashes of secrets are ever stored."""
 
 from tunesmith.access.keys import LONGEST_NAME, KeyRing, KeySummary, NewKey
 

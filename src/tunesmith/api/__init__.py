@@ -1,4 +1,4 @@
 """The front doors: one module each, with routes and the structs of their requests and answers, nothing else.
 
-Rules live in the rooms; ``problems`` turns their errors into HTTP, ``access`` decides who may call what.
+Rules live in the services; ``problems`` turns their errors into HTTP, ``access`` decides who may call what.
 """

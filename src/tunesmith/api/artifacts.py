@@ -14,8 +14,8 @@ from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.faults import NOT_EMPTY
 from tunesmith.api.lists import NameCursor
 from tunesmith.api.ranges import file_response
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import Limit
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.runs import Artifact, ArtifactPage
 
 OneTag = Annotated[str, QueryParameter(name="tag", max_length=500, description="The tag to take away.")]
@@ -34,9 +34,9 @@ async def list_run_artifacts(
     request: HttpRequest, run_id: FromPath[str], limit: Limit = 200, cursor: NameCursor = None
 ) -> ArtifactPage:
     """The files that the run wrote, by path: its output, its complete checkpoints, and what it told of."""
-    house = rooms(request)
-    house.runs.book.get(run_id)
-    return await page_of(house, run_id, limit, cursor)
+    services = services_of(request)
+    services.runs.book.get(run_id)
+    return await page_of(services, run_id, limit, cursor)
 
 
 @get("/v1/runs/{run_id:str}/artifacts/{artifact_id:str}/content", opt=NEEDS_READ, tags=["Runs"])
@@ -44,7 +44,7 @@ async def download_run_artifact(
     request: HttpRequest, run_id: FromPath[str], artifact_id: FromPath[str]
 ) -> Response[Any]:
     """The bytes of one; `Range` asks for a part."""
-    rooms(request).runs.book.get(run_id)
+    services_of(request).runs.book.get(run_id)
     return await content_of(request, run_id, artifact_id)
 
 
@@ -53,9 +53,9 @@ async def tag_run_artifact(
     request: HttpRequest, run_id: FromPath[str], artifact_id: FromPath[str], data: JSONBody[NewTags]
 ) -> Artifact:
     """Add tags to one."""
-    house = rooms(request)
-    house.runs.book.get(run_id)
-    return await house.artifacts.tag(run_id, artifact_id, data.tags)
+    services = services_of(request)
+    services.runs.book.get(run_id)
+    return await services.artifacts.tag(run_id, artifact_id, data.tags)
 
 
 @delete("/v1/runs/{run_id:str}/artifacts/{artifact_id:str}/tags", opt=NEEDS_WRITE, tags=["Runs"], status_code=200)
@@ -63,17 +63,17 @@ async def untag_run_artifact(
     request: HttpRequest, run_id: FromPath[str], artifact_id: FromPath[str], one_tag: OneTag
 ) -> Artifact:
     """Take one tag away."""
-    house = rooms(request)
-    house.runs.book.get(run_id)
-    return await house.artifacts.untag(run_id, artifact_id, one_tag)
+    services = services_of(request)
+    services.runs.book.get(run_id)
+    return await services.artifacts.untag(run_id, artifact_id, one_tag)
 
 
-async def page_of(house: Rooms, run_id: str, limit: int, cursor: str | None) -> ArtifactPage:
-    return await anyio.to_thread.run_sync(lambda: house.artifacts.page(run_id, limit=limit, cursor=cursor))
+async def page_of(services: Services, run_id: str, limit: int, cursor: str | None) -> ArtifactPage:
+    return await anyio.to_thread.run_sync(lambda: services.artifacts.page(run_id, limit=limit, cursor=cursor))
 
 
 async def content_of(request: HttpRequest, run_id: str, artifact_id: str) -> Response[Any]:
-    found = await rooms(request).artifacts.find(run_id, artifact_id)
+    found = await services_of(request).artifacts.find(run_id, artifact_id)
     return file_response(request, found.location, PurePosixPath(found.artifact.path).name, found.version)
 
 

@@ -10,8 +10,8 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import Cursor, Limit
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.callbacks import shown_url
 from tunesmith.errors import Forbidden, InvalidInput
 from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Scope
@@ -80,9 +80,9 @@ class DeliveryList(msgspec.Struct, frozen=True, kw_only=True):
 @get("/v1/callbacks", opt=NEEDS_READ, tags=["Callbacks"])
 async def show_callbacks(request: HttpRequest) -> CallbacksView:
     """How to verify deliveries. The secret is shown to admin keys only."""
-    house = rooms(request)
-    signer = house.callbacks.signer
-    may_know = _is_admin(house, request.headers.get("authorization"))
+    services = services_of(request)
+    signer = services.callbacks.signer
+    may_know = _is_admin(services, request.headers.get("authorization"))
     return CallbacksView(
         signing=Signing(
             standard="https://www.standardwebhooks.com",
@@ -92,8 +92,8 @@ async def show_callbacks(request: HttpRequest) -> CallbacksView:
             secret=await anyio.to_thread.run_sync(lambda: signer.secret) if may_know else None,
         ),
         events=tuple(CallbackEvent),
-        retry_after_seconds=house.callbacks.schedule,
-        deliveries=house.callbacks.counts(),
+        retry_after_seconds=services.callbacks.schedule,
+        deliveries=services.callbacks.counts(),
     )
 
 
@@ -102,29 +102,29 @@ def list_deliveries(
     request: HttpRequest, run_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
 ) -> DeliveryList:
     """What the run's callback was told, or is going to be told."""
-    house = rooms(request)
-    house.runs.book.get(run_id)
-    page = house.callbacks.page(run_id, limit=limit, cursor=cursor)
+    services = services_of(request)
+    services.runs.book.get(run_id)
+    page = services.callbacks.page(run_id, limit=limit, cursor=cursor)
     return DeliveryList(deliveries=[_view(delivery) for delivery in page.deliveries], cursor=page.cursor)
 
 
 @get("/v1/deliveries/{delivery_id:str}", opt=NEEDS_READ, tags=["Callbacks"])
 async def show_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
     """One delivery with its body and every try."""
-    house = rooms(request)
-    return await _detail(house, house.callbacks.get(delivery_id))
+    services = services_of(request)
+    return await _detail(services, services.callbacks.get(delivery_id))
 
 
 @post("/v1/deliveries/{delivery_id:str}/resend", opt=NEEDS_WRITE, tags=["Callbacks"], status_code=202)
 async def resend_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
     """Send it again, with the same id and body, from the start of the schedule; also one that has arrived already."""
-    house = rooms(request)
-    return await _detail(house, await house.callbacks.resend(delivery_id))
+    services = services_of(request)
+    return await _detail(services, await services.callbacks.resend(delivery_id))
 
 
-def _is_admin(house: Rooms, authorization: str | None) -> bool:
+def _is_admin(services: Services, authorization: str | None) -> bool:
     try:
-        house.keys.check(authorization, Scope.ADMIN)
+        services.keys.check(authorization, Scope.ADMIN)
     except Forbidden:
         return False
     return True
@@ -147,9 +147,9 @@ def _view(delivery: Delivery) -> DeliveryView:
     )
 
 
-async def _detail(house: Rooms, delivery: Delivery) -> DeliveryDetail:
+async def _detail(services: Services, delivery: Delivery) -> DeliveryDetail:
     try:
-        body = (await house.callbacks.body(delivery)).decode()
+        body = (await services.callbacks.body(delivery)).decode()
     except (OSError, InvalidInput):  # its tries say why
         body = ""
     return DeliveryDetail(**msgspec.structs.asdict(_view(delivery)), body=body, attempts=delivery.attempts)

@@ -12,8 +12,8 @@ from litestar.params import FromPath, JSONBody
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.experiments import run_of
 from tunesmith.api.idempotency import IdempotencyKey, call_of, made_once
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import Cursor, Limit, shown
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.api.views import RunView
 from tunesmith.checkpoints import MarkRequest
 from tunesmith.records import Checkpoint, IdempotentCall, Mark, Run, RunState
@@ -92,9 +92,9 @@ def list_experiment_checkpoints(
     request: HttpRequest, experiment_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
 ) -> CheckpointList:
     """The checkpoints of all its runs, with their marks."""
-    house = rooms(request)
-    house.experiments.get(experiment_id)
-    page = house.checkpoints.page(limit=limit, cursor=cursor, keep=lambda one: one.experiment_id == experiment_id)
+    services = services_of(request)
+    services.experiments.get(experiment_id)
+    page = services.checkpoints.page(limit=limit, cursor=cursor, keep=lambda one: one.experiment_id == experiment_id)
     return CheckpointList(checkpoints=[_view(one) for one in page.checkpoints], cursor=page.cursor)
 
 
@@ -103,9 +103,9 @@ def list_run_checkpoints(
     request: HttpRequest, run_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
 ) -> CheckpointList:
     """The checkpoints of one run."""
-    house = rooms(request)
-    house.runs.book.get(run_id)
-    page = house.checkpoints.page(limit=limit, cursor=cursor, keep=lambda one: one.run_id == run_id)
+    services = services_of(request)
+    services.runs.book.get(run_id)
+    page = services.checkpoints.page(limit=limit, cursor=cursor, keep=lambda one: one.run_id == run_id)
     return CheckpointList(checkpoints=[_view(one) for one in page.checkpoints], cursor=page.cursor)
 
 
@@ -117,16 +117,16 @@ async def mark_checkpoint(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[MarkView]:
     """Mark a checkpoint: it is kept, and its `release_tag`, if it is given one, names it as a model."""
-    house = rooms(request)
-    house.experiments.get(experiment_id)
+    services = services_of(request)
+    services.experiments.get(experiment_id)
     call = call_of(request, idempotency_key, scope=f"marks in {experiment_id}", body=data)
 
     def find(checkpoint_id: str) -> tuple[Checkpoint, Mark]:
         assert call is not None, "only a key finds what was there before"
-        return house.checkpoints.marked_by(call, checkpoint_id)
+        return services.checkpoints.marked_by(call, checkpoint_id)
 
-    (checkpoint, mark), is_new = await house.idempotent_calls.once(
-        call, lambda: house.checkpoints.mark(data, experiment_id, call), find
+    (checkpoint, mark), is_new = await services.idempotent_calls.once(
+        call, lambda: services.checkpoints.mark(data, experiment_id, call), find
     )
     return Response(_mark_view(checkpoint, mark), status_code=201 if is_new else 200)
 
@@ -153,48 +153,48 @@ async def resume_run(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[RunView]:
     """A new run that goes on from a checkpoint: optimizer, schedule, random numbers and order of data included."""
-    house, wanted = rooms(request), data or ResumeRequest()
-    run_of(house, experiment_id, run_id)
+    services, wanted = services_of(request), data or ResumeRequest()
+    run_of(services, experiment_id, run_id)
     run, is_new = await made_once(
         request,
         idempotency_key,
         wanted,
         scope=f"resumes of {run_id}",
-        make=lambda call: _resume(house, experiment_id, run_id, wanted, call),
-        find=house.runs.book.get,
+        make=lambda call: _resume(services, experiment_id, run_id, wanted, call),
+        find=services.runs.book.get,
     )
-    return Response(shown(house, run), status_code=201 if is_new else 200)
+    return Response(shown(services, run), status_code=201 if is_new else 200)
 
 
 async def _resume(
-    house: Rooms, experiment_id: str, run_id: str, wanted: ResumeRequest, idempotency: IdempotentCall | None
+    services: Services, experiment_id: str, run_id: str, wanted: ResumeRequest, idempotency: IdempotentCall | None
 ) -> Run:
-    house.experiments.for_new_run(experiment_id)
-    return await house.runs.resume(run_id, wanted, idempotency)
+    services.experiments.for_new_run(experiment_id)
+    return await services.runs.resumer.resume(run_id, wanted, idempotency)
 
 
 @post("/v1/runs/{run_id:str}/pause", opt=NEEDS_WRITE, tags=["Checkpoints"], status_code=200)
 async def pause_run(request: HttpRequest, run_id: FromPath[str]) -> PausedRun:
     """Stop the run with a checkpoint and free its slot; answers when its process has ended."""
-    run = await rooms(request).runs.pause(run_id)
+    run = await services_of(request).runs.stopper.pause(run_id)
     return PausedRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
 
 
 @post("/v1/runs/{run_id:str}/resume", opt=NEEDS_WRITE, tags=["Checkpoints"], status_code=200)
 async def go_on(request: HttpRequest, run_id: FromPath[str]) -> PausedRun:
     """Queue a paused run again: the same run, from its newest checkpoint."""
-    run = await rooms(request).runs.go_on(run_id)
+    run = await services_of(request).runs.resumer.requeue(run_id)
     return PausedRun(run_id=run.id, status=run.state, ckpt_path=run.resume_from)
 
 
 @get("/v1/storage", opt=NEEDS_READ, tags=["Service"], sync_to_thread=False)
 def storage(request: HttpRequest) -> Storage:
     """How much disk checkpoints take."""
-    house = rooms(request)
+    services = services_of(request)
     return Storage(
-        checkpoint_bytes=house.checkpoints.bytes_in_use(),
-        checkpoint_budget_bytes=house.settings.checkpoint_budget_bytes,
-        checkpoints=house.checkpoints.count_present(),
+        checkpoint_bytes=services.checkpoints.bytes_in_use(),
+        checkpoint_budget_bytes=services.settings.checkpoint_budget_bytes,
+        checkpoints=services.checkpoints.count_present(),
     )
 
 

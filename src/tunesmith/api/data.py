@@ -17,9 +17,9 @@ from litestar.params import JSONBody, QueryParameter
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.leaving import while_connected
 from tunesmith.api.own_names import own_names
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.errors import Fault, InvalidInput, TunesmithError
-from tunesmith.paths import StatePaths
+from tunesmith.records import DatasetReference
 
 _VALIDATE = "tunesmith_workers.data.validate"
 _PROCESS = "tunesmith_workers.data.process"
@@ -159,22 +159,22 @@ class ProcessedData(msgspec.Struct, frozen=True, kw_only=True):
 @post("/api/data/validate", opt=NEEDS_READ, tags=["Data"], status_code=200)
 async def validate_data(request: HttpRequest, file_path: FilePath, max_errors: MaxErrors = 100) -> DataVerdict:
     """Look at every row: how many can be used for training, what is wrong with the others, and what is in them."""
-    house = rooms(request)
-    path = await anyio.to_thread.run_sync(_input, house, file_path, "file_path")
-    asked = {"file": str(path), "max_errors": max_errors, "scratch": str(house.settings.state_dir.resolve())}
-    with own_names(house):
-        answer = await while_connected(request, house.calls.call(_VALIDATE, asked, seconds=_LONGEST_SECONDS))
+    services = services_of(request)
+    path = await anyio.to_thread.run_sync(_input, services, file_path, "file_path")
+    asked = {"file": str(path), "max_errors": max_errors, "scratch": str(services.settings.state_dir.resolve())}
+    with own_names(services):
+        answer = await while_connected(request, services.calls.call(_VALIDATE, asked, seconds=_LONGEST_SECONDS))
     return msgspec.convert(answer, DataVerdict)
 
 
 @post("/api/data/process", opt=NEEDS_WRITE, tags=["Data"], status_code=200)
 async def process_data(request: HttpRequest, data: JSONBody[ProcessRequest]) -> ProcessedData:
     """Make `train.json`, `val.json` and `test.json` of a data file: rows made uniform, dealt by seed, none lost."""
-    house = rooms(request)
+    services = services_of(request)
     split = data.split_config
     _refuse_wrong_split(split)
-    path = await anyio.to_thread.run_sync(_input, house, data.input_file, "input_file")
-    folder = await anyio.to_thread.run_sync(house.runs.output_folder, data.output_dir, "output_dir")
+    path = await anyio.to_thread.run_sync(_input, services, data.input_file, "input_file")
+    folder = await anyio.to_thread.run_sync(services.references.output_folder, data.output_dir, "output_dir")
     asked = {
         "input_file": str(path),
         "output_dir": str(folder),
@@ -185,17 +185,17 @@ async def process_data(request: HttpRequest, data: JSONBody[ProcessRequest]) -> 
         "default_system": data.default_system,
         "deidentify": data.deidentify,
         "locale": data.locale,
-        "policies_dir": str(StatePaths(house.settings.state_dir).policies.resolve()),
+        "policies_dir": str(services.paths.policies.resolve()),
         "overwrite": data.overwrite,
     }
-    with own_names(house):
-        answer = await while_connected(request, house.calls.call(_PROCESS, asked, seconds=_LONGEST_SECONDS))
+    with own_names(services):
+        answer = await while_connected(request, services.calls.call(_PROCESS, asked, seconds=_LONGEST_SECONDS))
     return msgspec.convert(answer, ProcessedData)
 
 
-def _input(house: Rooms, name: str, where: str) -> Path:
+def _input(services: Services, name: str, where: str) -> Path:
     try:
-        path = house.runs.dataset(name)
+        path = services.references.dataset(DatasetReference(name=name)).path
     except TunesmithError as error:
         raise type(error)(error.message, where=where, mend=error.mend) from error
     assert path is not None, "a dataset that was found has a path"

@@ -13,8 +13,8 @@ from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.idempotency import IdempotencyKey, call_of, made_once
 from tunesmith.api.multipart_file import MultipartFile, incoming_file
 from tunesmith.api.ranges import file_response
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import AnyOf, Cursor, Limit
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.datasets import DatasetRequest, InFlight
 from tunesmith.records import Dataset, TrainConfigFile, Upload
 
@@ -133,7 +133,7 @@ async def create_dataset(
     request: HttpRequest, data: JSONBody[DatasetRequest], idempotency_key: IdempotencyKey = None
 ) -> Response[CreatedDataset]:
     """Create an empty dataset. Its name is taken until it is deleted."""
-    book = rooms(request).datasets
+    book = services_of(request).datasets
     dataset, is_new = await made_once(
         request,
         idempotency_key,
@@ -149,25 +149,25 @@ async def create_dataset(
 @get("/datasets", opt=NEEDS_READ, tags=["Datasets"], sync_to_thread=False)
 def list_datasets(request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, name: AnyOf = ()) -> DatasetList:
     """All datasets with their files, or the one of that name; a page ends earlier where there is much to say of them."""
-    house = rooms(request)
-    page = house.datasets.page(limit=limit, cursor=cursor, names=name)
-    return DatasetList(datasets=[_view(house, dataset) for dataset in page.datasets], cursor=page.cursor)
+    services = services_of(request)
+    page = services.datasets.page(limit=limit, cursor=cursor, names=name)
+    return DatasetList(datasets=[_view(services, dataset) for dataset in page.datasets], cursor=page.cursor)
 
 
 @get("/datasets/{dataset_id:str}", opt=NEEDS_READ, tags=["Datasets"], sync_to_thread=False)
 def show_dataset(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetView:
     """One dataset, by its id or name."""
-    house = rooms(request)
-    return _view(house, house.datasets.find(dataset_id))
+    services = services_of(request)
+    return _view(services, services.datasets.find(dataset_id))
 
 
 @delete("/datasets/{dataset_id:str}", opt=NEEDS_WRITE, tags=["Datasets"], status_code=200)
 async def delete_dataset(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetView:
     """Delete it with its files; refused while an unfinished run uses it. Answers what it was."""
-    house = rooms(request)
-    before = _view(house, house.datasets.find(dataset_id))
-    deleted = await house.datasets.delete(before.id)
-    await house.previews.forget_deleted()
+    services = services_of(request)
+    before = _view(services, services.datasets.find(dataset_id))
+    deleted = await services.datasets.delete(before.id)
+    await services.previews.forget_deleted()
     return msgspec.structs.replace(before, status="deleted", deleted_at=deleted.deleted_at)
 
 
@@ -182,11 +182,11 @@ async def upload_file(
     request: HttpRequest, dataset_id: FromPath[str], idempotency_key: IdempotencyKey = None
 ) -> ReceivedFile:
     """Put one file into a dataset: multipart, in a part named `file`. It is on disk, whole, when this answers."""
-    house = rooms(request)
-    dataset_id = house.datasets.find(dataset_id).id
+    services = services_of(request)
+    dataset_id = services.datasets.find(dataset_id).id
     call = call_of(request, idempotency_key, scope=f"files of {dataset_id}")
-    file = await incoming_file(request, limit=house.settings.max_upload_bytes, setting="max_upload_bytes")
-    upload, replaces = await house.datasets.receive(dataset_id, file.name, file.chunks(), call)
+    file = await incoming_file(request, limit=services.settings.max_upload_bytes, setting="max_upload_bytes")
+    upload, replaces = await services.datasets.receive(dataset_id, file.name, file.chunks(), call)
     return ReceivedFile(
         upload_id=upload.id,
         dataset_id=dataset_id,
@@ -200,18 +200,18 @@ async def upload_file(
 @get("/datasets/{dataset_id:str}/files/{upload_id:str}/content", opt=NEEDS_READ, tags=["Datasets"])
 async def download_file(request: HttpRequest, dataset_id: FromPath[str], upload_id: FromPath[str]) -> Response[Any]:
     """The bytes as they were uploaded; `Range` gives a part of them, `ETag` is their SHA-256."""
-    house = rooms(request)
-    dataset_id = house.datasets.find(dataset_id).id
-    upload = house.uploads.get_in(dataset_id, upload_id)
-    return file_response(request, house.uploads.path(upload_id), upload.name, upload.sha256)
+    services = services_of(request)
+    dataset_id = services.datasets.find(dataset_id).id
+    upload = services.uploads.get_in(dataset_id, upload_id)
+    return file_response(request, services.uploads.path(upload_id), upload.name, upload.sha256)
 
 
 @delete("/uploads/{upload_id:str}", opt=NEEDS_WRITE, tags=["Datasets"], status_code=200)
 async def delete_upload(request: HttpRequest, upload_id: FromPath[str]) -> AbortedUpload:
     """Stop an upload that is coming in, or remove a file; refused while an unfinished run uses it."""
-    house = rooms(request)
-    await house.datasets.remove_upload(upload_id)
-    await house.previews.forget_deleted()
+    services = services_of(request)
+    await services.datasets.remove_upload(upload_id)
+    await services.previews.forget_deleted()
     return AbortedUpload(upload_id=upload_id)
 
 
@@ -224,27 +224,27 @@ async def delete_upload(request: HttpRequest, upload_id: FromPath[str]) -> Abort
 )
 async def put_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetConfig:
     """Give the dataset a train config, checked against the recipe that its `job` names; with every fault at once."""
-    house = rooms(request)
-    dataset_id = house.datasets.find(dataset_id).id
-    name, content = await _config_in(request, house)
-    config = await house.datasets.put_train_config(dataset_id, name, content)
+    services = services_of(request)
+    dataset_id = services.datasets.find(dataset_id).id
+    name, content = await _config_in(request, services)
+    config = await services.datasets.put_train_config(dataset_id, name, content)
     return DatasetConfig(dataset_id=dataset_id, train_config=_config_view(config))
 
 
 @get("/datasets/{dataset_id:str}/train-config", opt=NEEDS_READ, tags=["Train configs"], sync_to_thread=False)
 def show_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) -> DatasetConfig:
     """The dataset's train config."""
-    house = rooms(request)
-    dataset_id = house.datasets.find(dataset_id).id
-    return DatasetConfig(dataset_id=dataset_id, train_config=_config_view(house.train_configs.get(dataset_id)))
+    services = services_of(request)
+    dataset_id = services.datasets.find(dataset_id).id
+    return DatasetConfig(dataset_id=dataset_id, train_config=_config_view(services.train_configs.get(dataset_id)))
 
 
 @delete("/datasets/{dataset_id:str}/train-config", opt=NEEDS_WRITE, tags=["Train configs"], status_code=200)
 async def delete_dataset_config(request: HttpRequest, dataset_id: FromPath[str]) -> RemovedDatasetConfig:
     """Remove it. Runs keep the config they were created with."""
-    house = rooms(request)
-    dataset_id = house.datasets.find(dataset_id).id
-    await house.train_configs.remove(dataset_id)
+    services = services_of(request)
+    dataset_id = services.datasets.find(dataset_id).id
+    await services.train_configs.remove(dataset_id)
     return RemovedDatasetConfig(dataset_id=dataset_id)
 
 
@@ -257,34 +257,36 @@ async def delete_dataset_config(request: HttpRequest, dataset_id: FromPath[str])
 )
 async def put_service_config(request: HttpRequest) -> ServiceConfig:
     """The train config of runs that name none and whose dataset has none for their recipe."""
-    house = rooms(request)
-    name, content = await _config_in(request, house)
-    return ServiceConfig(train_config=_config_view(await house.train_configs.put(None, name, content)))
+    services = services_of(request)
+    name, content = await _config_in(request, services)
+    return ServiceConfig(train_config=_config_view(await services.train_configs.put(None, name, content)))
 
 
 @get("/train-config", opt=NEEDS_READ, tags=["Train configs"], sync_to_thread=False)
 def show_service_config(request: HttpRequest) -> TrainConfigView:
     """The train config of the whole service."""
-    return _config_view(rooms(request).train_configs.get(None))
+    return _config_view(services_of(request).train_configs.get(None))
 
 
 @delete("/train-config", opt=NEEDS_WRITE, tags=["Train configs"], status_code=200)
 async def delete_service_config(request: HttpRequest) -> RemovedServiceConfig:
     """Remove it. Runs keep the config they were created with."""
-    await rooms(request).train_configs.remove(None)
+    await services_of(request).train_configs.remove(None)
     return RemovedServiceConfig()
 
 
-async def _config_in(request: HttpRequest, house: Rooms) -> tuple[str, bytes]:
-    file = await incoming_file(request, limit=house.settings.max_train_config_bytes, setting="max_train_config_bytes")
+async def _config_in(request: HttpRequest, services: Services) -> tuple[str, bytes]:
+    file = await incoming_file(
+        request, limit=services.settings.max_train_config_bytes, setting="max_train_config_bytes"
+    )
     return file.name, await file.read()
 
 
-def _view(house: Rooms, dataset: Dataset) -> DatasetView:
-    total_files, total_bytes = house.datasets.totals(dataset.id)
-    config = house.train_configs.find(dataset.id)
+def _view(services: Services, dataset: Dataset) -> DatasetView:
+    total_files, total_bytes = services.datasets.totals(dataset.id)
+    config = services.train_configs.find(dataset.id)
     totals = {"total_files": total_files, "total_bytes": total_bytes, "has_train_config": config is not None}
-    uploads = house.uploads.of(dataset.id)
+    uploads = services.uploads.of(dataset.id)
     newest = {upload.name: upload.id for upload in uploads}
     return DatasetView(
         id=dataset.id,
@@ -297,7 +299,7 @@ def _view(house: Rooms, dataset: Dataset) -> DatasetView:
         metadata={**dataset.metadata, **totals},
         files=[_file_view(upload, newest[upload.name]) for upload in uploads],
         train_config=_config_view(config) if config is not None else None,
-        upload_progress=UploadProgress(files_count=total_files, in_flight=house.uploads.in_flight(dataset.id)),
+        upload_progress=UploadProgress(files_count=total_files, in_flight=services.uploads.in_flight(dataset.id)),
         created_at=dataset.created_at,
     )
 

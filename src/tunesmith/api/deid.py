@@ -10,8 +10,8 @@ from litestar.params import JSONBody
 
 from tunesmith.api.access import NEEDS_READ
 from tunesmith.api.lists import NameCursor, page_by_name
-from tunesmith.api.rooms import HttpRequest, rooms
 from tunesmith.api.runs import Limit
+from tunesmith.api.services import HttpRequest, services_of
 from tunesmith.deid import PolicyOverview, TextRequest
 
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -70,14 +70,14 @@ async def deidentify_alias(request: HttpRequest, data: JSONBody[DeidentifyReques
 @get("/api/v1/deidentify/policies", opt=NEEDS_READ, tags=["De-identification"])
 async def list_policies(request: HttpRequest, limit: Limit = 1000, cursor: NameCursor = None) -> PolicyList:
     """Every policy with what it does, and what is wrong with a broken one."""
-    found = await rooms(request).deid.policies()
+    found = await services_of(request).deid.policies()
     page, following = page_by_name(found, lambda policy: policy.id, limit=limit, cursor=cursor)
     return PolicyList(policies=page, cursor=following)
 
 
 async def _deidentified(request: HttpRequest, data: DeidentifyRequest) -> DeidentifyAnswer:
     options = data.options
-    done = await rooms(request).deid.texts(
+    done = await services_of(request).deid.texts(
         TextRequest(texts=data.text, policy_id=data.policy_id, locale=options.locale, seed=options.seed)
     )
     return DeidentifyAnswer(

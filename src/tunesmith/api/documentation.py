@@ -14,7 +14,7 @@ from litestar.serialization import encode_json
 
 from tunesmith.api.access import NEEDS_READ
 from tunesmith.api.document import document
-from tunesmith.api.rooms import HttpRequest
+from tunesmith.api.services import HttpRequest
 from tunesmith.errors import NotFound
 
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}

@@ -12,8 +12,8 @@ from litestar.params import FromPath, JSONBody
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.idempotency import IdempotencyKey, made_once
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import AnyOf, Cursor, Limit, RunList, States, Statuses, shown
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of
 from tunesmith.errors import NotFound
 from tunesmith.experiments import SCOPE, ExperimentRequest
@@ -96,7 +96,7 @@ async def create_experiment(
     request: HttpRequest, data: JSONBody[ExperimentRequest], idempotency_key: IdempotencyKey = None
 ) -> Response[ExperimentView]:
     """Create an experiment; with `Idempotency-Key`, at most once."""
-    book = rooms(request).experiments
+    book = services_of(request).experiments
     experiment, is_new = await made_once(
         request,
         idempotency_key,
@@ -118,28 +118,28 @@ def list_experiments(
     owner: AnyOf = (),
 ) -> ExperimentList:
     """Experiments by name, tag and owner."""
-    page = rooms(request).experiments.page(limit=limit, cursor=cursor, names=name, tags=tag, owners=owner)
+    page = services_of(request).experiments.page(limit=limit, cursor=cursor, names=name, tags=tag, owners=owner)
     return ExperimentList(experiments=[_view(item) for item in page.experiments], cursor=page.cursor)
 
 
 @get("/v1/experiments/{experiment_id:str}", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
 def show_experiment(request: HttpRequest, experiment_id: FromPath[str]) -> ExperimentView:
     """The record alone; `/detail` has its runs and its history as well."""
-    return _view(rooms(request).experiments.get(experiment_id))
+    return _view(services_of(request).experiments.get(experiment_id))
 
 
 @get("/v1/experiments/{experiment_id:str}/detail", opt=NEEDS_READ, tags=["Experiments"], sync_to_thread=False)
 def experiment_detail(request: HttpRequest, experiment_id: FromPath[str]) -> ExperimentDetail:
     """The record, its newest runs, and everything that happened, in order."""
-    house = rooms(request)
-    experiment = house.experiments.get(experiment_id)
-    page = house.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment_id,))
+    services = services_of(request)
+    experiment = services.experiments.get(experiment_id)
+    page = services.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment_id,))
     runs = page.runs
-    total = house.runs.book.count_of(experiment_id)
-    history = _history(house, experiment_id, runs)
+    total = services.runs.book.count_of(experiment_id)
+    history = _history(services, experiment_id, runs)
     return ExperimentDetail(
         **msgspec.structs.asdict(_view(experiment)),
-        runs=[shown(house, run) for run in runs],
+        runs=[shown(services, run) for run in runs],
         runs_total=total,
         history=history[:1] + history[1:][-_DETAIL_EVENTS:],
         history_complete=page.cursor is None and len(history) <= _DETAIL_EVENTS + 1,
@@ -154,21 +154,21 @@ async def create_run(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[RunView]:
     """Check everything, queue a run. Every fault of the request is reported at once."""
-    house = rooms(request)
+    services = services_of(request)
     run, is_new = await made_once(
         request,
         idempotency_key,
         data,
         scope=f"runs of {experiment_id}",
-        make=lambda call: _start(house, experiment_id, data, call),
-        find=house.runs.book.get,
+        make=lambda call: _start(services, experiment_id, data, call),
+        find=services.runs.book.get,
     )
-    return Response(shown(house, run), status_code=201 if is_new else 200)
+    return Response(shown(services, run), status_code=201 if is_new else 200)
 
 
-async def _start(house: Rooms, experiment_id: str, wanted: NewRun, idempotency: IdempotentCall | None) -> Run:
-    experiment = house.experiments.for_new_run(experiment_id)
-    return await house.runs.create(
+async def _start(services: Services, experiment_id: str, wanted: NewRun, idempotency: IdempotentCall | None) -> Run:
+    experiment = services.experiments.for_new_run(experiment_id)
+    return await services.runs.creator.create(
         RunRequest(
             experiment_id=experiment.id,
             task_type=experiment.task_type,
@@ -197,12 +197,12 @@ def list_experiment_runs(
     run_status: Statuses = (),
 ) -> RunList:
     """The experiment's runs, newest first."""
-    house = rooms(request)
-    house.experiments.get(experiment_id)
-    page = house.runs.book.page(
+    services = services_of(request)
+    services.experiments.get(experiment_id)
+    page = services.runs.book.page(
         limit=limit, cursor=cursor, states=run_state + run_status, experiment_ids=(experiment_id,)
     )
-    return RunList(runs=[shown(house, run) for run in page.runs], cursor=page.cursor)
+    return RunList(runs=[shown(services, run) for run in page.runs], cursor=page.cursor)
 
 
 @get(
@@ -213,9 +213,9 @@ def list_experiment_runs(
 )
 def experiment_run_status(request: HttpRequest, experiment_id: FromPath[str], run_id: FromPath[str]) -> RunStatus:
     """How far the run has come, with the time left."""
-    house = rooms(request)
-    run = run_of(house, experiment_id, run_id)
-    return status_of(run, house.runs.progress(run), house.runs.warnings(run))
+    services = services_of(request)
+    run = run_of(services, experiment_id, run_id)
+    return status_of(run, services.runs.live.progress(run), services.runs.warnings.of(run))
 
 
 @post(
@@ -228,22 +228,22 @@ async def cancel_experiment_run(
     request: HttpRequest, experiment_id: FromPath[str], run_id: FromPath[str]
 ) -> CancelledRun:
     """Stop the run; answers when it has ended, with its newest complete checkpoint. May be repeated."""
-    house = rooms(request)
-    run_of(house, experiment_id, run_id)
-    run = await house.runs.cancel(run_id)
+    services = services_of(request)
+    run_of(services, experiment_id, run_id)
+    run = await services.runs.stopper.cancel(run_id)
     return CancelledRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
 
 
-def run_of(house: Rooms, experiment_id: str, run_id: str) -> Run:
-    run = house.runs.book.get(run_id)
+def run_of(services: Services, experiment_id: str, run_id: str) -> Run:
+    run = services.runs.book.get(run_id)
     if run.experiment_id != experiment_id:
-        house.experiments.get(experiment_id)
+        services.experiments.get(experiment_id)
         raise NotFound(f"experiment {experiment_id} has no run {run_id!r}")
     return run
 
 
-def _history(house: Rooms, experiment_id: str, runs: list[Run]) -> list[HistoryEvent]:
-    events = [HistoryEvent(at=entry.at, event=entry.event) for entry in house.experiments.history(experiment_id)]
+def _history(services: Services, experiment_id: str, runs: list[Run]) -> list[HistoryEvent]:
+    events = [HistoryEvent(at=entry.at, event=entry.event) for entry in services.experiments.history(experiment_id)]
     events += [
         HistoryEvent(
             at=mark.at,
@@ -253,12 +253,12 @@ def _history(house: Rooms, experiment_id: str, runs: list[Run]) -> list[HistoryE
             tag_type=mark.tag_type,
             release_tag=mark.release_tag,
         )
-        for checkpoint_id, run_id, mark in house.checkpoints.marks_in(experiment_id)
+        for checkpoint_id, run_id, mark in services.checkpoints.marks_in(experiment_id)
     ]
     for run in runs:
         events += [
             HistoryEvent(at=entry.at, event=f"run.{entry.event}", run_id=run.id, status=then.state)
-            for entry, then in house.runs.book.history(run.id)
+            for entry, then in services.runs.book.history(run.id)
         ]
     return sorted(events, key=lambda event: event.at)
 

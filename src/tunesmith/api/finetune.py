@@ -18,7 +18,7 @@ from litestar import post
 from litestar.params import JSONBody
 
 from tunesmith.api.access import NEEDS_WRITE
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.errors import (
     Conflict,
     Fault,
@@ -111,24 +111,24 @@ async def finetune(request: HttpRequest, data: JSONBody[FinetuneBody]) -> Finetu
     with the run that is there. Another request under that id is refused.
     """
     del data  # a struct keeps no more than its own fields, and stops at the first fault
-    house = rooms(request)
+    services = services_of(request)
     given: dict[str, Any] = await request.json()
     wanted, faults = read_request(given)
     if wanted is None:
-        await _refer(house, given, faults)
+        await _refer(services, given, faults)
     assert wanted is not None  # or it had faults, and they were raised
     # Shielded, so that whoever waits for the turn sees what was begun, also when the client that asked has gone.
-    return await asyncio.shield(_begin_once(house, wanted, given))
+    return await asyncio.shield(_begin_once(services, wanted, given))
 
 
-async def _begin_once(house: Rooms, wanted: FinetuneRequest, given: dict[str, Any]) -> FinetuneAnswer:
+async def _begin_once(services: Services, wanted: FinetuneRequest, given: dict[str, Any]) -> FinetuneAnswer:
     """The task as it is on record, or begun now."""
-    async with house.finetune_turns.turn(wanted.task_id):
-        earlier = house.runs.book.of_task(wanted.task_id)
+    async with services.finetune_turns.turn(wanted.task_id):
+        earlier = services.runs.book.of_task(wanted.task_id)
         if earlier is not None:
             return _repeated(wanted, earlier)
-        datasets = await _refer(house, given, [])
-        begin = _built_in(house, wanted, datasets) if house.function is None else _own(house, wanted, datasets)
+        datasets = await _refer(services, given, [])
+        begin = _built_in(services, wanted, datasets) if services.function is None else _own(services, wanted, datasets)
         return _answer(await begin)
 
 
@@ -143,12 +143,12 @@ def _repeated(wanted: FinetuneRequest, earlier: Run) -> FinetuneAnswer:
     return _answer(earlier)
 
 
-async def _refer(house: Rooms, data: dict[str, Any], shape_faults: list[Fault]) -> dict[str, str]:
+async def _refer(services: Services, data: dict[str, Any], shape_faults: list[Fault]) -> dict[str, str]:
     """The datasets, local ones as full paths. Looks at whatever can be looked at, and raises with all faults at once."""
     found: list[TunesmithError] = []
     url = data.get("call_back_api")
     if isinstance(url, str) and url:
-        found += await _vetted(house, url, "call_back_api")
+        found += await _vetted(services, url, "call_back_api")
     content = data.get("input_content")
     given = content.get("customized_input") if isinstance(content, dict) else None
     named = {
@@ -160,22 +160,22 @@ async def _refer(house: Rooms, data: dict[str, Any], shape_faults: list[Fault]) 
     for name, dataset in named.items():
         where = f"{_DATASETS}.{name}"
         if is_address(dataset):
-            found += await _vetted(house, dataset, where)
+            found += await _vetted(services, dataset, where)
             datasets[name] = dataset
             continue
         try:
             # A function gets what was named. What a built-in recipe reads are rows.
-            datasets[name] = str(await anyio.to_thread.run_sync(house.runs.file_or_folder, dataset, where))
-            if house.function is None:
+            datasets[name] = str(await anyio.to_thread.run_sync(services.references.file_or_folder, dataset, where))
+            if services.function is None:
                 shared = list(named.values()).count(dataset) > 1
-                datasets[name] = await anyio.to_thread.run_sync(_rows_of, house, name, datasets[name], shared)
+                datasets[name] = await anyio.to_thread.run_sync(_rows_of, services, name, datasets[name], shared)
         except (MissingReference, Forbidden) as error:
             found.append(error)
     _refuse(shape_faults, found)
     return datasets
 
 
-def _rows_of(house: Rooms, name: str, place: str, shared: bool) -> str:  # noqa: FBT001  # private, called by position
+def _rows_of(services: Services, name: str, place: str, shared: bool) -> str:  # noqa: FBT001  # private, called by position
     """What a built-in recipe reads of a file or folder: all data files of a folder, in the order of their names.
 
     A folder that is named more than once is one dataset with its splits, such as ``train.jsonl``: if it has them.
@@ -187,13 +187,13 @@ def _rows_of(house: Rooms, name: str, place: str, shared: bool) -> str:  # noqa:
     for split in _SPLITS[name] if shared else ():
         for suffix in DATA_SUFFIXES:
             with suppress(MissingReference):
-                return str(house.runs.file(str(folder / f"{split}{suffix}"), where))
-    return str(house.runs.whole_folder(folder, where))
+                return str(services.references.file(str(folder / f"{split}{suffix}"), where))
+    return str(services.references.whole_folder(folder, where))
 
 
-async def _vetted(house: Rooms, url: str, where: str) -> list[TunesmithError]:
+async def _vetted(services: Services, url: str, where: str) -> list[TunesmithError]:
     try:
-        await house.client.vet(url)
+        await services.client.vet(url)
     except InvalidInput as error:
         return [InvalidInput(error.message, where=where, mend=error.mend)]
     return []
@@ -211,10 +211,10 @@ def _refuse(shape_faults: list[Fault], found: list[TunesmithError]) -> None:
     )
 
 
-async def _own(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) -> Run:
-    door = house.function
+async def _own(services: Services, wanted: FinetuneRequest, datasets: dict[str, str]) -> Run:
+    door = services.function
     assert door is not None, "asked only where there is one"
-    place = await _place(house, door.model_name, wanted.task_id)
+    place = await _place(services, door.model_name, wanted.task_id)
     output, log = str(place / MODEL), str(place / LOG)
     params = wanted.param_dict
     job = Job(
@@ -223,8 +223,8 @@ async def _own(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) 
             train=datasets["train_dataset_path"],
             valid=datasets["valid_dataset_path"],
             test=datasets["test_dataset_path"],
-            max_download_bytes=house.settings.max_download_bytes,
-            allow_private_urls=house.settings.allow_private_urls,
+            max_download_bytes=services.settings.max_download_bytes,
+            allow_private_urls=services.settings.allow_private_urls,
         ),
         training=Training(
             file=door.function.file,
@@ -243,11 +243,11 @@ async def _own(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) 
         callback=Callback(url=wanted.call_back_api, events=_TOLD, shape="finetune", task_id=wanted.task_id),
         labels=labels_of(wanted, place),
     )
-    return await _create(house, request, [place])
+    return await _create(services, request, [place])
 
 
-async def _place(house: Rooms, model_name: str, task_id: str) -> Path:
-    finetuned = (house.settings.finetuned_dir or StatePaths(house.settings.state_dir).finetuned).resolve()
+async def _place(services: Services, model_name: str, task_id: str) -> Path:
+    finetuned = (services.settings.finetuned_dir or StatePaths(services.settings.state_dir).finetuned).resolve()
     return await anyio.to_thread.run_sync(_make_place, finetuned / model_name, task_id, utc_now())
 
 
@@ -266,21 +266,21 @@ def _make_place(folder: Path, task_id: str, now: datetime) -> Path:
     return place
 
 
-async def _built_in(house: Rooms, wanted: FinetuneRequest, datasets: dict[str, str]) -> Run:
-    model = wanted.param_dict.config_param.get("model") or house.settings.default_model
+async def _built_in(services: Services, wanted: FinetuneRequest, datasets: dict[str, str]) -> Run:
+    model = wanted.param_dict.config_param.get("model") or services.settings.default_model
     if not isinstance(model, str):
         raise InvalidInput("must be text", where="param_dict.config_param.model", mend="name a model reference")
-    recipe = await anyio.to_thread.run_sync(house.recipes.get, _BUILT_IN[wanted.param_dict.finetune_mode])
-    downloads = new_folder(StatePaths(house.settings.state_dir))
+    recipe = await anyio.to_thread.run_sync(services.recipes.get, _BUILT_IN[wanted.param_dict.finetune_mode])
+    downloads = new_folder(StatePaths(services.settings.state_dir))
     try:
-        local = await _fetched(house, datasets, downloads)
-        place = await _place(house, _name_of(model) or recipe.name, wanted.task_id)
+        local = await _fetched(services, datasets, downloads)
+        place = await _place(services, _name_of(model) or recipe.name, wanted.task_id)
     except BaseException:
         await _remove(downloads)
         raise
-    run = await _create(house, _request_for(recipe, model, wanted, local, place), [downloads, place])
+    run = await _create(services, _request_for(recipe, model, wanted, local, place), [downloads, place])
     try:
-        await anyio.to_thread.run_sync(show_log, (house.runs.folder(run.id) / "run.log").resolve(), place)
+        await anyio.to_thread.run_sync(show_log, services.paths.run(run.id).log.resolve(), place)
     except OSError as error:
         # The run is on its way; the log is put there once more at its end.
         _log.warning("log_not_shown", run_id=run.id, place=str(place), reason=str(error))
@@ -318,10 +318,10 @@ def _request_for(recipe: Recipe, model: str, wanted: FinetuneRequest, local: dic
     )
 
 
-async def _create(house: Rooms, request: RunRequest, made: list[Path]) -> Run:
+async def _create(services: Services, request: RunRequest, made: list[Path]) -> Run:
     """The run, or nothing of the folders that were made for it; raises what ``RunService.create`` raises."""
     try:
-        return await house.runs.create(request)
+        return await services.runs.creator.create(request)
     except Unavailable:
         raise  # it may be on record, as after a cancellation, and needs them then: the next start knows
     except Exception:
@@ -357,7 +357,7 @@ def _name_of(model: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in last).lstrip(".-")[:100]
 
 
-async def _fetched(house: Rooms, datasets: dict[str, str], folder: Path) -> dict[str, str]:
+async def _fetched(services: Services, datasets: dict[str, str], folder: Path) -> dict[str, str]:
     """Local files as they are. A built-in recipe reads its data when it is queued, so addresses are fetched before."""
     local = dict(datasets)
     for name, dataset in datasets.items():
@@ -365,7 +365,7 @@ async def _fetched(house: Rooms, datasets: dict[str, str], folder: Path) -> dict
             await anyio.to_thread.run_sync(make_folder, folder)
             suffix = ".json" if dataset.partition("?")[0].endswith(".json") else ".jsonl"
             into = folder / f"{name}{suffix}"
-            got = await house.client.download(dataset, into, max_bytes=house.settings.max_download_bytes)
+            got = await services.client.download(dataset, into, max_bytes=services.settings.max_download_bytes)
             local[name] = str(got.path.resolve())
     return local
 

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from litestar.params import HeaderParameter
 
-from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.services import HttpRequest, services_of
 from tunesmith.records import IdempotentCall
 
 R = TypeVar("R")
@@ -50,7 +50,7 @@ async def made_once(
         Conflict: the key was used with another body.
     """
     call = call_of(request, key, scope=scope, body=body)
-    return await rooms(request).idempotent_calls.once(call, lambda: make(call), find)
+    return await services_of(request).idempotent_calls.once(call, lambda: make(call), find)
 
 
 def call_of(
@@ -67,4 +67,4 @@ def _hash(body: msgspec.Struct) -> str:
 
 
 def _caller(request: HttpRequest) -> str:
-    return rooms(request).keys.id_of(request.headers.get("authorization")) or ""
+    return services_of(request).keys.id_of(request.headers.get("authorization")) or ""

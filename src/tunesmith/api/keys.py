@@ -14,8 +14,8 @@ from tunesmith.api.access import NEEDS_ADMIN
 from tunesmith.api.faults import NOT_EMPTY
 from tunesmith.api.idempotency import IdempotencyKey, made_once
 from tunesmith.api.lists import NameCursor, page_by_name
-from tunesmith.api.rooms import HttpRequest, rooms
 from tunesmith.api.runs import Limit
+from tunesmith.api.services import HttpRequest, services_of
 from tunesmith.records import Scope
 
 
@@ -48,7 +48,7 @@ async def create_key(
     request: HttpRequest, data: JSONBody[KeyRequest], idempotency_key: IdempotencyKey = None
 ) -> Response[NewKey]:
     """Make a key. Its token is shown this once. From the first key on, every call needs one."""
-    ring = rooms(request).keys
+    ring = services_of(request).keys
     key, is_new = await made_once(
         request,
         idempotency_key,
@@ -63,7 +63,7 @@ async def create_key(
 @get("/v1/keys", opt=NEEDS_ADMIN, tags=["Keys"], sync_to_thread=False)
 def list_keys(request: HttpRequest, limit: Limit = 1000, cursor: NameCursor = None) -> KeyList:
     """All keys, revoked ones too."""
-    page, following = page_by_name(rooms(request).keys.all(), lambda one: one[0], limit=limit, cursor=cursor)
+    page, following = page_by_name(services_of(request).keys.all(), lambda one: one[0], limit=limit, cursor=cursor)
     return KeyList(
         cursor=following,
         keys=[
@@ -82,7 +82,7 @@ def list_keys(request: HttpRequest, limit: Limit = 1000, cursor: NameCursor = No
 @delete("/v1/keys/{key_id:str}", opt=NEEDS_ADMIN, tags=["Keys"], status_code=200)
 async def revoke_key(request: HttpRequest, key_id: FromPath[str]) -> KeyView:
     """Revoke a key, at once and for good."""
-    key = await rooms(request).keys.revoke(key_id)
+    key = await services_of(request).keys.revoke(key_id)
     return KeyView(id=key.id, name=key.name, scope=key.scope, created_at=key.created_at, revoked_at=key.revoked_at)
 
 

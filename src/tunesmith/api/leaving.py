@@ -9,7 +9,7 @@ import anyio
 import structlog
 from litestar.exceptions import ClientException
 
-from tunesmith.api.rooms import HttpRequest
+from tunesmith.api.services import HttpRequest
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")

@@ -16,7 +16,7 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from tunesmith.api.rooms import HttpRequest
+from tunesmith.api.services import HttpRequest
 from tunesmith.errors import InvalidInput, TooLarge
 
 FIELD = "file"

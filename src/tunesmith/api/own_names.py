@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 import msgspec
 
-from tunesmith.api.rooms import Rooms
+from tunesmith.api.services import Services
 from tunesmith.errors import TunesmithError
 
 
 @contextmanager
-def own_names(house: Rooms) -> Iterator[None]:
+def own_names(services: Services) -> Iterator[None]:
     """Raises what is raised inside, with the paths of uploads replaced."""
     try:
         yield
     except TunesmithError as error:
 
         def named(text: str | None) -> str | None:
-            return house.uploads.in_own_names(text) if text is not None else None
+            return services.uploads.in_own_names(text) if text is not None else None
 
         error.message, error.where, error.mend = named(error.message) or "", named(error.where), named(error.mend)
         error.faults = tuple(

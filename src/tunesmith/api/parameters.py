@@ -18,7 +18,7 @@ from litestar.typing import FieldDefinition
 from msgspec import inspect
 
 from tunesmith.api.faults import faults_in, type_info
-from tunesmith.api.rooms import HttpRequest
+from tunesmith.api.services import HttpRequest
 from tunesmith.errors import Fault, InvalidInput
 from tunesmith.recipes.suggest import did_you_mean, shortened
 

@@ -13,7 +13,7 @@ from tunesmith.api.access import NEEDS_WRITE
 from tunesmith.api.data import Bin
 from tunesmith.api.leaving import while_connected
 from tunesmith.api.own_names import own_names
-from tunesmith.api.rooms import HttpRequest, rooms
+from tunesmith.api.services import HttpRequest, services_of
 from tunesmith.records import DatasetReference
 from tunesmith.runs import RunRequest
 
@@ -138,9 +138,9 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 @post("/datasets/{dataset_id:str}/preview", opt=NEEDS_WRITE, tags=["Datasets"], status_code=200)
 async def preview_dataset(request: HttpRequest, dataset_id: FromPath[str], data: JSONBody[PreviewRequest]) -> Preview:
     """How rows will be rendered and which tokens are trained, by the code that trains. Refuses what a training refuses."""
-    house = rooms(request)
-    dataset = house.datasets.get(house.datasets.id_of(dataset_id) or dataset_id)
-    resolved = await house.runs.resolved(
+    services = services_of(request)
+    dataset = services.datasets.get(services.datasets.id_of(dataset_id) or dataset_id)
+    resolved = await services.runs.creator.resolved(
         RunRequest(
             recipe=data.recipe,
             model=data.model,
@@ -150,10 +150,10 @@ async def preview_dataset(request: HttpRequest, dataset_id: FromPath[str], data:
             seed=data.seed,
         )
     )
-    with own_names(house):
+    with own_names(services):
         answer, cached = await while_connected(
             request,
-            house.previews.look(resolved.recipe, resolved.config, limit=data.limit, most_rows=data.max_rows),
+            services.previews.look(resolved.recipe, resolved.config, limit=data.limit, most_rows=data.max_rows),
         )
     said = {
         **answer,

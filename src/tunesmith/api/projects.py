@@ -18,7 +18,6 @@ from tunesmith.api.artifacts import NewTags, OneTag, content_of, page_of
 from tunesmith.api.experiments import run_of
 from tunesmith.api.idempotency import IdempotencyKey, made_once
 from tunesmith.api.lists import NameCursor
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
 from tunesmith.api.runs import (
     AfterLine,
     AnyOf,
@@ -31,6 +30,7 @@ from tunesmith.api.runs import (
     Statuses,
     log_page,
 )
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.api.views import fraction_of, status_of
 from tunesmith.errors import Fault
 from tunesmith.experiments import ProjectChange, ProjectRequest
@@ -137,16 +137,16 @@ async def create_project(
     request: HttpRequest, data: JSONBody[ProjectRequest], idempotency_key: IdempotencyKey = None
 ) -> Response[ProjectDetail]:
     """Create a project. Its files may come later: they are looked for when a run is started."""
-    house = rooms(request)
+    services = services_of(request)
     experiment, is_new = await made_once(
         request,
         idempotency_key,
         data,
         scope="projects",
-        make=lambda call: house.projects.create(data, call),
-        find=house.experiments.get,
+        make=lambda call: services.projects.create(data, call),
+        find=services.experiments.get,
     )
-    return Response(_detail(house, experiment), status_code=201 if is_new else 200)
+    return Response(_detail(services, experiment), status_code=201 if is_new else 200)
 
 
 @get("/", opt=NEEDS_READ, tags=["Projects"], sync_to_thread=False)
@@ -159,23 +159,23 @@ def list_projects(
     owner: AnyOf = (),
 ) -> Response[list[ProjectView]]:
     """Projects by status, tag and owner, newest first. The header `Link` has the address of the next page, if there is one."""
-    house = rooms(request)
-    page = house.projects.page(limit=limit, cursor=cursor, statuses=project_state, tags=tag, owners=owner)
-    return Response([_view(house, one) for one in page.projects], headers=_next_page(request, page.cursor))
+    services = services_of(request)
+    page = services.projects.page(limit=limit, cursor=cursor, statuses=project_state, tags=tag, owners=owner)
+    return Response([_view(services, one) for one in page.projects], headers=_next_page(request, page.cursor))
 
 
 @get("/{ref:str}", opt=NEEDS_READ, tags=["Projects"], sync_to_thread=False)
 def show_project(request: HttpRequest, ref: FromPath[str]) -> ProjectDetail:
     """One project by its id or name, with its newest runs."""
-    house = rooms(request)
-    return _detail(house, house.projects.find(ref)[0])
+    services = services_of(request)
+    return _detail(services, services.projects.find(ref)[0])
 
 
 @patch("/{ref:str}", opt=NEEDS_WRITE, tags=["Projects"])
 async def change_project(request: HttpRequest, ref: FromPath[str], data: JSONBody[ProjectChange]) -> ProjectDetail:
     """Change what is sent and nothing else; `status: archived` refuses new runs from then on."""
-    house = rooms(request)
-    return _detail(house, await house.projects.change(ref, data))
+    services = services_of(request)
+    return _detail(services, await services.projects.change(ref, data))
 
 
 @post("/{ref:str}/runs", opt=NEEDS_WRITE, tags=["Projects"])
@@ -186,24 +186,26 @@ async def create_project_run(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[RunDetail]:
     """Check that everything is there, then queue a run. All that is missing is listed at once."""
-    house, wanted = rooms(request), data or ProjectRunRequest()
-    project_id = house.projects.find(ref)[0].id
+    services, wanted = services_of(request), data or ProjectRunRequest()
+    project_id = services.projects.find(ref)[0].id
     run, is_new = await made_once(
         request,
         idempotency_key,
         wanted,
         scope=f"runs of {project_id}",
-        make=lambda call: _start(house, project_id, wanted, call),
-        find=house.runs.book.get,
+        make=lambda call: _start(services, project_id, wanted, call),
+        find=services.runs.book.get,
     )
-    return Response(await _run_detail(house, run), status_code=201 if is_new else 200)
+    return Response(await _run_detail(services, run), status_code=201 if is_new else 200)
 
 
-async def _start(house: Rooms, project_id: str, wanted: ProjectRunRequest, idempotency: IdempotentCall | None) -> Run:
-    experiment, project = house.projects.find(project_id)
-    house.experiments.for_new_run(experiment.id)
-    start = await anyio.to_thread.run_sync(house.project_resources.find, project, wanted.model)
-    return await house.runs.create(
+async def _start(
+    services: Services, project_id: str, wanted: ProjectRunRequest, idempotency: IdempotentCall | None
+) -> Run:
+    experiment, project = services.projects.find(project_id)
+    services.experiments.for_new_run(experiment.id)
+    start = await anyio.to_thread.run_sync(services.project_resources.find, project, wanted.model)
+    return await services.runs.creator.create(
         RunRequest(
             experiment_id=experiment.id,
             recipe=start.recipe,
@@ -231,17 +233,19 @@ async def list_project_runs(
     run_status: Statuses = (),
 ) -> RunDetailList:
     """The project's runs, newest first."""
-    house = rooms(request)
-    project_id = house.projects.find(ref)[0].id
-    page = house.runs.book.page(limit=limit, cursor=cursor, states=run_state + run_status, experiment_ids=(project_id,))
-    return RunDetailList(runs=[await _run_detail(house, run) for run in page.runs], cursor=page.cursor)
+    services = services_of(request)
+    project_id = services.projects.find(ref)[0].id
+    page = services.runs.book.page(
+        limit=limit, cursor=cursor, states=run_state + run_status, experiment_ids=(project_id,)
+    )
+    return RunDetailList(runs=[await _run_detail(services, run) for run in page.runs], cursor=page.cursor)
 
 
 @get("/{ref:str}/runs/{run_id:str}", opt=NEEDS_READ, tags=["Projects"])
 async def show_project_run(request: HttpRequest, ref: FromPath[str], run_id: FromPath[str]) -> RunDetail:
     """One run, with its latest log lines and its artifacts."""
-    house = rooms(request)
-    return await _run_detail(house, _run(house, ref, run_id))
+    services = services_of(request)
+    return await _run_detail(services, _run(services, ref, run_id))
 
 
 @get("/{ref:str}/runs/{run_id:str}/logs", opt=NEEDS_READ, tags=["Projects"])
@@ -256,9 +260,9 @@ async def project_run_logs(
     q: Contains = None,
 ) -> LogPage:
     """Log lines by byte offset or by line number, all of them or those of a level and with a text."""
-    house = rooms(request)
-    run = _run(house, ref, run_id)
-    return await log_page(house, run, offset=offset, after_line=after_line, limit=limit, level=level, text=q)
+    services = services_of(request)
+    run = _run(services, ref, run_id)
+    return await log_page(services, run, offset=offset, after_line=after_line, limit=limit, level=level, text=q)
 
 
 @get("/{ref:str}/runs/{run_id:str}/artifacts", opt=NEEDS_READ, tags=["Projects"])
@@ -266,8 +270,8 @@ async def list_project_artifacts(
     request: HttpRequest, ref: FromPath[str], run_id: FromPath[str], limit: Limit = 200, cursor: NameCursor = None
 ) -> ArtifactPage:
     """The files that the run wrote, by path."""
-    house = rooms(request)
-    return await page_of(house, _run(house, ref, run_id).id, limit, cursor)
+    services = services_of(request)
+    return await page_of(services, _run(services, ref, run_id).id, limit, cursor)
 
 
 @get("/{ref:str}/runs/{run_id:str}/artifacts/{artifact_id:str}/content", opt=NEEDS_READ, tags=["Projects"])
@@ -275,7 +279,7 @@ async def download_project_artifact(
     request: HttpRequest, ref: FromPath[str], run_id: FromPath[str], artifact_id: FromPath[str]
 ) -> Response[Any]:
     """The bytes of one; `Range` asks for a part."""
-    return await content_of(request, _run(rooms(request), ref, run_id).id, artifact_id)
+    return await content_of(request, _run(services_of(request), ref, run_id).id, artifact_id)
 
 
 @post(
@@ -292,8 +296,8 @@ async def tag_project_artifact(
     data: JSONBody[NewTags],
 ) -> Artifact:
     """Add tags to one."""
-    house = rooms(request)
-    return await house.artifacts.tag(_run(house, ref, run_id).id, artifact_id, data.tags)
+    services = services_of(request)
+    return await services.artifacts.tag(_run(services, ref, run_id).id, artifact_id, data.tags)
 
 
 @delete(
@@ -306,8 +310,8 @@ async def untag_project_artifact(
     request: HttpRequest, ref: FromPath[str], run_id: FromPath[str], artifact_id: FromPath[str], one_tag: OneTag
 ) -> Artifact:
     """Take one tag away."""
-    house = rooms(request)
-    return await house.artifacts.untag(_run(house, ref, run_id).id, artifact_id, one_tag)
+    services = services_of(request)
+    return await services.artifacts.untag(_run(services, ref, run_id).id, artifact_id, one_tag)
 
 
 def _next_page(request: HttpRequest, cursor: str | None) -> dict[str, str]:
@@ -318,11 +322,11 @@ def _next_page(request: HttpRequest, cursor: str | None) -> dict[str, str]:
     return {"Link": f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'}
 
 
-def _run(house: Rooms, ref: str, run_id: str) -> Run:
-    return run_of(house, house.projects.find(ref)[0].id, run_id)
+def _run(services: Services, ref: str, run_id: str) -> Run:
+    return run_of(services, services.projects.find(ref)[0].id, run_id)
 
 
-def _view(house: Rooms, experiment: Experiment) -> ProjectView:
+def _view(services: Services, experiment: Experiment) -> ProjectView:
     project: Project | None = experiment.project
     assert project is not None
     return ProjectView(
@@ -334,20 +338,21 @@ def _view(house: Rooms, experiment: Experiment) -> ProjectView:
         owner=experiment.owner,
         tags=experiment.tags,
         status=project.status,
-        runs_total=house.runs.book.count_of(experiment.id),
+        runs_total=services.runs.book.count_of(experiment.id),
         created_at=experiment.created_at,
     )
 
 
-def _detail(house: Rooms, experiment: Experiment) -> ProjectDetail:
-    runs = house.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment.id,)).runs
+def _detail(services: Services, experiment: Experiment) -> ProjectDetail:
+    runs = services.runs.book.page(limit=_DETAIL_RUNS, experiment_ids=(experiment.id,)).runs
     return ProjectDetail(
-        **msgspec.structs.asdict(_view(house, experiment)), runs=[_short(house, experiment.id, run) for run in runs]
+        **msgspec.structs.asdict(_view(services, experiment)),
+        runs=[_short(services, experiment.id, run) for run in runs],
     )
 
 
-def _short(house: Rooms, project_id: str, run: Run) -> ProjectRun:
-    progress = house.runs.progress(run)
+def _short(services: Services, project_id: str, run: Run) -> ProjectRun:
+    progress = services.runs.live.progress(run)
     return ProjectRun(
         id=run.id,
         project_id=project_id,
@@ -361,15 +366,15 @@ def _short(house: Rooms, project_id: str, run: Run) -> ProjectRun:
         finished_at=run.finished_at,
         eta_seconds=status_of(run, progress, ()).eta_seconds,
         error=run.error,
-        warnings=house.runs.warnings(run),
+        warnings=services.runs.warnings.of(run),
     )
 
 
-async def _run_detail(house: Rooms, run: Run) -> RunDetail:
-    short = _short(house, run.experiment_id or "", run)
-    log = house.runs.folder(run.id) / "run.log"
+async def _run_detail(services: Services, run: Run) -> RunDetail:
+    short = _short(services, run.experiment_id or "", run)
+    log = services.paths.run(run.id).log
     lines = await anyio.to_thread.run_sync(latest_lines, log, _LATEST_LINES)
-    page = await page_of(house, run.id, _SHOWN_ARTIFACTS, None)
+    page = await page_of(services, run.id, _SHOWN_ARTIFACTS, None)
     return RunDetail(**msgspec.structs.asdict(short), logs=lines, artifacts=page.artifacts)
 
 

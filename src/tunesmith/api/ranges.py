@@ -20,7 +20,7 @@ from litestar import Response
 from litestar.response import Stream
 
 from tunesmith.api.problems import Problem
-from tunesmith.api.rooms import HttpRequest
+from tunesmith.api.services import HttpRequest
 from tunesmith.errors import NotFound
 
 _CHUNK = 256 * 1024

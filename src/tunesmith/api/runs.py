@@ -11,7 +11,7 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
-from tunesmith.api.rooms import HttpRequest, Rooms, rooms
+from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.api.views import CancelledRun, RunStatus, RunView, status_of, view_of
 from tunesmith.recipes import Origin
 from tunesmith.records import Run, RunState
@@ -64,8 +64,13 @@ class RunConfigView(msgspec.Struct, frozen=True, kw_only=True):
     model, dataset or seed), `service`, or `unknown` for runs that an earlier version created."""
 
 
-def shown(house: Rooms, run: Run) -> RunView:
-    return view_of(run, house.runs.progress(run), str(house.runs.folder(run.id).resolve()), house.runs.warnings(run))
+def shown(services: Services, run: Run) -> RunView:
+    return view_of(
+        run,
+        services.runs.live.progress(run),
+        str(services.paths.run(run.id).folder.resolve()),
+        services.runs.warnings.of(run),
+    )
 
 
 @get("/v1/runs", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
@@ -80,8 +85,8 @@ def list_runs(
     id_prefix: IdPrefix = "",
 ) -> RunList:
     """Runs of every door."""
-    house = rooms(request)
-    page = house.runs.book.page(
+    services = services_of(request)
+    page = services.runs.book.page(
         limit=limit,
         cursor=cursor,
         states=run_state + run_status,
@@ -89,22 +94,22 @@ def list_runs(
         experiment_ids=experiment_id,
         id_prefix=id_prefix,
     )
-    return RunList(runs=[shown(house, run) for run in page.runs], cursor=page.cursor)
+    return RunList(runs=[shown(services, run) for run in page.runs], cursor=page.cursor)
 
 
 @get("/v1/runs/{run_id:str}", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
 def show_run(request: HttpRequest, run_id: FromPath[str]) -> RunView:
     """One run."""
-    house = rooms(request)
-    return shown(house, house.runs.book.get(run_id))
+    services = services_of(request)
+    return shown(services, services.runs.book.get(run_id))
 
 
 @get("/v1/runs/{run_id:str}/config", opt=NEEDS_READ, tags=["Runs"])
 async def run_config(request: HttpRequest, run_id: FromPath[str]) -> RunConfigView:
     """The resolved config that the run started with, and where each value came from."""
-    house = rooms(request)
-    run = house.runs.book.get(run_id)
-    resolved = await house.runs.config(run_id)
+    services = services_of(request)
+    run = services.runs.book.get(run_id)
+    resolved = await services.runs.configs.of(run_id)
     return RunConfigView(
         run_id=run.id,
         recipe=run.recipe,
@@ -118,15 +123,15 @@ async def run_config(request: HttpRequest, run_id: FromPath[str]) -> RunConfigVi
 @get("/v1/runs/{run_id:str}/status", opt=NEEDS_READ, tags=["Runs"], sync_to_thread=False)
 def run_status(request: HttpRequest, run_id: FromPath[str]) -> RunStatus:
     """How far it has come, with the time left."""
-    house = rooms(request)
-    run = house.runs.book.get(run_id)
-    return status_of(run, house.runs.progress(run), house.runs.warnings(run))
+    services = services_of(request)
+    run = services.runs.book.get(run_id)
+    return status_of(run, services.runs.live.progress(run), services.runs.warnings.of(run))
 
 
 @post("/v1/runs/{run_id:str}/cancel", opt=NEEDS_WRITE, tags=["Runs"], status_code=200)
 async def cancel_run(request: HttpRequest, run_id: FromPath[str]) -> CancelledRun:
     """Stop the run; answers when it has ended. Repeating it gives the same answer."""
-    run = await rooms(request).runs.cancel(run_id)
+    run = await services_of(request).runs.stopper.cancel(run_id)
     return CancelledRun(run_id=run.id, status=run.state, ckpt_path=run.progress.ckpt_path)
 
 
@@ -144,15 +149,22 @@ async def run_logs(
 
     A filtered page may be short or empty while `next_offset` goes on: one request looks at 4 MiB of log at most.
     """
-    house = rooms(request)
-    run = house.runs.book.get(run_id)
-    return await log_page(house, run, offset=offset, after_line=after_line, limit=limit, level=level, text=q)
+    services = services_of(request)
+    run = services.runs.book.get(run_id)
+    return await log_page(services, run, offset=offset, after_line=after_line, limit=limit, level=level, text=q)
 
 
 async def log_page(
-    house: Rooms, run: Run, *, offset: int, after_line: int | None, limit: int, level: LogLevel | None, text: str | None
+    services: Services,
+    run: Run,
+    *,
+    offset: int,
+    after_line: int | None,
+    limit: int,
+    level: LogLevel | None,
+    text: str | None,
 ) -> LogPage:
-    path = house.runs.folder(run.id) / "run.log"
+    path = services.paths.run(run.id).log
     wanted = LogFilter(level=level, text=text)
     return await anyio.to_thread.run_sync(
         lambda: read_log(path, offset=offset, after_line=after_line, limit=limit, ended=run.state.final, wanted=wanted)
@@ -164,9 +176,9 @@ async def run_metrics(
     request: HttpRequest, run_id: FromPath[str], cursor: Cursor = None, limit: Limit = 1000
 ) -> MetricsPage:
     """The history of all metrics, oldest first."""
-    house = rooms(request)
-    house.runs.book.get(run_id)
-    path = house.runs.folder(run_id) / "metrics.jsonl"
+    services = services_of(request)
+    services.runs.book.get(run_id)
+    path = services.paths.run(run_id).metrics
     return await anyio.to_thread.run_sync(lambda: read_metrics(path, cursor=cursor, limit=limit))
 
 
@@ -178,7 +190,7 @@ async def run_events(
 
     Everything since the start, or since `Last-Event-ID`, then what happens, until the run is over.
     """
-    follower = rooms(request).runs.follow(run_id, last_event_id)
+    follower = services_of(request).runs.followers.follow(run_id, last_event_id)
     if follower.at_end():
         # 204 is how a server tells an EventSource to stop coming back.
         return Response(b"", status_code=204)

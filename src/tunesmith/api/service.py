@@ -13,8 +13,8 @@ from litestar.params import FromPath
 from tunesmith import __version__
 from tunesmith.api.access import NEEDS_READ, OPEN_TO_ALL
 from tunesmith.api.lists import NameCursor, page_by_name
-from tunesmith.api.rooms import HttpRequest, rooms
 from tunesmith.api.runs import Limit
+from tunesmith.api.services import HttpRequest, services_of
 from tunesmith.api.telemetry import observe, render
 from tunesmith.errors import Fault, NotFound
 from tunesmith.recipes import BrokenRecipe, Recipe
@@ -100,7 +100,7 @@ def _health(request: HttpRequest) -> Health:
 @get("/metrics", opt=NEEDS_READ, media_type=MediaType.TEXT, tags=["Service"])
 async def metrics(request: HttpRequest) -> Response[bytes]:
     """Runs by state, queue length, slots and request times, as Prometheus text."""
-    observed = observe(rooms(request), request.app.state.request_times)
+    observed = observe(services_of(request), request.app.state.request_times)
     text, media_type = await anyio.to_thread.run_sync(render, observed)
     return Response(text, media_type=media_type)
 
@@ -108,7 +108,7 @@ async def metrics(request: HttpRequest) -> Response[bytes]:
 @get("/v1/recipes", opt=NEEDS_READ, tags=["Recipes"])
 async def list_recipes(request: HttpRequest, limit: Limit = 1000, cursor: NameCursor = None) -> RecipeList:
     """Every recipe folder with its defaults; a broken one with what is wrong with it."""
-    book = rooms(request).recipes
+    book = services_of(request).recipes
     found = await anyio.to_thread.run_sync(book.all)
     page, following = page_by_name(found, lambda recipe: recipe.name, limit=limit, cursor=cursor)
     return RecipeList(recipes=[_view(recipe) for recipe in page], cursor=following)
@@ -117,7 +117,7 @@ async def list_recipes(request: HttpRequest, limit: Limit = 1000, cursor: NameCu
 @get("/v1/recipes/{name:str}", opt=NEEDS_READ, tags=["Recipes"])
 async def show_recipe(request: HttpRequest, name: FromPath[str]) -> RecipeView:
     """One recipe."""
-    found = await anyio.to_thread.run_sync(rooms(request).recipes.all)
+    found = await anyio.to_thread.run_sync(services_of(request).recipes.all)
     named = next((recipe for recipe in found if recipe.name == name), None)
     if named is None:
         raise NotFound(f"there is no recipe {name!r}", mend="GET /v1/recipes lists them")

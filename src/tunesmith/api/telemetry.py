@@ -1,4 +1,4 @@
-"""Prometheus text: what is counted about requests, and what is read off the rooms when somebody asks.
+"""Prometheus text: what is counted about requests, and what is read off the services when somebody asks.
 
 Everything is read on the event loop, where nothing changes meanwhile; only the text is made in a thread.
 """
@@ -16,7 +16,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from tunesmith.api.rooms import Rooms
+    from tunesmith.api.services import Services
 
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -81,17 +81,17 @@ class Observed(NamedTuple):
     """Method, route and status; how many by duration; and the sum of the durations."""
 
 
-def observe(rooms: Rooms, times: RequestTimes) -> Observed:
+def observe(services: Services, times: RequestTimes) -> Observed:
     """Look at everything, on the event loop."""
-    taken = rooms.slots
+    taken = services.slots
     return Observed(
-        runs={str(state): count for state, count in rooms.runs.book.counts().items()},
-        queue_length=rooms.scheduler.queue_length,
+        runs={str(state): count for state, count in services.runs.book.counts().items()},
+        queue_length=services.scheduler.queue_length,
         slots=(
             ("cpu", taken.cpu_runs, taken.max_cpu_runs),
             ("gpu", len(taken.leased_gpus), len(taken.gpus)),
         ),
-        deliveries={str(state): count for state, count in rooms.callbacks.counts().items()},
+        deliveries={str(state): count for state, count in services.callbacks.counts().items()},
         requests_now=times.now,
         requests=[(key, list(buckets), times.sums[key]) for key, buckets in times.buckets.items()],
     )

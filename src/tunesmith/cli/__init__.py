@@ -18,7 +18,11 @@ from tunesmith.terminal import printable
 _COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "serve": ("tunesmith.cli.serve", "serve", "Start the service."),
-        "demo": ("tunesmith.cli.demo", "demo", "Fine-tune a real model on this machine, over HTTP, from one command."),
+        "demo": (
+            "tunesmith.demo.command",
+            "demo",
+            "Fine-tune a real model on this machine, over HTTP, from one command.",
+        ),
         "runs": ("tunesmith.cli.runs", "runs", "Start, list, show, cancel, pause and resume runs."),
         "experiments": ("tunesmith.cli.experiments", "experiments", "List, show and create experiments."),
         "projects": ("tunesmith.cli.projects", "projects", "List, show and create projects, and start runs of them."),

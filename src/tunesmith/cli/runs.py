@@ -11,14 +11,13 @@ from tunesmith.cli.finding import find_experiment, find_run
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.render import (
     age_text,
-    fault_text,
-    metrics_text,
     number_text,
     print_facts,
     print_json,
     print_table,
     took_text,
 )
+from tunesmith.cli.run_facts import done_text, print_run
 from tunesmith.cli.start import start
 from tunesmith.records import RunState
 
@@ -113,49 +112,14 @@ def _ask_for(service: Service, run: str, change: str, *, as_json: bool) -> None:
         print_facts({"run": answer["run_id"], "state": answer["status"], "checkpoint": answer["ckpt_path"] or "none"})
 
 
-def print_run(run: dict[str, Any]) -> None:
-    """Everything worth knowing about a run, and where its files are."""
-    step = run["current_step"]
-    print_facts(
-        {
-            "run": run["run_id"],
-            "state": run["status"],
-            "recipe": run["recipe"],
-            "experiment": run["experiment_id"],
-            "model": run["model"],
-            "dataset": (run["dataset"] or {}).get("path"),
-            "progress": _progress(run) + (f" (step {step}/{run['total_steps'] or '?'})" if step else ""),
-            "metrics": metrics_text(run["metrics"]),
-            "took": took_text(run),
-            "created": _time(run["created_at"]),
-            "error": fault_text(run["error"]),
-            "warnings": run["warnings"],
-            "notes": run["notes"],
-            "result": run["output_path"],
-            "checkpoint": run["ckpt_path"],
-            "files": run["run_dir"],
-            "command": run["start_command"],
-        }
-    )
-
-
 def _row(run: dict[str, Any]) -> tuple[str, ...]:
     loss = run["metrics"].get("loss")
     return (
         run["run_id"],
         run["status"],
         run["recipe"],
-        _progress(run),
+        done_text(run),
         "" if loss is None else number_text(loss),
         age_text(run["created_at"]),
         took_text(run),
     )
-
-
-def _progress(run: dict[str, Any]) -> str:
-    return f"{run['progress']:.0%}"
-
-
-def _time(iso: str) -> str:
-    """To the second, in UTC as everywhere."""
-    return iso[:19].replace("T", " ")

@@ -34,7 +34,7 @@ def watch(*, service: Service, run: str, lines: int, as_json: bool) -> None:
 def watch_run(service: Service, run_id: str, *, lines: int = 0, as_json: bool = False) -> int:
     """Follow a run to its end and print it; answers the exit code."""
     from tunesmith.cli.display import display
-    from tunesmith.cli.runs import print_run
+    from tunesmith.cli.run_facts import print_run
 
     try:
         if as_json:

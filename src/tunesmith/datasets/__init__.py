@@ -1,4 +1,4 @@
-"""The room of datasets: what was uploaded, what each dataset adds up to, and the train configs that go with them.
+"""Datasets: what was uploaded, what each dataset adds up to, and the train configs that go with them.
 
 What rows mean is decided in the workers; bytes come in through a door, and here they are only kept.
 """

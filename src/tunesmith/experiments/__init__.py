@@ -1,4 +1,4 @@
-"""The room of experiments: what groups runs for comparison, and projects. Knows nothing of HTTP and nothing of processes."""
+"""Experiments: what groups runs for comparison, and projects. Knows nothing of HTTP and nothing of processes."""
 
 from tunesmith.experiments.projects import ProjectBook, ProjectChange, ProjectPage, ProjectRequest
 from tunesmith.experiments.resources import ProjectResources, StartingPoint

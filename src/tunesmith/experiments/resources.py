@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from tunesmith.errors import Fault, InvalidInput, MissingReference
 from tunesmith.recipes import RecipeBook, read_train_config, recipe_name_from, value_named
 from tunesmith.recipes.suggest import nearest, shortened
-from tunesmith.records import Project
+from tunesmith.records import DatasetReference, Project
 
 _MOST_SIBLINGS = 1000
 
@@ -32,9 +32,9 @@ class Uploads(Protocol):
 
 
 class References(Protocol):
-    """What runs take for a reference. Raises MissingReference, or Forbidden for a path outside the allowed roots."""
+    """What any reference means. Raises MissingReference, or Forbidden for a path outside the allowed roots."""
 
-    def dataset(self, name: str) -> object: ...
+    def dataset(self, dataset: DatasetReference) -> object: ...
 
     def model(self, reference: str) -> object: ...
 
@@ -107,7 +107,7 @@ class ProjectResources:
         if uploaded is None:
             missing.append(file)
             return None
-        _note(missing, "dataset_name", lambda: self._references.dataset(uploaded))
+        _note(missing, "dataset_name", lambda: self._references.dataset(DatasetReference(name=uploaded)))
         return uploaded
 
     def _train_config(self, name: str, dataset: str | None, missing: list[Fault]) -> Path | None:

@@ -1,6 +1,6 @@
 """Append-only journals: one JSON line per change, fsynced before anybody is told, replayed at the start.
 
-What a record means is decided by the rooms; this package only keeps what it is handed.
+What a record means is decided by the services; this package only keeps what it is handed.
 """
 
 from tunesmith.journal.disk import LOCAL_DISK, Disk

@@ -1,4 +1,4 @@
-"""The room of previews: what a training would see of its rows, asked of a worker process and kept for the next time.
+"""Previews: what a training would see of its rows, asked of a worker process and kept for the next time.
 
 Nothing is rendered here, and no HTTP is known.
 """

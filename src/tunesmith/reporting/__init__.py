@@ -4,6 +4,7 @@ Knows runs, callbacks and the finetune door's results, which know nothing of eac
 """
 
 from tunesmith.reporting.finetune_shape import FinetuneShape
+from tunesmith.reporting.listener import RunListener
 from tunesmith.reporting.reporter import Reporter
 
-__all__ = ["FinetuneShape", "Reporter"]
+__all__ = ["FinetuneShape", "Reporter", "RunListener"]

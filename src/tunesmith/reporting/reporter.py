@@ -1,4 +1,4 @@
-"""Tells callbacks what happens to runs: the bridge between the room of runs and the room of callbacks.
+"""Tells callbacks what happens to runs: the bridge between runs and callbacks.
 
 What is offered has a key made from what is on disk (the number of a change of state, a step, a checkpoint's path), so
 offering it again after a crash adds nothing. How deliveries are sent is not decided here.

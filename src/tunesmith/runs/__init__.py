@@ -1,16 +1,23 @@
-"""The room of runs: created from a recipe, queued, carried through their attempts, followed and read.
+"""Runs: created from a recipe, queued, carried through their attempts, followed and read.
 
 Knows nothing of HTTP, and of experiments only that they have ids.
 """
 
 from tunesmith.runs.artifacts import Artifact, ArtifactBook, ArtifactPage, ArtifactSummary
 from tunesmith.runs.book import RunBook, RunPage, RunSummary
-from tunesmith.runs.follow import Follower
+from tunesmith.runs.configs import RunConfig, RunConfigs
+from tunesmith.runs.creation import RunCreator
+from tunesmith.runs.demand import RunWarnings, demand_of
+from tunesmith.runs.follow import Follower, Followers
+from tunesmith.runs.launch import launch_of
 from tunesmith.runs.live import LiveRuns
 from tunesmith.runs.request import RequestResolver, Resolved, RunRequest
+from tunesmith.runs.resuming import ResumeRequest, RunResumer
 from tunesmith.runs.scheduler import Scheduler
-from tunesmith.runs.service import ResumeRequest, RunConfig, RunService, demand_of
+from tunesmith.runs.service import RunServices
+from tunesmith.runs.stopping import RunStopper
 from tunesmith.runs.supervise import Supervisor
+from tunesmith.runs.unfinished import UnfinishedRuns
 
 __all__ = [
     "Artifact",
@@ -18,17 +25,25 @@ __all__ = [
     "ArtifactPage",
     "ArtifactSummary",
     "Follower",
+    "Followers",
     "LiveRuns",
     "RequestResolver",
     "Resolved",
     "ResumeRequest",
     "RunBook",
     "RunConfig",
+    "RunConfigs",
+    "RunCreator",
     "RunPage",
     "RunRequest",
-    "RunService",
+    "RunResumer",
+    "RunServices",
+    "RunStopper",
     "RunSummary",
+    "RunWarnings",
     "Scheduler",
     "Supervisor",
+    "UnfinishedRuns",
     "demand_of",
+    "launch_of",
 ]

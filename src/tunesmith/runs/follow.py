@@ -16,12 +16,12 @@ import msgspec
 
 from tunesmith.errors import InvalidInput
 from tunesmith.journal import Entry
-from tunesmith.paths import RunPaths
+from tunesmith.paths import RunPaths, StatePaths
 from tunesmith.records import Run
 from tunesmith.runner import LogReader
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.fold import Event, read_event
-from tunesmith.runs.live import LiveRun
+from tunesmith.runs.live import LiveRun, LiveRuns
 
 _KEEP_ALIVE_SECONDS = 15.0
 _encoder = msgspec.json.Encoder()
@@ -120,6 +120,21 @@ class Follower:
         if not events:
             self._offset = upto  # somebody deleted or cut the log: there is nothing to wait for
         return events
+
+
+class Followers:
+    """Makes followers of any run."""
+
+    def __init__(self, book: RunBook, live: LiveRuns, paths: StatePaths) -> None:
+        self._book = book
+        self._live = live
+        self._paths = paths
+
+    def follow(self, run_id: str, last_event_id: str | None) -> Follower:
+        """Raises NotFound, or InvalidInput for an event id that is none."""
+        run = self._book.get(run_id)
+        position = Position.parse(last_event_id)
+        return Follower(self._book, run_id, self._paths.run(run_id), self._live.get(run), position)
 
 
 def _state_fields(entry: Entry, run: Run) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Hear(Protocol):
 
 
 async def hear_nothing(run_id: str, events: tuple[Event, ...], before: Progress) -> None:
-    """For a house in which nobody listens."""
+    """For live runs to which nobody listens."""
 
 
 class LiveRuns:

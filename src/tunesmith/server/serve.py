@@ -13,11 +13,12 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from tunesmith.app import House, create_app, open_house
+from tunesmith.app import App, open_services
 from tunesmith.errors import SettingsInvalid
 from tunesmith.finetune import FunctionDoor
 from tunesmith.paths import StatePaths
 from tunesmith.runner import raise_limit
+from tunesmith.server.application import create_app
 from tunesmith.server.deadlines import PunctualProtocol
 from tunesmith.server.log import ServerLog
 from tunesmith.server.state_lock import StateLock
@@ -50,23 +51,23 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
         tighten(paths)
         if sys.stderr.isatty():
             log.keep_in(paths.server_log)  # what scrolls away on a terminal is read afterwards
-        house = open_house(settings, function=function, descriptors=descriptors)
+        app = open_services(settings, function=function, descriptors=descriptors)
         listener = _listen(settings)
         address = _address(settings, listener)
         lock.set_address(address)
         _log.info("serving", address=address, state_dir=str(settings.state_dir.resolve()))
-        serve_house(house, listener)
+        serve_app(app, listener)
         _log.info("stopped", note="runs go on; the next server adopts them")
 
 
-def serve_house(house: House, listener: socket.socket) -> None:
+def serve_app(app: App, listener: socket.socket) -> None:
     """Answer on ``listener`` until SIGTERM or SIGINT.
 
     Raises:
         Unavailable: a background task has ended, which nobody expected: only a new server can do its work.
     """
     config = uvicorn.Config(
-        create_app(house),
+        create_app(app),
         loop="uvloop",
         http=PunctualProtocol,
         ws="none",
@@ -78,11 +79,11 @@ def serve_house(house: House, listener: socket.socket) -> None:
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         backlog=_BACKLOG,
     )
-    server = _Server(config, house.let_go)
-    house.vitals.on_end(server.exit_soon)
+    server = _Server(config, app.let_go)
+    app.vitals.on_end(server.exit_soon)
     server.run(sockets=[listener])
-    if house.vitals.ended:
-        raise house.vitals.failure()
+    if app.vitals.ended:
+        raise app.vitals.failure()
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,4 +1,4 @@
-"""``tunesmith demo``: a real fine-tuning run from one command. The story itself is in ``tunesmith.demo``."""
+"""``tunesmith demo``: a real fine-tuning run from one command. The story itself is in ``story``."""
 
 from __future__ import annotations
 

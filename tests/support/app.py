@@ -1,4 +1,4 @@
-"""Small steps with an open house inside this process: create a run, wait for what is to come. Asserts nothing."""
+"""Small steps with an open application inside this process: create a run, wait for what is to come. Asserts nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import anyio
 
-from tunesmith.app import House
+from tunesmith.app import App
 from tunesmith.records import Run
 from tunesmith.runner import Gpu
 from tunesmith.runs import RunRequest
@@ -19,15 +19,15 @@ def gpu(name: str) -> Gpu:
     return Gpu(id=f"GPU-{name}", name=name, memory_bytes=1 << 30)
 
 
-async def new_run(house: House, recipe: str = "plain", **request) -> str:
-    run = await house.rooms.runs.create(RunRequest(recipe=recipe, **request))
+async def new_run(app: App, recipe: str = "plain", **request) -> str:
+    run = await app.services.runs.creator.create(RunRequest(recipe=recipe, **request))
     return run.id
 
 
-async def reached(house: House, run_id: str, *states: str) -> Run:
+async def reached(app: App, run_id: str, *states: str) -> Run:
     """The run once it is in one of these states (by default: over)."""
     with anyio.fail_after(_SECONDS):
-        return await house.rooms.runs.book.wait(run_id, lambda run: run.state in states if states else run.state.final)
+        return await app.services.runs.book.wait(run_id, lambda run: run.state in states if states else run.state.final)
 
 
 async def eventually(look: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""What the doors are given: every room they may ask. Built once, in ``app.py``."""
+"""What the doors are given: every service they may ask. Built once, in ``app.py``."""
 
 from __future__ import annotations
 
@@ -17,26 +17,30 @@ from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResourc
 from tunesmith.finetune import FunctionDoor, Turns
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.net.guarded import GuardedClient
+from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
+from tunesmith.references import References
 from tunesmith.runner import Slots, WorkerCalls
-from tunesmith.runs import ArtifactBook, RunService, Scheduler
+from tunesmith.runs import ArtifactBook, RunServices, Scheduler
 from tunesmith.settings import Settings
 
 HttpRequest = Request[Any, Any, State]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rooms:
+class Services:
     """The services behind the doors."""
 
     settings: Settings
+    paths: StatePaths
     keys: KeyRing
     recipes: RecipeBook
     experiments: ExperimentService
     projects: ProjectBook
     project_resources: ProjectResources
-    runs: RunService
+    runs: RunServices
+    references: References
     artifacts: ArtifactBook
     scheduler: Scheduler
     slots: Slots
@@ -56,5 +60,5 @@ class Rooms:
     """What the finetune door calls; without it, built-in recipes."""
 
 
-def rooms(request: HttpRequest) -> Rooms:
-    return cast(Rooms, request.app.state.rooms)
+def services_of(request: HttpRequest) -> Services:
+    return cast(Services, request.app.state.services)

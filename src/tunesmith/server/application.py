@@ -1,0 +1,118 @@
+"""The HTTP application over open services: every route, what every request passes, and what runs while it is up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import structlog
+from litestar import Litestar
+from litestar.middleware import DefineMiddleware
+
+from tunesmith.api import (
+    artifacts,
+    callbacks,
+    checkpoints,
+    data,
+    datasets,
+    deid,
+    documentation,
+    experiments,
+    finetune,
+    keys,
+    previews,
+    problems,
+    projects,
+    runs,
+    service,
+)
+from tunesmith.api.access import AccessGuard
+from tunesmith.api.bodies import StrictBody
+from tunesmith.api.options import OptionsAnswer
+from tunesmith.api.parameters import KnownParameters
+from tunesmith.api.telemetry import RequestTimer, RequestTimes
+from tunesmith.app import App
+from tunesmith.errors import TunesmithError
+from tunesmith.finetune import leftovers, sweep
+
+_log = structlog.get_logger()
+_LARGEST_JSON_BODY = 4 * 1024 * 1024
+
+
+def create_app(opened: App) -> Litestar:
+    """The HTTP application over open services."""
+    times = RequestTimes()
+    app = Litestar(
+        route_handlers=[
+            *service.HANDLERS,
+            *documentation.HANDLERS,
+            *experiments.HANDLERS,
+            *projects.HANDLERS,
+            *runs.HANDLERS,
+            *artifacts.HANDLERS,
+            *checkpoints.HANDLERS,
+            *data.HANDLERS,
+            *datasets.HANDLERS,
+            *deid.HANDLERS,
+            *previews.HANDLERS,
+            *callbacks.HANDLERS,
+            *finetune.HANDLERS,
+            *keys.HANDLERS,
+        ],
+        middleware=[
+            DefineMiddleware(RequestTimer, times=times),
+            DefineMiddleware(AccessGuard, keys=opened.services.keys),
+            DefineMiddleware(KnownParameters),
+            DefineMiddleware(OptionsAnswer),
+        ],
+        dto=StrictBody,
+        return_dto=None,
+        exception_handlers=problems.HANDLERS,
+        lifespan=[_lifespan(opened)],
+        openapi_config=None,
+        request_max_body_size=_LARGEST_JSON_BODY,
+        logging_config=None,
+    )
+    app.state.services = opened.services
+    app.state.vitals = opened.vitals
+    app.state.request_times = times
+    return app
+
+
+def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        await opened.services.datasets.settle()
+        await opened.services.previews.forget_deleted()
+        downloads = leftovers(opened.services.paths)
+        async with anyio.create_task_group() as tasks:
+            await opened.vitals.start(tasks, "watermarks", opened.watermarks.run)
+            await opened.vitals.start(tasks, "callbacks", opened.services.callbacks.run)
+            await opened.vitals.start(tasks, "reporter", opened.reporter.run)
+            await opened.vitals.start(tasks, "scheduler", opened.services.scheduler.run)
+            await opened.vitals.start(tasks, "deid", opened.services.deid.run)
+            tasks.start_soon(_sweep_downloads, opened, downloads)
+            yield
+            # Runs go on without us; the next server finds them.
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await opened.client.aclose()
+            for journal in opened.journals:
+                await journal.close()
+
+    return lifespan
+
+
+async def _sweep_downloads(opened: App, found: set[str]) -> None:
+    """Beside the service: where many runs are on record it takes a while to see that none names a folder."""
+    paths, every = opened.services.paths, opened.services.runs.book.every
+    try:
+        await anyio.to_thread.run_sync(
+            partial(sweep, paths, found, every, between_runs=anyio.from_thread.check_cancelled)
+        )
+    except TunesmithError as error:
+        _log.warning("downloads_not_swept", reason=str(error))
