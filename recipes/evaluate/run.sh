@@ -3,4 +3,5 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-exec "${TUNESMITH_PYTHON:-python}" -m tunesmith_workers.programs.evaluate "$1" "$here/recipe.yaml"
+source "$here/../_shared/launch.sh"
+launch evaluate "$1" "$here/recipe.yaml"

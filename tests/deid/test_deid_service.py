@@ -171,7 +171,7 @@ def worker_that_hangs(folder: Path) -> str:
         "    while asked['text'][0].startswith('endless'):\n"
         "        time.sleep(1)\n"
         "    answer = {'texts': ['done'], 'counts': {}, 'mapping': [], 'policy_id': 'a', 'policy_version': '1'}\n"
-        "    print(json.dumps({'id': asked['id'], 'answer': answer}), flush=True)\n"
+        "    print(json.dumps({'tunesmith': 'result', 'call': asked['call'], **answer}), flush=True)\n"
     )
     worker.chmod(0o755)
     return str(worker)

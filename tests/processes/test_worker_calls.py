@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -12,6 +14,7 @@ import pytest
 from support.leftovers import nothing_left_open
 from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
 from tunesmith.runner import WorkerCalls
+from tunesmith.runner.calls.conversation import Conversation, NoAnswer, Refused, end_worker, open_worker
 from tunesmith.runner.local.identity import identify
 
 pytestmark = pytest.mark.anyio
@@ -149,3 +152,98 @@ async def test_a_worker_leaves_when_its_caller_was_killed(tmp_path):
         pid = await written(tmp_path / "pid")
         process.kill()
     await gone(pid)
+
+
+KEPT = """
+import os, sys, time
+from tunesmith_workers.process.calls import keep_answering
+from tunesmith_workers.process.faults import BadRows, PackageMissing
+
+count = 0
+
+def answer(request):
+    global count
+    count += 1
+    print("a library says", request, end="")
+    os.system("echo and so does its child")
+    if request.get("sleep"):
+        open(sys.argv[1], "w").write(f"{os.getpid()}\\n")
+        time.sleep(1000)
+    if request.get("bug"):
+        raise KeyError(request["bug"])
+    if request.get("refuse"):
+        raise BadRows("no row is left", where="a.jsonl:7", mend="add one")
+    if request.get("package"):
+        raise PackageMissing("needs a package")
+    return {"count": count, "text": request["text"], "nothing": None}
+
+keep_answering(answer)
+"""
+
+
+@asynccontextmanager
+async def kept_worker(folder: Path) -> AsyncIterator[tuple[Conversation, list[bytes]]]:
+    (folder / "kept.py").write_text(KEPT)
+    python, log = program(folder, f"exec {sys.executable} {folder}/kept.py {folder}/pid 2>/dev/null"), []
+    process = await open_worker(python, "any")
+    try:
+        with anyio.fail_after(60):
+            yield Conversation(process, log.append), log
+    finally:
+        await end_worker(process)
+
+
+async def test_a_worker_that_is_kept_is_asked_again_by_the_same_protocol(tmp_path):
+    """What it answers is an event with the number of the request; what libraries print is not in the way of it."""
+    async with kept_worker(tmp_path) as (talk, log):
+        for number in range(1, 4):
+            said = {"count": number, "text": "a\nü\r" * number, "nothing": None}
+            assert await talk.ask({"text": "a\nü\r" * number}, number) == said
+        large = "x" * 3_000_000
+        assert (await talk.ask({"text": large}, 4))["text"] == large
+        assert log == []
+
+
+async def test_a_kept_worker_refuses_in_its_own_words_and_goes_on(tmp_path):
+    """Each with its cause. What nobody has foreseen is told by type and place: its words may quote the request."""
+    async with kept_worker(tmp_path) as (talk, _):
+        with pytest.raises(Refused) as refused:
+            await talk.ask({"refuse": True}, 1)
+        told = refused.value.refusal
+        assert (told.text, told.where, told.mend, told.cause) == ("no row is left", "a.jsonl:7", "add one", None)
+        with pytest.raises(Refused) as refused:
+            await talk.ask({"package": True}, 2)
+        assert refused.value.refusal.cause == "package_missing"
+        with pytest.raises(Refused) as refused:
+            await talk.ask({"bug": "secret"}, 3)
+        told = refused.value.refusal
+        assert told.cause == "unexpected"
+        assert told.text.startswith("KeyError at kept.py:")
+        assert "secret" not in repr(told)
+        assert (await talk.ask({"text": "on"}, 4))["count"] == 4
+
+
+async def test_a_kept_worker_leaves_when_its_input_closes(tmp_path):
+    """In the middle of its work, too; whoever waits for the answer learns that there is none."""
+    async with kept_worker(tmp_path) as (talk, _), anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            with pytest.raises(NoAnswer):
+                await talk.ask({"sleep": True}, 1)
+
+        tasks.start_soon(ask)
+        pid = await written(tmp_path / "pid")
+        await talk.process.stdin.aclose()
+        await gone(pid)
+
+
+async def test_an_answer_to_another_request_is_not_taken(tmp_path):
+    """A late answer to who has left is no answer to who asks now."""
+    late = program(tmp_path, """read -r _; echo '{"tunesmith":"result","call":6,"of":"another"}'; cat >/dev/null""")
+    process = await open_worker(late, "any")
+    try:
+        with anyio.move_on_after(1) as waiting:
+            await Conversation(process).ask({}, 7)
+        assert waiting.cancelled_caught
+    finally:
+        await end_worker(process)

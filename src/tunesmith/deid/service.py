@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,9 @@ import anyio.abc
 import msgspec
 import structlog
 
+from tunesmith.contract.calls import PACKAGE_MISSING, UNEXPECTED, Refusal
 from tunesmith.errors import Fault, InvalidInput, TooLarge, Unavailable, WorkerFailed
-from tunesmith.runner.calls.conversation import end_worker, lines, open_worker
+from tunesmith.runner.calls.conversation import Conversation, NoAnswer, Refused, end_worker, open_worker
 from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
 
 Locale = Literal["zh-CN", "en-US"]
@@ -96,7 +97,8 @@ class DeidService:
         self._variables = tuple(variables)
         self._turn = anyio.Lock()
         self._waiting = 0
-        self._worker: _Worker | None = None
+        self._worker: Conversation | None = None
+        self._asked = 0
         self._last_used = time.monotonic()
 
     @property
@@ -156,20 +158,16 @@ class DeidService:
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            reply = await self._reply(request)
+            return await self._reply(request)
         except _Died:
             # It may have been killed long before this request, or by something else on the machine.
             try:
-                reply = await self._reply(request)
+                return await self._reply(request)
             except _Died as died:
                 raise WorkerFailed(
                     f"the process that de-identifies ended with {died} in the middle of the request, twice",
                     mend="send less text at a time; if it has too little memory, free some",
                 ) from None
-        if "refusal" in reply:
-            raise _refusal(reply["refusal"])
-        answer: dict[str, Any] = reply["answer"]
-        return answer
 
     async def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
         worker = self._worker
@@ -181,14 +179,17 @@ class DeidService:
                 variables=self._variables,
                 descriptors=self._descriptors,
             )
-            worker = self._worker = _Worker(opened)
+            worker = self._worker = Conversation(opened)
             _log.info("deid_started", pid=worker.process.pid)
         characters = sum(map(len, request.get("text", ())))
         seconds = self._seconds + characters / _CHARACTERS_IN_A_SECOND
         try:
             with anyio.fail_after(seconds):
-                return await worker.ask(request)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+                self._asked += 1
+                return await worker.ask(request, self._asked)
+        except Refused as refused:
+            raise _error_of(refused.refusal) from None
+        except NoAnswer:
             raise _Died(await self._end("died")) from None
         except TimeoutError:
             await self._end("too slow")
@@ -221,33 +222,13 @@ class _Died(Exception):
     """The worker ended before it answered; with its exit code."""
 
 
-class _Worker:
-    """A process and the lines that it says."""
-
-    def __init__(self, process: anyio.abc.Process) -> None:
-        assert process.stdout is not None
-        self.process = process
-        self._lines: AsyncIterator[bytes] = lines(process.stdout)
-        self._asked = 0
-
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self._asked += 1
-        await self.process.stdin.send(msgspec.json.encode({"id": self._asked, **request}) + b"\n")
-        async for line in self._lines:
-            reply = msgspec.json.decode(line, type=dict[str, Any])
-            if reply.get("id") == self._asked:
-                return reply
-        raise anyio.EndOfStream
-
-
-def _refusal(refusal: dict[str, Any]) -> Exception:
-    text, where, mend = str(refusal["text"]), refusal.get("where"), refusal.get("mend")
-    if refusal["kind"] == "missing_package":
+def _error_of(refusal: Refusal) -> Exception:
+    text, where, mend = refusal.text, refusal.where, refusal.mend
+    if refusal.cause == PACKAGE_MISSING:
         return Unavailable(text, where=where, mend=mend)
-    if refusal["kind"] == "failed":
+    if refusal.cause == UNEXPECTED:
         return WorkerFailed(f"de-identifying failed: {text}", mend="please report this; the text itself is not needed")
-    faults = msgspec.convert(refusal.get("faults") or [], tuple[Fault, ...])
+    faults = msgspec.convert(refusal.faults, tuple[Fault, ...])
     if faults:
         return InvalidInput(text.partition(": ")[0], where=where, mend=mend, faults=faults)
     return InvalidInput(text, where=where, mend=mend)

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-import yaml
 
+from tunesmith.contract import config_files
+from tunesmith.contract.config_files import ConfigFault
 from tunesmith.contract.environment import OUTPUT_DIR, RESUME_FROM, RUN_DIR
 from tunesmith_workers.process.faults import BadConfig
+
+_LARGEST = 16 * 1024 * 1024
+"""In bytes; the service writes none that is larger."""
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -187,7 +191,7 @@ def as_config(kind: type[AnyConfig], content: dict[str, Any], source: str) -> An
         BadConfig: naming the key.
     """
     try:
-        # Not strict: PyYAML reads 1e-4 as text, which is a number all the same.
+        # Not strict: a number in quotes is a number all the same.
         return msgspec.convert(content, kind, strict=False)
     except msgspec.ValidationError as error:
         text, _, key = str(error).partition(" - at `$.")
@@ -210,23 +214,14 @@ def _given(value: str | None, where: str, mend: str) -> str:
     return value
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads as the service does: only true and false are booleans, ``off`` and ``no`` are text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool") or first in "tTfF"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_bytes(), _Loader)  # noqa: S506  # a safe loader
+        content = config_files.load(path.read_bytes(), max_bytes=_LARGEST)
     except OSError as error:
         raise BadConfig(f"cannot be read: {error.strerror}", where=str(path), mend="check the path") from error
-    except yaml.YAMLError as error:
-        raise BadConfig(f"is not YAML: {error}", where=str(path), mend="mend that line") from error
+    except ConfigFault as fault:
+        where = f"{path}:{fault.line}" if fault.line is not None else str(path)
+        raise BadConfig(fault.message, where=where, mend=fault.mend) from fault
     if not isinstance(content, dict):
         raise BadConfig("must be a mapping of sections", where=str(path), mend="see the recipe's config")
     return content

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from tunesmith.contract.calls import OUT_OF_SPACE, PACKAGE_MISSING, UNEXPECTED
 from tunesmith_workers.process.events import emit
 
 STOPPED = 128 + 15
@@ -72,7 +73,7 @@ class Unexpected(WorkerFault):
 
 
 _CAUSES: Mapping[type[WorkerFault], str] = MappingProxyType(
-    {OutOfSpace: "out_of_space", PackageMissing: "package_missing", Unexpected: "unexpected"}
+    {OutOfSpace: OUT_OF_SPACE, PackageMissing: PACKAGE_MISSING, Unexpected: UNEXPECTED}
 )
 """What the caller of a worker must tell apart from a request that makes no sense."""
 
@@ -127,9 +128,14 @@ def listed(faults: list[str]) -> str:
     return "\n".join(f"  - {line}" for line in shown + more)
 
 
-def _tell(fault: WorkerFault) -> None:
+def error_of(fault: WorkerFault) -> dict[str, str | None]:
+    """The fields of the ``message`` event that tells of it."""
     cause = next((cause for kind, cause in _CAUSES.items() if isinstance(fault, kind)), None)
-    emit("message", level="error", text=fault.text, where=fault.where, mend=fault.mend, cause=cause)
+    return {"level": "error", "text": fault.text, "where": fault.where, "mend": fault.mend, "cause": cause}
+
+
+def _tell(fault: WorkerFault) -> None:
+    emit("message", **error_of(fault))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -6,7 +6,6 @@ takes long or must survive the server is a run instead. The process ends with th
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,10 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import msgspec
 
-from tunesmith.contract.events import read_line
+from tunesmith.contract.calls import OUT_OF_SPACE, PACKAGE_MISSING, UNEXPECTED, Refusal
 from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
-from tunesmith.runner.calls.conversation import end_worker, lines, open_worker
+from tunesmith.runner.calls.conversation import Conversation, NoAnswer, Refused, end_worker, open_worker
 from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
 
 _LINES_KEPT = 30
@@ -56,9 +54,9 @@ class WorkerCalls:
             WorkerFailed: it ended without an answer, or needs a package that is not installed.
         """
         async with self._turns:
-            return await self._call(module, msgspec.json.encode(request) + b"\n", seconds)
+            return await self._call(module, request, seconds)
 
-    async def _call(self, module: str, request: bytes, seconds: float) -> dict[str, Any]:
+    async def _call(self, module: str, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         process = await open_worker(self._python, module, variables=self._variables, descriptors=self._descriptors)
         try:
             with anyio.fail_after(seconds):
@@ -69,39 +67,31 @@ class WorkerCalls:
             await end_worker(process)
 
 
-async def _converse(process: anyio.abc.Process, module: str, request: bytes) -> dict[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with contextlib.suppress(anyio.BrokenResourceError):  # it ended already; its last words say why
-        await process.stdin.send(request)
+async def _converse(process: anyio.abc.Process, module: str, request: Mapping[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] | None = None
-    complaint: dict[str, Any] | None = None
     words: deque[str] = deque(maxlen=_LINES_KEPT)
-    async for line in lines(process.stdout):
-        event = read_line(line)
-        if event is None:
-            words.append(line.decode(errors="replace"))
-        elif event[0] == "result":
-            answer = event[1]
-        elif event[0] == "message" and event[1].get("level") == "error":
-            complaint = event[1]
-    code = await process.wait()
-    if complaint is not None and complaint.get("cause") != "unexpected":
-        raise _refusal(complaint)
+    talk = Conversation(process, lambda line: words.append(line.decode(errors="replace")))
+    try:
+        answer = await talk.ask(request)
+    except Refused as refused:
+        if refused.refusal.cause != UNEXPECTED:
+            raise _error_of(refused.refusal) from None
+    except NoAnswer:
+        pass
+    code = await talk.end()
     if answer is None or code:
         raise WorkerFailed(
             f"{module} ended with {code} and without an answer; its last words:\n" + "\n".join(words)[-4000:],
             mend="where a package is missing, install the extra that docs/operations.md names for this call",
         )
-    answer.pop("at", None)
     return answer
 
 
-_CAUSES: Mapping[object, type[InvalidInput | OutOfSpace | WorkerFailed]] = MappingProxyType(
-    {"out_of_space": OutOfSpace, "package_missing": WorkerFailed}
+_CAUSES: Mapping[str | None, type[InvalidInput | OutOfSpace | WorkerFailed]] = MappingProxyType(
+    {OUT_OF_SPACE: OutOfSpace, PACKAGE_MISSING: WorkerFailed}
 )
 
 
-def _refusal(complaint: Mapping[str, Any]) -> InvalidInput | OutOfSpace | WorkerFailed:
-    kind = _CAUSES.get(complaint.get("cause"), InvalidInput)
-    return kind(str(complaint.get("text", "")), where=complaint.get("where"), mend=complaint.get("mend"))
+def _error_of(refusal: Refusal) -> InvalidInput | OutOfSpace | WorkerFailed:
+    kind = _CAUSES.get(refusal.cause, InvalidInput)
+    return kind(refusal.text, where=refusal.where, mend=refusal.mend)
