@@ -44,7 +44,7 @@ def started(recipe: Path, folder: Path, gpus: str | None) -> list[str]:
 @pytest.mark.parametrize("gpus", [None, "", "3", "GPU-5f2c"])
 def test_without_a_second_gpu_it_is_one_process(tmp_path, recipe, gpus):
     """With the config and the recipe's own defaults."""
-    module = f"tunesmith_workers.{recipe}"
+    module = f"tunesmith_workers.programs.{recipe}"
     defaults = str(SHIPPED / recipe / "recipe.yaml")
     assert started(SHIPPED / recipe, tmp_path, gpus) == ["-m", module, "a config.yaml", defaults]
 
@@ -64,7 +64,7 @@ def test_a_training_has_a_process_for_each_gpu(tmp_path, recipe):
     ]
     assert words[-4:] == [
         "-m",
-        f"tunesmith_workers.{recipe}",
+        f"tunesmith_workers.programs.{recipe}",
         "a config.yaml",
         str(SHIPPED / recipe / "recipe.yaml"),
     ]
