@@ -1,4 +1,4 @@
-"""The run that a task comes to: of a built-in recipe, or of a function of somebody's own. Pure."""
+"""The run that a task comes to: of a built-in recipe, or of a function of somebody's own.."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     filled: Mapping[str, Any] = {}
 
 
-def plan_for(recipe: Recipe, model: str, wanted: FinetuneRequest, local: dict[str, str], place: Path) -> RunPlan:
+def plan_for_recipe(recipe: Recipe, model: str, wanted: FinetuneRequest, local: dict[str, str], place: Path) -> RunPlan:
     params = wanted.param_dict
     by_epoch = params.measurement == "epoch"
     train = local["train_dataset_path"]
@@ -82,7 +82,7 @@ def _how_often(params: ParamDict, recipe: Recipe) -> dict[str, dict[str, Any]]:
     }
 
 
-def plan_of_own(
+def plan_for_function(
     door: FunctionDoor,
     wanted: FinetuneRequest,
     datasets: dict[str, str],

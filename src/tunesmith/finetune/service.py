@@ -21,7 +21,7 @@ from tunesmith.finetune.downloads import new_folder
 from tunesmith.finetune.inputs import Inputs
 from tunesmith.finetune.job import FunctionDoor
 from tunesmith.finetune.place import make_place, name_of
-from tunesmith.finetune.plan import RunPlan, plan_for, plan_of_own
+from tunesmith.finetune.plan import RunPlan, plan_for_function, plan_for_recipe
 from tunesmith.finetune.publish import show_log
 from tunesmith.finetune.request import FinetuneRequest, read_request
 from tunesmith.finetune.tasks import Turns, digest_of
@@ -106,7 +106,7 @@ class FinetuneService:
 
     async def _own(self, door: FunctionDoor, wanted: FinetuneRequest, datasets: dict[str, str]) -> Run:
         place = await self._place(door.model_name, wanted.task_id)
-        plan = plan_of_own(
+        plan = plan_for_function(
             door,
             wanted,
             datasets,
@@ -128,7 +128,7 @@ class FinetuneService:
         except BaseException:
             await _remove(downloads)
             raise
-        run = await self._create(plan_for(recipe, model, wanted, local, place), [downloads, place])
+        run = await self._create(plan_for_recipe(recipe, model, wanted, local, place), [downloads, place])
         try:
             await anyio.to_thread.run_sync(show_log, self._paths.run(run.id).log.resolve(), place)
         except OSError as error:
