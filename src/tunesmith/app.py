@@ -5,45 +5,38 @@ Opening is synchronous and loud: a damaged journal or an unusable folder stops t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from tunesmith.access import KeyRing, KeySummary
+import msgspec
+
+from tunesmith.access import KeyRing
 from tunesmith.api.services import Services
-from tunesmith.callbacks import CallbackService, DeliverySummary
-from tunesmith.checkpoints import CheckpointBook, CheckpointKeeper, CheckpointSummary, Retention
+from tunesmith.callbacks import CallbackService
+from tunesmith.checkpoints import CheckpointBook, CheckpointKeeper, Retention
 from tunesmith.datasets import (
     DatasetService,
-    DatasetSummary,
     Lookup,
     TrainConfigs,
-    TrainConfigSummary,
     UploadService,
-    UploadSummary,
 )
 from tunesmith.deid import DeidService
 from tunesmith.errors import SettingsInvalid
-from tunesmith.experiments import ExperimentService, ExperimentSummary, ProjectBook, ProjectResources
-from tunesmith.finetune import FunctionDoor, Turns
+from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
+from tunesmith.finetune import FunctionDoor
+from tunesmith.finetune.plan import RunPlan
+from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
+from tunesmith.journals import Journals, idempotent_calls_in
 from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
 from tunesmith.records import (
-    ArtifactTags,
-    Checkpoint,
     Clock,
-    Dataset,
-    Delivery,
-    Experiment,
-    IdempotentCall,
-    Key,
     Run,
-    TrainConfigFile,
-    Upload,
     utc_now,
 )
 from tunesmith.references import ModelNames, References
@@ -60,17 +53,16 @@ from tunesmith.runner import (
 )
 from tunesmith.runs import (
     ArtifactBook,
-    ArtifactSummary,
     Followers,
     LiveRuns,
     RequestResolver,
     RunBook,
     RunConfigs,
     RunCreator,
+    RunRequest,
     RunResumer,
     RunServices,
     RunStopper,
-    RunSummary,
     RunWarnings,
     Scheduler,
     Supervisor,
@@ -107,39 +99,6 @@ class App:
         self.services.uploads.close()
 
 
-@dataclass(frozen=True)
-class _Journals:
-    """Every journal of a state folder, opened in the order of ``StatePaths.journals``."""
-
-    keys: Journal[Key, KeySummary]
-    experiments: Journal[Experiment, ExperimentSummary]
-    runs: Journal[Run, RunSummary]
-    checkpoints: Journal[Checkpoint, CheckpointSummary]
-    deliveries: Journal[Delivery, DeliverySummary]
-    artifacts: Journal[ArtifactTags, ArtifactSummary]
-    datasets: Journal[Dataset, DatasetSummary]
-    uploads: Journal[Upload, UploadSummary]
-    train_configs: Journal[TrainConfigFile, TrainConfigSummary]
-
-    @classmethod
-    def open(cls, paths: StatePaths, clock: Clock) -> _Journals:
-        return cls(
-            keys=Journal.open(paths.keys, Key, KeySummary, clock=clock),
-            experiments=Journal.open(paths.experiments, Experiment, ExperimentSummary, clock=clock),
-            runs=Journal.open(paths.runs, Run, RunSummary, clock=clock),
-            checkpoints=Journal.open(paths.checkpoints, Checkpoint, CheckpointSummary, clock=clock),
-            deliveries=Journal.open(paths.deliveries, Delivery, DeliverySummary, clock=clock, cached=256),
-            artifacts=Journal.open(paths.artifacts, ArtifactTags, ArtifactSummary, clock=clock),
-            datasets=Journal.open(paths.datasets, Dataset, DatasetSummary, clock=clock),
-            uploads=Journal.open(paths.uploads, Upload, UploadSummary, clock=clock),
-            train_configs=Journal.open(paths.train_configs, TrainConfigFile, TrainConfigSummary, clock=clock),
-        )
-
-    @property
-    def all(self) -> tuple[Journal[Any, Any], ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Base:
     """What every build function may use."""
@@ -148,7 +107,7 @@ class _Base:
     paths: StatePaths
     clock: Clock
     descriptors: ChildDescriptors
-    journals: _Journals
+    journals: Journals
     recipes: RecipeBook
     book: RunBook
     unfinished: UnfinishedRuns
@@ -184,10 +143,11 @@ def open_services(
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
     scheduler = _scheduler(base, slots, executor or _executor(base), live, keeper, datasets.uploads)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
+    finetune = _finetune(base, function, references, runs.creator)
     for listener in (live.committed, scheduler.committed, reporter.committed):
         base.journals.runs.on_commit(listener)
     return App(
-        services=_services(base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, function),
+        services=_services(base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, finetune),
         vitals=Vitals(),
         reporter=reporter,
         client=base.client,
@@ -200,7 +160,7 @@ def _base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -> _B
     paths = StatePaths(settings.state_dir)
     paths.create()
     refuse_incomplete(paths, clock)
-    journals = _Journals.open(paths, clock)
+    journals = Journals.open(paths, clock)
     refuse_unrecorded_runs(paths, journals.runs)
     book = RunBook(journals.runs)
     return _Base(
@@ -213,23 +173,8 @@ def _base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -> _B
         book=book,
         unfinished=UnfinishedRuns(book),
         client=GuardedClient(allow_private=settings.allow_private_urls),
-        idempotent_calls=_idempotent_calls(journals),
+        idempotent_calls=idempotent_calls_in(journals),
     )
-
-
-def _idempotent_calls(journals: _Journals) -> IdempotentCalls:
-    calls = IdempotentCalls()
-    calls.follow(journals.experiments, lambda one: one.calls)
-    calls.follow(journals.runs, _call_of)
-    calls.follow(journals.datasets, _call_of)
-    calls.follow(journals.uploads, _call_of)
-    calls.follow(journals.checkpoints, lambda one: one.calls)
-    calls.follow(journals.keys, _call_of)
-    return calls
-
-
-def _call_of(summary: RunSummary | DatasetSummary | UploadSummary | KeySummary) -> tuple[IdempotentCall, ...]:
-    return () if summary.idempotency is None else (summary.idempotency,)
 
 
 def _refuse_open_bind(settings: Settings, keys: KeyRing) -> None:
@@ -377,6 +322,28 @@ def _creator(
     )
 
 
+def _finetune(
+    base: _Base, function: FunctionDoor | None, references: References, creator: RunCreator
+) -> FinetuneService:
+    async def create_run(plan: RunPlan) -> Run:
+        return await creator.create(RunRequest(**msgspec.structs.asdict(plan)))
+
+    settings = base.settings
+    return FinetuneService(
+        function=function,
+        run_of_task=base.book.of_task,
+        create_run=create_run,
+        references=references,
+        client=base.client,
+        recipes=base.recipes,
+        paths=base.paths,
+        folder=settings.finetuned_dir or base.paths.finetuned,
+        default_model=settings.default_model,
+        max_download_bytes=settings.max_download_bytes,
+        allow_private_urls=settings.allow_private_urls,
+    )
+
+
 def _services(
     base: _Base,
     keys: KeyRing,
@@ -387,7 +354,7 @@ def _services(
     callbacks: CallbackService,
     scheduler: Scheduler,
     runs: RunServices,
-    function: FunctionDoor | None,
+    finetune: FinetuneService,
 ) -> Services:
     journals, variables = base.journals, base.settings.run_environment
     calls = WorkerCalls(variables=variables, descriptors=base.descriptors)
@@ -410,12 +377,10 @@ def _services(
         train_configs=datasets.train_configs,
         callbacks=callbacks,
         idempotent_calls=base.idempotent_calls,
-        client=base.client,
         calls=calls,
         previews=PreviewService(calls, base.paths.previews),
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
-        finetune_turns=Turns(),
-        function=function,
+        finetune=finetune,
     )
 
 

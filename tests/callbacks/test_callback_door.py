@@ -1,4 +1,4 @@
-"""The callbacks door over real rooms: what is shown, to whom, and what can be sent again."""
+"""The callbacks door over real services: what is shown, to whom, and what can be sent again."""
 
 from __future__ import annotations
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import tunesmith
@@ -19,6 +22,11 @@ PACKAGE = Path(tunesmith.__file__).parent
 WORKERS = PACKAGE.with_name("tunesmith_workers")
 ROOT = PACKAGE.parents[1]
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "huggingface_hub", "onnxruntime")
+
+SHORT_FUNCTIONS = ("tunesmith",)
+"""Packages without a function that is longer."""
+LONGEST_FUNCTION = 40
+LONGEST_MEDIAN_MODULE = 120
 
 A_WHOLE_APPLICATION = """
 import pathlib, tempfile
@@ -103,6 +111,46 @@ def test_the_contracts_hold():
     kept = re.search(r"Contracts: (\d+) kept, 0 broken", done.stdout)
     assert kept, done.stdout
     assert int(kept[1]) >= 5
+
+
+def test_functions_are_short():
+    """What does not fit on a page holds more than one idea."""
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name} has {lines} lines"
+        for package in SHORT_FUNCTIONS
+        for path in sorted((ROOT / "src" / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
+    assert long == []
+
+
+def test_modules_are_short():
+    """Half of them at least can be read in two minutes."""
+    lengths = [
+        len(path.read_text(encoding="utf-8").splitlines())
+        for package in (PACKAGE, WORKERS)
+        for path in package.rglob("*.py")
+    ]
+    assert statistics.median(lengths) <= LONGEST_MEDIAN_MODULE
+
+
+def test_no_modules_import_each_other():
+    """Not even inside functions, and neither do the packages right below tunesmith: each can be read before its callers."""
+    graph = grimp.build_graph("tunesmith", "tunesmith_workers", exclude_type_checking_imports=True, cache_dir=None)
+    modules = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    packages: dict[str, set[str]] = {}
+    for name, imported in modules.items():
+        if name.startswith("tunesmith."):
+            package = package_of(name)
+            packages.setdefault(package, set()).update({package_of(other) for other in imported} - {package})
+    for imports in (modules, packages):
+        TopologicalSorter(imports).prepare()  # raises CycleError, with the circle
+
+
+def package_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
 
 
 def imports_of(path: Path) -> set[str]:

@@ -14,9 +14,8 @@ from tunesmith.checkpoints import CheckpointBook
 from tunesmith.datasets import DatasetService, TrainConfigs, UploadService
 from tunesmith.deid import DeidService
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
-from tunesmith.finetune import FunctionDoor, Turns
+from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
-from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
@@ -50,14 +49,10 @@ class Services:
     train_configs: TrainConfigs
     callbacks: CallbackService
     idempotent_calls: IdempotentCalls
-    client: GuardedClient
     calls: WorkerCalls
     previews: PreviewService
     deid: DeidService
-    finetune_turns: Turns
-    """One request at a time for each task of the finetune door."""
-    function: FunctionDoor | None = None
-    """What the finetune door calls; without it, built-in recipes."""
+    finetune: FinetuneService
 
 
 def services_of(request: HttpRequest) -> Services:

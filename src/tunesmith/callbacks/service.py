@@ -169,30 +169,40 @@ class CallbackService:
             TooLarge, OutOfSpace, Unavailable: it could not be written down.
         """
         delivery_id = id_of(run_id, key)
-        source, body = (body, {}) if isinstance(body, BodySource) else (None, body)
         with self._lane(run_id) as lane:
             async with lane.lock:
                 if delivery_id in self._journal:
                     return
                 FAILPOINTS.hit("callback.before_offer")
-                now = self._clock()
-                dropped = run_id in self._gone
-                delivery = Delivery(
-                    id=delivery_id,
-                    run_id=run_id,
-                    key=key,
-                    kind=kind,
-                    url=callback.url,
-                    body="" if source is not None else body_of(run_id, callback, kind, body, at or now),
-                    source=source,
-                    created_at=now,
-                    state=DeliveryState.DROPPED if dropped else DeliveryState.PENDING,
-                    next_at=None if dropped else now,
-                    due_uptime=None if dropped else self._uptime(),
-                )
+                delivery = self._new_delivery(run_id, callback, kind, key, body, at)
                 # A caller that is cancelled must not leave it open whether this is on record.
                 with anyio.CancelScope(shield=True):
                     await self._journal.append("offered", delivery)
+
+    def _new_delivery(
+        self,
+        run_id: str,
+        callback: Callback,
+        kind: CallbackEvent,
+        key: str,
+        body: Mapping[str, Any] | BodySource,
+        at: datetime | None,
+    ) -> Delivery:
+        now, dropped = self._clock(), run_id in self._gone
+        source = body if isinstance(body, BodySource) else None
+        return Delivery(
+            id=id_of(run_id, key),
+            run_id=run_id,
+            key=key,
+            kind=kind,
+            url=callback.url,
+            body="" if isinstance(body, BodySource) else body_of(run_id, callback, kind, body, at or now),
+            source=source,
+            created_at=now,
+            state=DeliveryState.DROPPED if dropped else DeliveryState.PENDING,
+            next_at=None if dropped else now,
+            due_uptime=None if dropped else self._uptime(),
+        )
 
     def offered(self, run_id: str, key: str) -> bool:
         """Whether the occurrence is on record: what a new server asks before it works out what the old one left out."""

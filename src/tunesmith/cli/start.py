@@ -60,21 +60,25 @@ def start(
     if as_json:
         print_json(started)
         return
-    print_facts(
-        {
-            "run": started["run_id"],
-            "state": started["status"],
-            "recipe": started["recipe"],
-            "experiment": started["experiment_id"],
-            "warnings": started["warnings"],
-        }
-    )
+    _print_started(started)
     if not watched:
         click.echo(f"follow it: tunesmith watch {started['run_id']}", err=True)
         return
     from tunesmith.cli.watch import watch_run
 
     sys.exit(watch_run(service, started["run_id"]))
+
+
+def _print_started(run: dict[str, Any]) -> None:
+    print_facts(
+        {
+            "run": run["run_id"],
+            "state": run["status"],
+            "recipe": run["recipe"],
+            "experiment": run["experiment_id"],
+            "warnings": run["warnings"],
+        }
+    )
 
 
 def _experiment(service: Service, named: str | None, recipe: str | None) -> str:

@@ -1,24 +1,15 @@
 """Running somebody's own training function: which one it is, what it is called with, what it may answer.
 
 Nothing here imports torch; the function may. HTTP and callbacks are not known here: a result becomes a file and an event
-in the log, and the reporter tells whoever asked.
+in the log, and the reporter tells whoever asked. What begins a task is in ``service``.
 """
 
-from tunesmith.finetune.datasets import is_address
-from tunesmith.finetune.downloads import leftovers, make_folder, new_folder, sweep
+from tunesmith.finetune.downloads import leftovers, sweep
 from tunesmith.finetune.function import FunctionReference, refer_to
-from tunesmith.finetune.job import RECIPE, RECIPES_FOLDER, Data, FunctionDoor, Job, Model, Training, write_job
-from tunesmith.finetune.labels import (
-    OUTPUT_LOG_PATH,
-    OUTPUT_MODEL_PATH,
-    PUBLISH_TO,
-    REQUEST_SHA256,
-    TASK_ID,
-    labels_of,
-)
+from tunesmith.finetune.job import RECIPES_FOLDER, FunctionDoor
+from tunesmith.finetune.labels import OUTPUT_LOG_PATH, OUTPUT_MODEL_PATH, PUBLISH_TO, TASK_ID
 from tunesmith.finetune.publish import LOG, MODEL, publish, show_log
-from tunesmith.finetune.request import CustomizedInput, FinetuneRequest, ParamDict, name_faults, read_request
-from tunesmith.finetune.tasks import Turns, digest_of
+from tunesmith.finetune.request import name_faults
 
 __all__ = [
     "LOG",
@@ -26,31 +17,14 @@ __all__ = [
     "OUTPUT_LOG_PATH",
     "OUTPUT_MODEL_PATH",
     "PUBLISH_TO",
-    "RECIPE",
     "RECIPES_FOLDER",
-    "REQUEST_SHA256",
     "TASK_ID",
-    "CustomizedInput",
-    "Data",
-    "FinetuneRequest",
     "FunctionDoor",
     "FunctionReference",
-    "Job",
-    "Model",
-    "ParamDict",
-    "Training",
-    "Turns",
-    "digest_of",
-    "is_address",
-    "labels_of",
     "leftovers",
-    "make_folder",
     "name_faults",
-    "new_folder",
     "publish",
-    "read_request",
     "refer_to",
     "show_log",
     "sweep",
-    "write_job",
 ]

@@ -1,0 +1,57 @@
+"""The journaled records and the states they pass through. Frozen: a change is a new record under the same id."""
+
+from tunesmith.records.access import Key, Scope
+from tunesmith.records.base import Clock, IdempotentCall, Record, new_id, utc_now
+from tunesmith.records.checkpoints import Checkpoint, Mark
+from tunesmith.records.datasets import Dataset, TrainConfigFile, Upload
+from tunesmith.records.deliveries import BodySource, Delivery, DeliveryAttempt, DeliveryState, Uptime
+from tunesmith.records.experiments import Experiment, Project, ProjectStatus
+from tunesmith.records.runs import (
+    LEGAL_MOVES,
+    ArtifactTags,
+    Callback,
+    CallbackEvent,
+    DatasetReference,
+    Exit,
+    ProcessIdentity,
+    Progress,
+    Resources,
+    Run,
+    RunKind,
+    RunState,
+)
+
+__all__ = [
+    "LEGAL_MOVES",
+    "ArtifactTags",
+    "BodySource",
+    "Callback",
+    "CallbackEvent",
+    "Checkpoint",
+    "Clock",
+    "Dataset",
+    "DatasetReference",
+    "Delivery",
+    "DeliveryAttempt",
+    "DeliveryState",
+    "Exit",
+    "Experiment",
+    "IdempotentCall",
+    "Key",
+    "Mark",
+    "ProcessIdentity",
+    "Progress",
+    "Project",
+    "ProjectStatus",
+    "Record",
+    "Resources",
+    "Run",
+    "RunKind",
+    "RunState",
+    "Scope",
+    "TrainConfigFile",
+    "Upload",
+    "Uptime",
+    "new_id",
+    "utc_now",
+]
