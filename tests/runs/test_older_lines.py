@@ -83,6 +83,25 @@ def test_the_task_of_a_run_of_today_is_found_after_a_restart(path):
     asyncio.run(journal.close())
 
 
+class ClusterJob(msgspec.Struct, frozen=True, tag_field="kind", tag="job"):
+    """A handle of an executor that is still to come."""
+
+    number: int
+
+
+def test_a_handle_without_a_kind_is_a_process(book, path):
+    """Also once there is more than one kind of executor: then a line has to say which; those of today do."""
+    old = msgspec.json.decode(path.read_bytes().splitlines()[2])["data"]
+    process = ProcessIdentity(pid=4242, start_ticks=99, boot_id="b")
+    with pytest.raises(msgspec.ValidationError, match="kind"):
+        msgspec.convert(old["process"], ProcessIdentity | ClusterJob)
+    assert msgspec.convert(Run.upgraded(old)["process"], ProcessIdentity | ClusterJob) == process
+    asyncio.run(book.move("run_01kbuiltin", RunState.STOPPING))
+    new = msgspec.json.decode(path.read_bytes().splitlines()[-1])["data"]
+    assert msgspec.convert(new["process"], ProcessIdentity | ClusterJob) == process
+    assert Run.upgraded(new) == new
+
+
 def test_a_field_that_no_version_wrote_is_still_refused(path):
     """Upgrading does not mean guessing."""
     head = b'{"seq":6,"at":"2026-11-20T12:00:00Z","event":"created","id":"run_x","data":{"id":"run_x","kind":"train",'

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -57,13 +57,18 @@ LEGAL_MOVES: Mapping[RunState, frozenset[RunState]] = MappingProxyType(
 )
 
 
-class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="process"):
     """A process that cannot be mistaken for another: the pid alone is reused, the three together are not."""
 
     pid: int
     start_ticks: int
     """Field 22 of /proc/<pid>/stat."""
     boot_id: str
+
+
+Handle: TypeAlias = ProcessIdentity
+"""By what an executor knows an attempt again: one struct for each kind of executor, told apart by ``kind``. Another kind
+joins as ``ProcessIdentity | SlurmJob``; lines from before handles had a kind are upgraded (``Run.upgraded``)."""
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -186,7 +191,8 @@ class Run(Record, frozen=True, kw_only=True):
     """The number of the current attempt; 0 before the first."""
     gpus: tuple[str, ...] = ()
     """What the current attempt leases; empty on a CPU slot."""
-    process: ProcessIdentity | None = None
+    process: Handle | None = None
+    """Of the current attempt."""
     stop_reason: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -199,8 +205,10 @@ class Run(Record, frozen=True, kw_only=True):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """0.1.0 before ``labels``: ``finetuned_place`` and ``finetune_task`` were fields of their own."""
+        """0.1.0 before ``labels``: ``finetuned_place`` and ``finetune_task`` were fields of their own; ``process`` had no kind."""
         upgraded = dict(data)
+        if upgraded.get("process"):
+            upgraded["process"] = {"kind": "process", **upgraded["process"]}
         labels = dict(upgraded.get("labels", {}))
         if place := upgraded.pop("finetuned_place", None):
             labels["finetune.publish_to"] = place

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from tunesmith.paths import AttemptPaths
-from tunesmith.records import Exit, ProcessIdentity
+from tunesmith.records import Exit, Handle
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 class Started(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt whose process exists or existed."""
 
-    program: ProcessIdentity | None
+    program: Handle | None
     """None when the program could not be started at all; its exit says so."""
     at: datetime | None = None
     """When it began, which may be long before anybody looked; None when that is not known."""
