@@ -11,6 +11,7 @@ from litestar import Litestar
 
 from tunesmith.app import open_services
 from tunesmith.cli import main
+from tunesmith.records import RunState
 from tunesmith.server.application import create_app
 from tunesmith.settings import DESCRIPTIONS, Settings
 
@@ -68,3 +69,23 @@ def test_links_lead_somewhere(page):
     """A relative link names a file or folder that exists."""
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("package", ["tunesmith", "tunesmith_workers"])
+def test_the_structure_is_documented(package):
+    """docs/architecture.md names every package, and no others."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    chapter = page.partition(f"`src/{package}`")[2].partition("\n## ")[0]
+    there = {path.parent.name for path in (ROOT / "src" / package).glob("*/__init__.py")}
+    assert set(re.findall(r"`(\w+)/`", chapter)) >= there
+    named = {
+        name for row in re.findall(r"^\| (`[^|]+)\|", chapter, re.MULTILINE) for name in re.findall(r"`(\w+)/`", row)
+    }
+    assert named == there
+
+
+def test_the_glossary_has_every_state():
+    """With what it means."""
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    table = "\n".join(re.findall(r"^\| [\w, ]+ \|", page, re.MULTILINE))
+    assert [state for state in RunState if state not in table] == []
