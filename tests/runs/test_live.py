@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tunesmith.errors import OutOfSpace
 from tunesmith.paths import RunPaths
 from tunesmith.records import Progress
 from tunesmith.runs.fold import Event
@@ -155,6 +157,45 @@ async def test_what_is_told_of_without_end_stays_bounded(tmp_path):
     await fold_log(tmp_path)
     told = json.loads(paths.progress.read_text())["told"]
     assert list(told) == [f"{number}.bin" for number in range(2_000, 12_000)]
+
+
+async def test_long_names_in_any_script_stay_bounded(tmp_path):
+    """As they are written down: notes that are too large would be read as none."""
+    paths = RunPaths(tmp_path)
+    with paths.log.open("w") as log:
+        for number in range(2_000):
+            log.write(json.dumps({"tunesmith": "artifact", "path": f"{tmp_path}/{number}{'任务' * 600}"}) + "\n")
+    await fold_log(tmp_path)
+    assert paths.progress.stat().st_size < 1.1 * 1024 * 1024
+    assert next(reversed(json.loads(paths.progress.read_text())["told"])).startswith("1999")
+
+
+async def test_a_full_disk_leaves_no_metric_out_and_writes_none_twice(tmp_path):
+    """Nobody can keep what is told then, so all of it is heard again once there is room."""
+    paths, full = RunPaths(tmp_path), True
+
+    class Full(LiveRun):
+        def _save_metrics(self) -> None:
+            if full:
+                raise OSError(errno.ENOSPC, "no room", str(paths.metrics))
+            super()._save_metrics()
+
+    async def hear(_events: tuple[Event, ...], _before: Progress) -> None:
+        if full:
+            raise OutOfSpace("no room")
+
+    say(paths, "metrics", step=1, loss=2)
+    say(paths, "metrics", step=2, loss=1)
+    live = Full(paths, hear)
+    live.finish()
+    with pytest.raises(OutOfSpace):
+        await live.follow()
+    full = False
+    await live.restore(new_attempt=False)
+    live.finish()
+    with anyio.fail_after(60):
+        await live.follow()
+    assert [json.loads(line)["step"] for line in paths.metrics.read_text().splitlines()] == [1, 2]
 
 
 async def test_what_was_measured_is_on_disk_before_anybody_is_told_of_it(tmp_path):

@@ -165,6 +165,7 @@ class LiveRun:
         if new_attempt:
             progress = msgspec.structs.replace(progress, error=None, phase=None, part=None, eta_seconds=None)
         self._ended = asyncio.Event()
+        self._unwritten = b""  # notes never go beyond it: it is read again
         self._fold = Fold(progress, self._told)
         self._reader.offset = progress.log_offset
 

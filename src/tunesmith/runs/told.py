@@ -11,9 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 MOST_TOLD = 10_000
 """So many places are kept of one run, and so many bytes of their names: the newest, for results are told last."""
 _MOST_BYTES = 1024 * 1024
+"""As they are written down."""
 _LONGEST_KIND = 40
 _NOT_BELOW = frozenset({"", ".", ".."})
 
@@ -44,15 +47,15 @@ class Told:
 
     def _note(self, place: str, what: str) -> None:
         known = self._kinds.pop(place, None)
-        self._bytes -= len(place) if known is not None else 0
+        self._bytes -= _size(place) if known is not None else 0
         if what == "checkpoint" and place.startswith("checkpoints/"):
             return  # it is listed as that anyway, and there may be very many of them
         self._kinds[place] = what
-        self._bytes += len(place)
+        self._bytes += _size(place)
         while len(self._kinds) > MOST_TOLD or self._bytes > _MOST_BYTES:
             oldest = next(iter(self._kinds))
             del self._kinds[oldest]
-            self._bytes -= len(oldest)
+            self._bytes -= _size(oldest)
 
     def _place_of(self, path: str) -> str:
         """Where a path lies in the folder; empty when it does not, or is the folder itself."""
@@ -60,6 +63,10 @@ class Told:
         if not absolute.is_relative_to(self._folder):
             return ""
         return "/".join(absolute.relative_to(self._folder).parts)
+
+
+def _size(place: str) -> int:
+    return len(msgspec.json.encode(place))
 
 
 def _named_by(kind: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
