@@ -209,7 +209,7 @@ def test_a_run_can_be_everything_at_once(client, server, place, experiment):
     [{"lr": 0.25}, {"learning_rate": 0.25}, {"training.learning_rate": 0.25}, {"training": {"learning_rate": 0.25}}],
 )
 def test_a_hyperparameter_may_be_named_in_four_ways(client, server, place, experiment, hyperparams):
-    """Alias, bare name, dotted path, nested by section: the same knob."""
+    """Alias, bare name, dotted path, nested by section: the same option."""
     run = new_run(
         client,
         experiment,
@@ -256,7 +256,7 @@ def test_asking_for_gpus_on_a_machine_without_is_a_warning(client, experiment):
 
 
 def test_every_fault_of_a_run_is_told_at_once(client, place, experiment):
-    """Unknown knobs with the nearest right name, and wrong values, each with where and mend."""
+    """Unknown options with the nearest right name, and wrong values, each with where and mend."""
     answer = new_run(
         client,
         experiment,

@@ -198,7 +198,7 @@ def test_a_cancelled_run_is_gone_on_with_as_a_new_run(client):
 
 
 def test_going_on_from_a_chosen_checkpoint(client, done):
-    """By id or path; one of another run is refused, and so is a knob that does not exist."""
+    """By id or path; one of another run is refused, and so is an option that does not exist."""
     base = f"/v1/experiments/{done['experiment_id']}/runs/{done['run_id']}/resume"
     chosen = checkpoints_of(client, done["run_id"])[2]
     for how in ({"checkpoint_id": chosen["id"]}, {"ckpt_path": chosen["path"]}):

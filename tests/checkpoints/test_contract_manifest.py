@@ -94,7 +94,7 @@ def test_a_failing_machine_says_nothing_of_a_checkpoint(folder):
 
 
 @pytest.mark.parametrize(
-    ("section", "knob", "value"),
+    ("section", "option", "value"),
     [
         ("lora", "r", 4),
         ("lora", "lora_alpha", 8),
@@ -103,14 +103,14 @@ def test_a_failing_machine_says_nothing_of_a_checkpoint(folder):
         ("data", "chat_template", "chatml"),
     ],
 )
-def test_both_sides_hold_a_resume_to_the_same(folder, section, knob, value):
-    """The call is refused with the knob, and so is a worker that is started by hand."""
-    other = {**CONFIG, section: {**CONFIG[section], knob: value}}
+def test_both_sides_hold_a_resume_to_the_same(folder, section, option, value):
+    """The call is refused with the option, and so is a worker that is started by hand."""
+    other = {**CONFIG, section: {**CONFIG[section], option: value}}
     then = read_manifest(folder).origin
     assert [fault.where for fault in differences(msgspec.structs.replace(then, data_sha256=None), other)] == [
-        f"{section}.{knob}"
+        f"{section}.{option}"
     ]
-    with pytest.raises(BadConfig, match=f"{section}.{knob} was .*, and is "):
+    with pytest.raises(BadConfig, match=f"{section}.{option} was .*, and is "):
         worker.refuse_misfit(folder, origin(other))
 
 

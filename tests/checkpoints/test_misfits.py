@@ -81,7 +81,7 @@ def resumed(client, run: dict, **overrides):
 
 
 def test_another_shape_and_other_data_are_refused_with_every_difference(client, stopped):
-    """422 names each knob and file with what it was and is; no run is made. What does not matter may be changed."""
+    """422 names each option and file with what it was and is; no run is made. What does not matter may be changed."""
     before = client.get("/v1/runs").json()
     stopped["rows"].write_text('{"messages": [1]}\n')
     other = {"r": 4, "lora_alpha": 8, "target_modules": ["k_proj"], "chat_template": "chatml", "learning_rate": 0.2}

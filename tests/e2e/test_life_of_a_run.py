@@ -17,7 +17,7 @@ from support.server import ServerProcess, wait_for_run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1800)]
 STEPS = 14
-KNOBS = {
+OPTIONS = {
     "max_steps": STEPS,
     "per_device_train_batch_size": 2,
     "max_length": 64,
@@ -65,7 +65,7 @@ def losses_of(client, run_id: str) -> dict[int, float]:
 def test_a_run_lives_through_everything(server, client, experiment, home):
     """Pause, kill -9 of the server, resume, cancel twice, resume as a new run with another length: one curve throughout."""
     rows = write_orders(home / "life", {"train": 40})["train"]
-    request = {"dataset": {"name": str(rows)}, "hyperparams": KNOBS, "seed": 5}
+    request = {"dataset": {"name": str(rows)}, "hyperparams": OPTIONS, "seed": 5}
     run_id = client.post(f"{experiment}/runs", json=request).raise_for_status().json()["run_id"]
     resume_as_new = f"{experiment}/runs/{run_id}/resume"
 

@@ -126,7 +126,7 @@ def test_a_bad_line_is_named(server, demo):
 
 
 def test_what_does_not_exist_is_refused_before_anything_starts(server, demo):
-    """A missing model and a missing dataset are named together; unknown knobs come with the right name."""
+    """A missing model and a missing dataset are named together; unknown options come with the right name."""
     with server.client() as client:
         problem = start(client, 400, model="SmolLM2-135M-Instuct", dataset={"name": "state/demo/nothing.jsonl"})
         said = json.dumps(problem)

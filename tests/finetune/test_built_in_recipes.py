@@ -204,7 +204,7 @@ def test_addresses_are_fetched_before_the_run_is_made(server):
         assert set((server.state_dir / "downloads").iterdir()) == before, "nothing of a refused request is left"
 
 
-def test_an_unknown_knob_is_refused(server):
+def test_an_unknown_option_is_refused(server):
     """config_param is checked like any other hyperparameters."""
     with server.client() as client:
         rows = server.state_dir.parent / "rows.jsonl"

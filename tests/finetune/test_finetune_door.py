@@ -343,7 +343,7 @@ def test_a_receiver_on_all_addresses_of_this_machine_is_told(server, rows):
 
 
 def test_no_other_door_names_the_file_that_is_run(server):
-    """The function recipe has no knobs: a caller with a key cannot make it run or write any file."""
+    """The function recipe has no options: a caller with a key cannot make it run or write any file."""
     with server.client() as client:
         experiment = client.post("/v1/experiments", json={"name": "x", "task_type": "function"}).json()["id"]
         body = {"hyperparams": {"training.file": "/tmp/x.py"}, "train_config": {"model": {"log_path": "/tmp/x"}}}

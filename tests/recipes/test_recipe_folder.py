@@ -38,7 +38,7 @@ def test_a_good_folder_becomes_a_recipe(write_recipe) -> None:
 
 
 def test_every_recipe_has_the_job_section(write_recipe) -> None:
-    """A recipe need not declare the knobs by which a train config names it."""
+    """A recipe need not declare the options by which a train config names it."""
     recipe = read_recipe(write_recipe())
     assert recipe.config["job"] == {"type": "tiny", "method": None, "project": None}
     assert next(iter(recipe.config)) == "job"
@@ -122,13 +122,13 @@ def test_files_that_are_something_else_entirely_are_reported(write_recipe) -> No
 
 
 def test_what_points_at_a_misnamed_thing_is_reported_too(write_recipe) -> None:
-    """A section or knob under a wrong name leaves the schema pointing nowhere; both ends are named."""
+    """A section or option under a wrong name leaves the schema pointing nowhere; both ends are named."""
     section, schema = faults_of(write_recipe("tiny", ("  lora:\n", "  lorra:\n")))
     assert section.endswith("(did you mean lora?)")
     assert schema.startswith("recipe.yaml: schema.lora.target_modules: is no option")
-    schema, knob = faults_of(write_recipe("tiny", ("training.max_steps:", "training.max_step:")))
+    schema, option = faults_of(write_recipe("tiny", ("training.max_steps:", "training.max_step:")))
     assert schema.endswith("(did you mean training.max_steps?)")
-    assert knob.startswith("recipe.yaml: config.training.max_steps: has the default null")
+    assert option.startswith("recipe.yaml: config.training.max_steps: has the default null")
 
 
 def test_all_mistakes_are_reported_at_once(write_recipe) -> None:
@@ -184,7 +184,7 @@ def test_a_linked_folder_is_refused(write_recipe, recipes_dir: Path) -> None:
     assert "symbolic link" in faults_of(recipes_dir / "linked")[0]
 
 
-def test_an_alias_may_pick_one_of_two_knobs_with_its_name(write_recipe) -> None:
+def test_an_alias_may_pick_one_of_two_options_with_its_name(write_recipe) -> None:
     """`seed` alone would be ambiguous here; the recipe says which one is meant."""
     recipe = read_recipe(write_recipe("tiny", ("  lr: ", "  seed: training.seed\n  lr: ")))
     assert resolve(recipe, request={"seed": 1}, filled={})["training"]["seed"] == 1

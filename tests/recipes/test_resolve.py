@@ -188,14 +188,14 @@ def test_a_value_nested_without_end_is_refused(recipe: Recipe) -> None:
     ],
 )
 def test_a_right_value_is_kept_as_it_is(recipe: Recipe, name: str, value: object, kept: object) -> None:
-    """Only a whole number for a knob with decimals changes its type."""
+    """Only a whole number for an option with decimals changes its type."""
     config = resolve(recipe, request={name: value}, filled={})
     found = next(section[name] for section in config.values() if name in section)
     assert found == kept
     assert type(found) is type(kept)
 
 
-def test_two_spellings_of_a_knob_must_agree(recipe: Recipe) -> None:
+def test_two_spellings_of_a_option_must_agree(recipe: Recipe) -> None:
     """The same value twice is harmless; two values are a question that only the sender can answer."""
     same = {"lr": 0.5, "training.learning_rate": 0.5, "learning_rate": 0.5}
     assert resolve(recipe, request=same, filled={})["training"]["learning_rate"] == 0.5
@@ -204,8 +204,8 @@ def test_two_spellings_of_a_knob_must_agree(recipe: Recipe) -> None:
     assert "hyperparams.lr" in fault.message
 
 
-def test_a_group_of_knobs_is_merged_and_a_free_mapping_is_replaced(recipe: Recipe) -> None:
-    """A mapping with defaults has known keys, each a knob; an empty one takes anything."""
+def test_a_group_of_options_is_merged_and_a_free_mapping_is_replaced(recipe: Recipe) -> None:
+    """A mapping with defaults has known keys, each an option; an empty one takes anything."""
     config = resolve(recipe, request={"scheduler": {"warmup": 0.2}, "training.scheduler.name": "linear"}, filled={})
     assert config["training"]["scheduler"] == {"name": "linear", "warmup": 0.2}
 
@@ -216,12 +216,12 @@ def test_an_emptied_section_of_a_train_config_is_fine(recipe: Recipe) -> None:
 
 
 def test_a_section_that_is_no_mapping_is_refused(recipe: Recipe) -> None:
-    """`lora: 8` says which knob it is not."""
+    """`lora: 8` says which option it is not."""
     (fault,) = refused(recipe, train_config={"lora": 8})
     assert str(fault) == "train_config.lora: must be a mapping, not the number 8 (its options go below lora)"
 
 
-def test_a_knob_that_must_be_given_is_asked_for(write_recipe) -> None:
+def test_a_option_that_must_be_given_is_asked_for(write_recipe) -> None:
     """A null default that is not optional is a question to whoever starts the run; a wrong answer is one fault, not two."""
     recipe = read_recipe(write_recipe("tiny", ("{type: int, min: 1}", "{type: int, optional: false}")))
     (fault,) = refused(recipe)
@@ -230,11 +230,13 @@ def test_a_knob_that_must_be_given_is_asked_for(write_recipe) -> None:
     assert resolve(recipe, filled={"training.max_steps": 3})["training"]["max_steps"] == 3
 
 
-def test_what_the_server_fills_in_need_not_be_a_knob(recipe: Recipe) -> None:
-    """It is added in its place, whatever the knob's choices; but it must be something a file can hold."""
-    config = resolve(recipe, filled={"data.eval_file": Path("/d"), "new.deep.knob": 1, "evaluation.strategy": "other"})
+def test_what_the_server_fills_in_need_not_be_a_option(recipe: Recipe) -> None:
+    """It is added in its place, whatever the option's choices; but it must be something a file can hold."""
+    config = resolve(
+        recipe, filled={"data.eval_file": Path("/d"), "new.deep.option": 1, "evaluation.strategy": "other"}
+    )
     assert config["data"]["eval_file"] == "/d"
-    assert config["new"] == {"deep": {"knob": 1}}
+    assert config["new"] == {"deep": {"option": 1}}
     assert config["evaluation"]["strategy"] == "other"
     (fault,) = refused(recipe, filled={"model.base": "\udcff"})
     assert fault.where == "model.base"
@@ -292,7 +294,7 @@ def test_a_job_that_makes_no_sense_is_refused(job: object) -> None:
 
 UNTIMED = settings(deadline=None)  # a busy machine is no failure
 
-# A good value for each knob, by dotted path.
+# A good value for each option, by dotted path.
 GOOD: dict[str, Any] = {
     "model.dtype": "float32",
     "data.max_length": 7,
@@ -403,7 +405,7 @@ OVERRIDES = st.dictionaries(KEYS, JSON, max_size=4)
 @UNTIMED
 @given(train_config=OVERRIDES, request=OVERRIDES)
 def test_no_request_adds_a_key_to_the_config(shared_recipe: Recipe, train_config: Any, request: Any) -> None:
-    """Whatever is sent: a config with exactly the recipe's knobs, or an InvalidInput that can be sent back as JSON."""
+    """Whatever is sent: a config with exactly the recipe's options, or an InvalidInput that can be sent back as JSON."""
     reported: list[Any] = []
     try:
         config = resolve(shared_recipe, train_config=train_config, request=request, filled={})

@@ -62,7 +62,7 @@ def test_a_plain_value_means_what_yaml_1_2_says(text: str, value: object) -> Non
 
 
 def test_not_a_number_is_read_as_such() -> None:
-    """The reader takes .nan; knobs refuse it later."""
+    """The reader takes .nan; options refuse it later."""
     assert math.isnan(load(".nan"))
 
 

@@ -93,8 +93,8 @@ def write_config(tmp_path, tiny_model) -> Callable[..., Path]:
             "data": {"train_file": str(data_file)},
             "training": {"max_steps": 12, "learning_rate": 0.01, "logging_steps": 1, "warmup_steps": 0},
         }
-        for section, knobs in sections.items():
-            content.setdefault(section, {}).update(knobs)
+        for section, options in sections.items():
+            content.setdefault(section, {}).update(options)
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(content))

@@ -15,7 +15,7 @@ KINDS = {"sft": TrainConfig, "lora": TrainConfig, "evaluate": EvaluateConfig}
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_resolved_config_is_read_whole(name, tmp_path):
-    """The worker accepts exactly the knobs of the recipe, with no defaults of its own to fill in."""
+    """The worker accepts exactly the options of the recipe, with no defaults of its own to fill in."""
     recipe = read_recipe(RECIPES / name)
     assert isinstance(recipe, Recipe), recipe
     config = resolve(recipe, filled={"model.base": "some/model", "data.train_file": "rows.jsonl"})
@@ -64,7 +64,7 @@ training: {epochs: 2, batch_size: 4, lr: 1e-4, gradient_accumulation: 2}
     assert config["data"]["max_length"] == 512
 
 
-def test_the_demos_wishes_are_knobs_of_the_recipe():
+def test_the_demos_wishes_are_options_of_the_recipe():
     """The demo can be started."""
     filled = {"model.base": "m", "data.train_file": "d"}
     config = resolve(read_recipe(RECIPES / "lora"), request=dict(DEMO_HYPERPARAMS), filled=filled)

@@ -46,7 +46,7 @@ class Training:
         dropout: bool = True,
         threads: int = 1,
         evaluation: dict[str, Any] | None = None,
-        **knobs: Any,
+        **options: Any,
     ) -> None:
         folder.mkdir()
         rows = folder.parent / "rows.jsonl"
@@ -60,7 +60,7 @@ class Training:
                 "gradient_accumulation_steps": 2,
                 "learning_rate": 0.003,
                 "logging_steps": 1,
-                **knobs,
+                **options,
             },
             "checkpoint": {"save_steps": 5, "save_total_limit": 2},
             "evaluation": evaluation or {},

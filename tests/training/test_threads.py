@@ -45,7 +45,7 @@ def wide_model(tokenizer, tmp_path_factory) -> Path:
 def start(wide_model, tmp_path):
     """Starts a recipe with so many threads, on whole batches of eight rows."""
 
-    def start(recipe, threads, name=None, resume_from=None, **knobs):
+    def start(recipe, threads, name=None, resume_from=None, **options):
         batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": STEPS}
         return Training(
             recipe,
@@ -54,7 +54,7 @@ def start(wide_model, tmp_path):
             resume_from,
             dropout=False,
             threads=threads,
-            **{**batch, **knobs},
+            **{**batch, **options},
         )
 
     return start

@@ -293,9 +293,9 @@ def test_accuracy_is_left_out_where_it_cannot_be_measured(tiny_model, tokenizer,
         def get_output_embeddings(self):
             return None
 
-    knobs = {"base": str(tiny_model), "dtype": "float32", "attention": "auto"}
+    options = {"base": str(tiny_model), "dtype": "float32", "attention": "auto"}
     path = tmp_path / "evaluate.yaml"
-    path.write_text(yaml.safe_dump({"model": knobs, "data": {"train_file": str(write_rows(COLOURS[:8]))}}))
+    path.write_text(yaml.safe_dump({"model": options, "data": {"train_file": str(write_rows(COLOURS[:8]))}}))
     config = read_config(EvaluateConfig, path, RECIPES / "evaluate" / "recipe.yaml")
     rows = Renderer(tokenizer).render(read_rows(config.data_file))
     known = _token_metrics(config, transformers.LlamaForCausalLM.from_pretrained(tiny_model), rows, 0)

@@ -62,7 +62,7 @@ def test_of_many_that_come_at_once_one_is_kept_whole(client, server: ServerProce
 
 
 def test_every_fault_is_listed_with_its_key(client, address) -> None:
-    """Unknown sections and knobs with the nearest right name, wrong types, values out of bounds: all in one answer."""
+    """Unknown sections and options with the nearest right name, wrong types, values out of bounds: all in one answer."""
     content = (
         b"job: {type: trains}\ntraning: {max_steps: 3}\ntraining:\n  learning_rte: 1e-4\n  max_steps: 5000\n"
         b"  seed: no\nmodel: [1]\n"

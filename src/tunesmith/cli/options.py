@@ -23,7 +23,7 @@ url_option = click.option(
 )
 
 set_option = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a knob; may be given more than once."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override an option; may be given more than once."
 )
 
 

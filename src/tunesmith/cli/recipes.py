@@ -46,7 +46,7 @@ def _row(recipe: dict[str, Any]) -> tuple[str, ...]:
 @json_option
 @asks_service
 def show(*, service: Service, name: str, as_json: bool) -> None:
-    """Show one recipe with its knobs and their defaults."""
+    """Show one recipe with its options and their defaults."""
     from urllib.parse import quote
 
     from tunesmith.safe_yaml import dump

@@ -22,7 +22,7 @@ KEEP: Final = "KEEP"
 
 BASE: Final = "model.base"
 DATA: Final = "the data's sha256"
-_SAME_KNOBS = ("job.type", "job.method", "lora.r", "lora.lora_alpha", "lora.target_modules", "data.chat_template")
+_SAME_OPTIONS = ("job.type", "job.method", "lora.r", "lora.lora_alpha", "lora.target_modules", "data.chat_template")
 """Everything else may be overridden: whoever changes the batch or the length of rows means it."""
 _NOT_ITS_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
 """Errors of the machine: they say nothing of the checkpoint."""
@@ -102,7 +102,7 @@ def is_complete(folder: Path) -> bool:
 
 def misfits(then: Origin, now: Origin) -> tuple[Misfit, ...]:
     """Everything in which ``now`` is not what a checkpoint of ``then`` was trained from; nothing where either does not say."""
-    found = [*_hashes(then, now), *_knobs(then.config, now.config)]
+    found = [*_hashes(then, now), *_options(then.config, now.config)]
     return tuple(one for one in found if one.was != one.now)
 
 
@@ -117,11 +117,11 @@ def _hashes(then: Origin, now: Origin) -> Iterator[Misfit]:
         yield Misfit("the chat template's sha256", then.template_sha256, now.template_sha256)
 
 
-def _knobs(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Misfit]:
-    for knob in _SAME_KNOBS:
-        was, is_now = value_at(then, knob), value_at(now, knob)
+def _options(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Misfit]:
+    for option in _SAME_OPTIONS:
+        was, is_now = value_at(then, option), value_at(now, option)
         if UNSET not in (was, is_now):
-            yield Misfit(knob, was, is_now)
+            yield Misfit(option, was, is_now)
 
 
 def value_at(config: Mapping[str, Any], path: str) -> Any:

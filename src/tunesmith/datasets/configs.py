@@ -164,7 +164,7 @@ class TrainConfigs:
         except MissingReference as error:
             raise MissingReference(error.message, where="train_config.job.type", mend=error.mend) from error
         # What every config needs may still come with the run.
-        later = {path: "given with the run" for path, knob in recipe.schema.items() if knob.required}
+        later = {path: "given with the run" for path, option in recipe.schema.items() if option.required}
         resolve(recipe, train_config=parsed, filled=later)
         return recipe.name
 

@@ -59,6 +59,6 @@ def _next_commands(outcome: Outcome, state_dir: Path, url: str | None) -> Mappin
         "tunesmith runs list": "the three runs",
         f"tunesmith runs show {outcome.training_id}": "the training",
         f"tunesmith logs {outcome.training_id}": "what it printed",
-        "tunesmith recipes show lora": "every knob and its default",
+        "tunesmith recipes show lora": "every option and its default",
         f"{url or 'http://127.0.0.1:8000'}/docs": "the whole API, to try in a browser",
     }

@@ -75,4 +75,4 @@ def read_job(path: Path) -> Job:
 def write_job(job: Job) -> dict[str, Any]:
     """The job by dotted path, as a door fills it in."""
     sections: dict[str, dict[str, Any]] = msgspec.to_builtins(job)
-    return {f"{section}.{name}": value for section, knobs in sections.items() for name, value in knobs.items()}
+    return {f"{section}.{name}": value for section, options in sections.items() for name, value in options.items()}

@@ -50,7 +50,9 @@ def plan_for_recipe(recipe: Recipe, model: str, wanted: FinetuneRequest, local: 
         train_config=_how_often(params, recipe),
         notes=f"finetune task {wanted.task_id}",
         filled={
-            f"data.{knob}": local[dataset] for knob, dataset in _FILES.items() if knob in recipe.config.get("data", {})
+            f"data.{option}": local[dataset]
+            for option, dataset in _FILES.items()
+            if option in recipe.config.get("data", {})
         },
         callback=Callback(
             url=wanted.call_back_api,
@@ -74,8 +76,8 @@ def _how_often(params: ParamDict, recipe: Recipe) -> dict[str, dict[str, Any]]:
         "evaluation": {"strategy": "epoch"} if by_epoch else {"strategy": "steps", "steps": every},
     }
     return {
-        section: {name: value for name, value in knobs.items() if f"{section}.{name}" in recipe.schema}
-        for section, knobs in wanted.items()
+        section: {name: value for name, value in options.items() if f"{section}.{name}" in recipe.schema}
+        for section, options in wanted.items()
         if section in recipe.config
     }
 

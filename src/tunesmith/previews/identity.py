@@ -16,7 +16,7 @@ import msgspec
 
 _VERSIONS = ("tunesmith", "transformers", "tokenizers", "torch", "jinja2")
 _WORKERS = "tunesmith_workers"
-_DATA_KNOBS = ("train_file", "validation_file", "test_file", "chat_template")
+_DATA_OPTIONS = ("train_file", "validation_file", "test_file", "chat_template")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 _MODEL_FOLDERS = (".", "additional_chat_templates")
 
@@ -41,7 +41,7 @@ def identity_of(config: Mapping[str, Any], **asked: int) -> Identity | None:
     if not base.is_dir():
         return None
     data = config["data"]
-    files = [Path(data[knob]) for knob in _DATA_KNOBS if isinstance(data.get(knob), str)]
+    files = [Path(data[option]) for option in _DATA_OPTIONS if isinstance(data.get(option), str)]
     parts = {
         "config": config,
         "asked": asked,

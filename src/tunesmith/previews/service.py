@@ -27,7 +27,7 @@ _MOST_KEPT = 200
 _NAME = "[0-9a-f]" * 64 + ".json"
 """What the files of kept answers are called; any other file in their folder is somebody else's."""
 _LARGEST_KEPT_BYTES = 4 * 1024 * 1024
-_NEEDED_KNOBS = ("data.train_file", "data.max_length", "data.overlong", "data.train_on", "data.chat_template")
+_NEEDED_OPTIONS = ("data.train_file", "data.max_length", "data.overlong", "data.train_on", "data.chat_template")
 
 
 class Calls(Protocol):
@@ -139,7 +139,7 @@ def _refuse_other_recipes(recipe: Recipe) -> None:
         raise InvalidInput(
             f"recipe {recipe.name} trains nothing", where="recipe", mend="name one that trains on rows, such as lora"
         )
-    lacking = [knob for knob in _NEEDED_KNOBS if knob not in recipe.schema]
+    lacking = [option for option in _NEEDED_OPTIONS if option not in recipe.schema]
     if lacking:
         raise InvalidInput(
             f"recipe {recipe.name} renders its rows in its own way: it has no {', '.join(lacking)}",

@@ -6,7 +6,7 @@ Starting anything is the runner's work; no HTTP in here.
 from tunesmith.recipes.book import RecipeBook
 from tunesmith.recipes.config import ResolvedConfig, recipe_name_from, resolve, value_named
 from tunesmith.recipes.folder import read_recipe
-from tunesmith.recipes.knobs import Knob
+from tunesmith.recipes.options import Option
 from tunesmith.recipes.origins import Origin, guessed_origins, leaves, merged_overrides, origins_of
 from tunesmith.recipes.recipe import BrokenRecipe, Recipe, RecipeResources, start_command
 from tunesmith.recipes.train_config import parse_train_config, read_train_config
@@ -14,7 +14,7 @@ from tunesmith.safe_yaml import dump as to_yaml
 
 __all__ = [
     "BrokenRecipe",
-    "Knob",
+    "Option",
     "Origin",
     "Recipe",
     "RecipeBook",

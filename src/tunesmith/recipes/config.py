@@ -1,7 +1,7 @@
 """Defaults <- train config <- request <- what the server fills in: one resolved config, or every fault at once.
 
 A train config is nested by sections, and may use the recipe's aliases. A request may also write
-``training.learning_rate``, or a bare ``learning_rate`` where that is the only knob of the name. Nothing is read from disk
+``training.learning_rate``, or a bare ``learning_rate`` where that is the only option of the name. Nothing is read from disk
 here.
 """
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tunesmith.errors import Fault, InvalidInput
-from tunesmith.recipes.knobs import plain_faults
+from tunesmith.recipes.options import plain_faults
 from tunesmith.recipes.recipe import Recipe
 from tunesmith.recipes.suggest import described, nearest, shortened
 
 ResolvedConfig: TypeAlias = dict[str, Any]
-"""Nested as the recipe's ``config``, with every knob present; plain values only."""
+"""Nested as the recipe's ``config``, with every option present; plain values only."""
 
 MOST_FAULTS = 100
 """A request with more faults than this gets the first ones and their number: finding near names takes time."""
@@ -34,10 +34,10 @@ def resolve(
     """Merge the layers; later ones win.
 
     Args:
-        recipe: gives the knobs and their defaults.
+        recipe: gives the options and their defaults.
         train_config: overrides nested by sections. ``job.type`` in it chooses the recipe and must name this one.
         request: overrides in any spelling.
-        filled: what the server sets, by dotted path. Not checked against the knob, and added where there is none.
+        filled: what the server sets, by dotted path. Not checked against the option, and added where there is none.
         places: how the faults call the train config and the request's overrides.
 
     Raises:
@@ -48,14 +48,14 @@ def resolve(
     below.read(train_config or {})
     above = _Layer(recipe, names, places[1], short_names=True)
     above.read(request or {})
-    values = {path: knob.default for path, knob in recipe.schema.items()}
+    values = {path: option.default for path, option in recipe.schema.items()}
     values |= below.values | above.values | {path: _plain(value) for path, value in filled.items()}
     faults = below.faults + above.faults + _unwritable(filled)
     refused = below.refused | above.refused
     faults += [
         Fault(message="must be given", where=path, mend=f"set it in {places[1]} or in {places[0]}")
-        for path, knob in recipe.schema.items()
-        if knob.required and values[path] is None and path not in refused
+        for path, option in recipe.schema.items()
+        if option.required and values[path] is None and path not in refused
     ]
     if faults:
         raise _refusal(recipe, faults)
@@ -63,7 +63,7 @@ def resolve(
 
 
 def value_named(recipe: Recipe, train_config: Mapping[str, Any], path: str) -> Any:
-    """What a train config gives for a knob, under whichever name; None where it gives nothing that could be used."""
+    """What a train config gives for an option, under whichever name; None where it gives nothing that could be used."""
     layer = _Layer(recipe, _Names(recipe), "train_config", short_names=False)
     layer.read(train_config)
     return layer.values.get(path)
@@ -102,7 +102,7 @@ def recipe_name_from(train_config: Mapping[str, Any] | None) -> str | None:
 
 
 class _Names:
-    """Which knobs, groups of knobs and short names a recipe has."""
+    """Which options, groups of options and short names a recipe has."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.aliases = recipe.aliases
@@ -165,7 +165,7 @@ class _Layer:
         self.values: dict[str, Any] = {}
         self.faults: list[Fault] = []
         self.refused: set[str] = set()
-        """Knobs that were given, wrongly."""
+        """Options that were given, wrongly."""
         self._recipe = recipe
         self._names = names
         self._place = place
@@ -185,7 +185,7 @@ class _Layer:
         self._check_job()
 
     def _is_leaf_instead(self, name: str, value: Any) -> bool:
-        """Whether a name that is both a section's and a knob's means the knob here."""
+        """Whether a name that is both a section's and an option's means the option here."""
         return self._short_names and not isinstance(value, Mapping) and name in self._names.by_leaf
 
     def _read_group(self, group: str, content: Any, where: str) -> None:
@@ -233,8 +233,8 @@ class _Layer:
         path = self._names.near(name, group)
         mend = f"did you mean {path}?" if path else f"`tunesmith recipes show {self._recipe.name}` lists its options"
         if path and not self._short_names and not group and "." in path:
-            section, _, knob = path.partition(".")
-            mend = f"a train config is nested by sections: write `{knob}` below `{section}:`"
+            section, _, option = path.partition(".")
+            mend = f"a train config is nested by sections: write `{option}` below `{section}:`"
         what = "no such section" if not group and not self._short_names else "no such option"
         self._fault(f"{what} in recipe {self._recipe.name}", where, mend)
 
@@ -268,7 +268,7 @@ def _refusal(recipe: Recipe, faults: list[Fault]) -> InvalidInput:
 
 
 def _nested(recipe: Recipe, values: Mapping[str, Any]) -> ResolvedConfig:
-    # Sections first, so that one without knobs is there, too.
+    # Sections first, so that one without options is there, too.
     config: ResolvedConfig = {section: {} for section in recipe.config}
     for path, value in values.items():
         *groups, leaf = path.split(".")

@@ -15,9 +15,9 @@ from tunesmith import safe_yaml
 from tunesmith.errors import TunesmithError
 from tunesmith.files import raise_shortage
 from tunesmith.recipes.faults import Faults, at
-from tunesmith.recipes.knobs import Knob
+from tunesmith.recipes.options import Option
 from tunesmith.recipes.recipe import DATA_SHAPES, RECIPE_FILE, SCRIPT_FILE, BrokenRecipe, Recipe, RecipeResources
-from tunesmith.recipes.schema import knobs_of, sections
+from tunesmith.recipes.schema import options_of, sections
 from tunesmith.recipes.suggest import described, did_you_mean
 from tunesmith.records import RunKind
 
@@ -69,16 +69,16 @@ def _recipe(folder: Path, faults: Faults) -> Recipe | None:
         return None
     _check_names(folder.name, content, faults)
     config = sections(content.get("config"), folder.name, faults)
-    knobs = knobs_of(config, _mapping(content, "schema", faults), faults)
+    options = options_of(config, _mapping(content, "schema", faults), faults)
     return Recipe(
         name=folder.name,
         kind=_kind(content, faults),
         summary=_summary(content, faults),
         data=_data(content, faults),
         resources=_resources(content, faults),
-        aliases=_aliases(content, config, knobs, faults),
+        aliases=_aliases(content, config, options, faults),
         config=config,
-        schema=knobs,
+        schema=options,
         folder=folder,
         run_sh=folder / SCRIPT_FILE,
         about=about,
@@ -219,15 +219,17 @@ def _saves_when_stopped(content: dict[str, Any], faults: Faults) -> bool:
     return saves
 
 
-def _aliases(content: dict[str, Any], config: dict[str, Any], knobs: dict[str, Knob], faults: Faults) -> dict[str, str]:
+def _aliases(
+    content: dict[str, Any], config: dict[str, Any], options: dict[str, Option], faults: Faults
+) -> dict[str, str]:
     given = _mapping(content, "aliases", faults)
-    targets = [*knobs, *config]
+    targets = [*options, *config]
     for alias, target in given.items():
         where = at(f"aliases.{alias}")
         if target not in targets:
             faults.add(f"{described(target)} is no option of this recipe", where, did_you_mean(target, targets))
             continue
-        hidden = [alias] * (alias in config) + [path for path in knobs if path.rpartition(".")[2] == alias]
+        hidden = [alias] * (alias in config) + [path for path in options if path.rpartition(".")[2] == alias]
         if hidden and target not in hidden:
             faults.add(f"hides {hidden[0]}", where, "choose another name")
     return given

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import InvalidInput, TooLarge
-from tunesmith.recipes.knobs import plain_faults
+from tunesmith.recipes.options import plain_faults
 
 _MOST_BYTES = 64 * 1024
 _MOST_FAULTS = 100

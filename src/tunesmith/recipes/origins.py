@@ -43,7 +43,7 @@ def guessed_origins(
 ) -> dict[str, Origin]:
     """Likewise of a config of which nobody noted it down: from what is on record of the request, and the recipe of today."""
     asked = overridden(recipe, request, short_names=True) if recipe is not None else {}
-    defaults = {path: knob.default for path, knob in recipe.schema.items()} if recipe is not None else {}
+    defaults = {path: option.default for path, option in recipe.schema.items()} if recipe is not None else {}
     found: dict[str, Origin] = {}
     for path, value in leaves(config, set(defaults)):
         if path in asked:
@@ -55,12 +55,12 @@ def guessed_origins(
     return found
 
 
-def leaves(config: Mapping[str, Any], knobs: set[str], group: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value by its dotted path. A mapping is one value where it is a knob's."""
+def leaves(config: Mapping[str, Any], options: set[str], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted path. A mapping is one value where it is an option's."""
     for name, value in config.items():
         path = f"{group}.{name}" if group else str(name)
-        if isinstance(value, Mapping) and path not in knobs:
-            yield from leaves(value, knobs, path)
+        if isinstance(value, Mapping) and path not in options:
+            yield from leaves(value, options, path)
         else:
             yield path, value
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.errors import Fault
-from tunesmith.recipes.knobs import Knob
+from tunesmith.recipes.options import Option
 from tunesmith.records import RunKind
 
 RECIPE_FILE = "recipe.yaml"
@@ -43,8 +43,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """Short names for hyperparameters of a request, and the dotted paths they stand for."""
     config: dict[str, Any]
     """The defaults, nested. Shared by all runs: copy before changing."""
-    schema: dict[str, Knob]
-    """Every knob by its dotted path, in the order of ``config``."""
+    schema: dict[str, Option]
+    """Every option by its dotted path, in the order of ``config``."""
     folder: Path
     run_sh: Path
     about: str

@@ -1,4 +1,4 @@
-"""Turns the ``config`` and ``schema`` of a recipe.yaml into knobs, gathering what is wrong in them."""
+"""Turns the ``config`` and ``schema`` of a recipe.yaml into options, gathering what is wrong in them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from tunesmith.recipes.faults import Faults, at
-from tunesmith.recipes.knobs import TYPES, WANTED, Knob, Type, plain_faults, type_of
+from tunesmith.recipes.options import TYPES, WANTED, Option, Type, plain_faults, type_of
 from tunesmith.recipes.recipe import SECTIONS
 from tunesmith.recipes.suggest import described, did_you_mean
 
 _REFINEMENTS = ("type", "optional", "min", "max", "choices", "items")
-_KNOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_OPTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 _SET_BY_SERVER: Mapping[str, Type] = MappingProxyType(
     {
@@ -26,7 +26,7 @@ _SET_BY_SERVER: Mapping[str, Type] = MappingProxyType(
         "data.train_file": "str",
     }
 )
-"""Knobs whose type is the same in every recipe, so that their default may be null without a schema."""
+"""Options whose type is the same in every recipe, so that their default may be null without a schema."""
 
 
 def sections(given: Any, recipe_name: str, faults: Faults) -> dict[str, Any]:
@@ -35,47 +35,47 @@ def sections(given: Any, recipe_name: str, faults: Faults) -> dict[str, Any]:
         faults.add(f"must be a mapping, not {described(given)}", at("config"), "nest the defaults by sections")
         given = None
     config: dict[str, Any] = {}
-    for section, knobs in (given or {}).items():
+    for section, options in (given or {}).items():
         where = at(f"config.{section}")
         if section not in SECTIONS:
             faults.add(f"is no section: they are {', '.join(SECTIONS)}", where, did_you_mean(section, SECTIONS))
-        elif knobs is not None and not isinstance(knobs, dict):
-            faults.add(f"must be a mapping, not {described(knobs)}", where, "its options go below it")
+        elif options is not None and not isinstance(options, dict):
+            faults.add(f"must be a mapping, not {described(options)}", where, "its options go below it")
         else:
-            config[section] = knobs or {}
+            config[section] = options or {}
     return _with_job(config, recipe_name)
 
 
-def knobs_of(config: dict[str, Any], schema: dict[str, Any], faults: Faults) -> dict[str, Knob]:
-    """Every knob by its dotted path; one with faults is there, too, so that what points at it is not reported as well."""
+def options_of(config: dict[str, Any], schema: dict[str, Any], faults: Faults) -> dict[str, Option]:
+    """Every option by its dotted path; one with faults is there, too, so that what points at it is not reported as well."""
     defaults: dict[str, Any] = {}
-    for section, knobs in config.items():
-        _flatten(knobs, section, schema, defaults, faults)
+    for section, options in config.items():
+        _flatten(options, section, schema, defaults, faults)
     for path in schema:
         if path not in defaults:
             faults.add("is no option of this recipe", at(f"schema.{path}"), did_you_mean(path, defaults))
     return {
-        path: _knob(path, default, schema.get(path, {}), faults)
-        or Knob(path=path, type="mapping", default=None, optional=True)
+        path: _option(path, default, schema.get(path, {}), faults)
+        or Option(path=path, type="mapping", default=None, optional=True)
         for path, default in defaults.items()
     }
 
 
 def _with_job(config: dict[str, Any], recipe_name: str) -> dict[str, Any]:
-    """Every recipe has the knobs by which a train config names it and its project."""
+    """Every recipe has the options by which a train config names it and its project."""
     job = {"type": recipe_name, "method": None, "project": None} | config.get("job", {})
     if job["type"] is None:
         job["type"] = recipe_name
-    return {"job": job} | {section: knobs for section, knobs in config.items() if section != "job"}
+    return {"job": job} | {section: options for section, options in config.items() if section != "job"}
 
 
 def _flatten(
-    knobs: dict[str, Any], group: str, schema: dict[str, Any], defaults: dict[str, Any], faults: Faults
+    options: dict[str, Any], group: str, schema: dict[str, Any], defaults: dict[str, Any], faults: Faults
 ) -> None:
-    """A mapping with entries is a group of knobs, unless the schema says that it is one knob."""
-    for name, default in knobs.items():
+    """A mapping with entries is a group of options, unless the schema says that it is one option."""
+    for name, default in options.items():
         path = f"{group}.{name}"
-        if not _KNOB_NAME.fullmatch(name):
+        if not _OPTION_NAME.fullmatch(name):
             faults.add("cannot be the name of an option", at(f"config.{path}"), "use letters, digits, - and _")
         elif isinstance(default, dict) and default and path not in schema:
             _flatten(default, path, schema, defaults, faults)
@@ -83,7 +83,7 @@ def _flatten(
             defaults[path] = default
 
 
-def _knob(path: str, default: Any, given: Any, faults: Faults) -> Knob | None:
+def _option(path: str, default: Any, given: Any, faults: Faults) -> Option | None:
     where = at(f"schema.{path}")
     if not isinstance(given, dict):
         faults.add(f"must be a mapping, not {described(given)}", where, "such as {type: int, min: 1}")
@@ -93,7 +93,7 @@ def _knob(path: str, default: Any, given: Any, faults: Faults) -> Knob | None:
     kind = _type(path, default, given, faults)
     if kind is None:
         return None
-    knob = Knob(
+    option = Option(
         path=path,
         type=kind,
         default=default,
@@ -103,11 +103,11 @@ def _knob(path: str, default: Any, given: Any, faults: Faults) -> Knob | None:
         choices=_choices(path, kind, given, where, faults),
         items=_items(kind, given, where, faults),
     )
-    if knob.min is not None and knob.max is not None and knob.min > knob.max:
+    if option.min is not None and option.max is not None and option.min > option.max:
         faults.add("min is larger than max", where, "swap them")
     if len(faults.found) > before:
         return None
-    return knob if default is None else _with_checked_default(knob, faults)
+    return option if default is None else _with_checked_default(option, faults)
 
 
 def _type(path: str, default: Any, given: dict[str, Any], faults: Faults) -> Type | None:
@@ -169,7 +169,7 @@ def _items(kind: Type, given: dict[str, Any], where: str, faults: Faults) -> Typ
     return None
 
 
-def _with_checked_default(knob: Knob, faults: Faults) -> Knob:
-    default, wrong = knob.check(knob.default, at(f"config.{knob.path}"))
+def _with_checked_default(option: Option, faults: Faults) -> Option:
+    default, wrong = option.check(option.default, at(f"config.{option.path}"))
     faults.found += wrong
-    return msgspec.structs.replace(knob, default=default)
+    return msgspec.structs.replace(option, default=default)

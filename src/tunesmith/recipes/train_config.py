@@ -1,4 +1,4 @@
-"""Train configs as text: a YAML mapping of sections. Whether its knobs fit a recipe is decided in ``config``."""
+"""Train configs as text: a YAML mapping of sections. Whether its options fit a recipe is decided in ``config``."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Checkpoints(Protocol):
 
 
 def used_by(checkpoints: Checkpoints, config: Mapping[str, Any], resume_from: str | None) -> tuple[str, ...]:
-    """The checkpoints that a resolved config names, whichever knob it is, and the one to resume from."""
+    """The checkpoints that a resolved config names, whichever option it is, and the one to resume from."""
     named = [value for _, value in leaves(config, set()) if isinstance(value, str)]
     found = map(checkpoints.holding, filter(None, (*named, resume_from)))
     return tuple(dict.fromkeys(path for path in found if path is not None))

@@ -68,13 +68,13 @@ class RunConfigs:
     def _origins(self, run: Run, config: Mapping[str, Any]) -> dict[str, Origin]:
         """By dotted path, of every value. Blocks on the disk."""
         recipe = self.recipe_of(run)
-        knobs = set(recipe.schema) if recipe is not None else set()
+        options = set(recipe.schema) if recipe is not None else set()
         try:
             noted = _decoded(read_regular(self._paths.run(run.id).origins, _LARGEST_CONFIG))
         except (OSError, msgspec.DecodeError):
             filled = {*(("model.base", *_DATA_FILES) if run.model else ()), *(("training.seed",) if run.seed else ())}
             noted = guessed_origins(recipe, config, run.hyperparams, filled)
-        return {path: noted.get(path, Origin.RECIPE) for path, _ in leaves(config, {*knobs, *noted})}
+        return {path: noted.get(path, Origin.RECIPE) for path, _ in leaves(config, {*options, *noted})}
 
 
 def _decoded(origins: bytes) -> dict[str, Origin]:

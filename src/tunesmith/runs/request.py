@@ -26,8 +26,8 @@ from tunesmith.records import Callback, Checkpoint, DatasetReference, Idempotent
 from tunesmith.references import References, gather
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
-DATA_KNOBS = ("data.train_file", "data.validation_file", "data.test_file")
-_FILE_KNOBS = ("data.validation_file", "data.test_file", "data.chat_template")
+DATA_OPTIONS = ("data.train_file", "data.validation_file", "data.test_file")
+_FILE_OPTIONS = ("data.validation_file", "data.test_file", "data.chat_template")
 _LARGEST_SEED = 2**32 - 1
 _MOST_HYPERPARAM_BYTES = 64 * 1024
 
@@ -214,7 +214,7 @@ class RequestResolver:
         self, recipe: Recipe, config: ResolvedConfig, filled: Mapping[str, Any], request: RunRequest
     ) -> None:
         """Files that the config names beside the dataset must lie under the allowed roots as well."""
-        for path in _FILE_KNOBS:
+        for path in _FILE_OPTIONS:
             named = value_at(config, path)
             # What a recipe's author, a door or an earlier request has set was vetted then.
             before = request.train_config if request.resume_from is not None else None
@@ -236,9 +236,9 @@ def _file_of(named: str | Path | Mapping[str, Any] | None, inherited: Inherited 
 
 
 def value_at(config: object, path: str) -> Any:
-    section, _, knob = path.partition(".")
+    section, _, option = path.partition(".")
     found = config.get(section) if isinstance(config, Mapping) else None
-    return found.get(knob) if isinstance(found, Mapping) else None
+    return found.get(option) if isinstance(found, Mapping) else None
 
 
 def check_size(hyperparams: Mapping[str, Any]) -> None:

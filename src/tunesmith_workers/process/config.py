@@ -1,6 +1,6 @@
 """The resolved config of a run, as frozen structs. Defaults stand in recipe.yaml and nowhere else.
 
-The server writes a config with every knob in it. A config written by hand may leave knobs out: ``run.sh`` passes the
+The server writes a config with every option in it. A config written by hand may leave options out: ``run.sh`` passes the
 recipe's own recipe.yaml, and its defaults fill the gaps.
 """
 
@@ -185,7 +185,7 @@ def read_config(kind: type[AnyConfig], path: Path, recipe: Path | None = None) -
 
 
 def as_config(kind: type[AnyConfig], content: dict[str, Any], source: str) -> AnyConfig:
-    """A config from plain values, with every knob in it.
+    """A config from plain values, with every option in it.
 
     Raises:
         BadConfig: naming the key.

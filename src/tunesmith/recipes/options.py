@@ -1,7 +1,7 @@
-"""A knob: one default of a recipe with the values it accepts, and the check of a value against it.
+"""An option: one default of a recipe with the values it accepts, and the check of a value against it.
 
 Values are never converted, except a whole number given for a number with decimals. Where a value came from, and
-which knob a name means, is decided in ``config``.
+which option a name means, is decided in ``config``.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _DEEPEST = 32
 """How deep a value may be nested; the YAML reader has the same limit."""
 
 
-class Knob(msgspec.Struct, frozen=True, kw_only=True):
+class Option(msgspec.Struct, frozen=True, kw_only=True):
     """What one dotted path of a recipe's config accepts."""
 
     path: str
     type: Type
     default: Any
     optional: bool = False
-    """Whether null is a value. A knob with the default null that is not optional must be given by somebody."""
+    """Whether null is a value. An option with the default null that is not optional must be given by somebody."""
     min: float | None = None
     """Inclusive, for numbers."""
     max: float | None = None
@@ -56,7 +56,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
         return self.default is None and not self.optional
 
     def check(self, value: Any, where: str) -> tuple[Any, list[Fault]]:
-        """The value in the knob's own type, and everything that is wrong with it (the value is then meaningless)."""
+        """The value in the option's own type, and everything that is wrong with it (the value is then meaningless)."""
         if value is None:
             return None, [] if self.optional else [self._null_fault(where)]
         value, faults = _typed(value, self.type, where, self.default)
@@ -87,7 +87,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def type_of(value: Any) -> Type | None:
-    """The knob type of a default; None for null."""
+    """The option type of a default; None for null."""
     kinds: dict[type, Type] = {
         bool: "bool",
         int: "int",
