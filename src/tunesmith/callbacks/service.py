@@ -1,7 +1,7 @@
 """Deliveries on record and on their way: journaled before anybody is told they are, sent in order, tried again.
 
-Each run with something to send has a lane of its own, so that no receiver waits for another run's. A delivery leaves its
-lane when it was delivered or given up. Nothing is sent while ``run`` is not running; what waits is in the journal.
+Each run with something to send has a queue of its own, so that no receiver waits for another run's. A delivery leaves its
+queue when it was delivered or given up. Nothing is sent while ``run`` is not running; what waits is in the journal.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class DeliveryPage(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
-class _Lane:
+class _Queue:
     """What one run still has to send."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class CallbackService:
         self._by_run: defaultdict[str, list[str]] = defaultdict(list)
         self._gone: dict[str, str] = {}
         """Runs whose receiver wants nothing more, and the delivery that was told so."""
-        self._lanes: dict[str, _Lane] = {}
+        self._queues: dict[str, _Queue] = {}
         self._sending = asyncio.Semaphore(_AT_ONCE)
         self._receivers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """By scheme, host and port: a dead one must not take all the places there are, whoever sends to it."""
@@ -169,8 +169,8 @@ class CallbackService:
             TooLarge, OutOfSpace, Unavailable: it could not be written down.
         """
         delivery_id = id_of(run_id, key)
-        with self._lane(run_id) as lane:
-            async with lane.lock:
+        with self._queue_of(run_id) as queue:
+            async with queue.lock:
                 if delivery_id in self._journal:
                     return
                 FAILPOINTS.hit("callback.before_offer")
@@ -222,9 +222,9 @@ class CallbackService:
                 f"the receiver answered 410 to {gone}, and is sent nothing more of this run",
                 mend=f"once it wants them again, resend {gone} first",
             )
-        with self._lane(delivery.run_id) as lane:
+        with self._queue_of(delivery.run_id) as queue:
             return await self._change(
-                lane,
+                queue,
                 delivery_id,
                 "resent",
                 lambda latest: replace(
@@ -296,36 +296,36 @@ class CallbackService:
         self._note(delivery.run_id, entry.id, position, delivery.state)
 
     def _note(self, run_id: str, delivery_id: str, position: int, state: DeliveryState) -> None:
-        """Take in what is on record: into its lane, if it is to be sent."""
+        """Take in what is on record: into its queue, if it is to be sent."""
         if state is DeliveryState.GONE:
             self._gone[run_id] = delivery_id
         if state is not DeliveryState.PENDING:
             return
-        lane = self._lanes.setdefault(run_id, _Lane())
-        if not lane.waiting:
+        queue = self._queues.setdefault(run_id, _Queue())
+        if not queue.waiting:
             # The journal calls from outside of any task, where none can be started.
             self._unattended.append(run_id)
             self._wake.set()
-        heappush(lane.waiting, position)
-        lane.wake.set()
+        heappush(queue.waiting, position)
+        queue.wake.set()
 
     @contextmanager
-    def _lane(self, run_id: str) -> Iterator[_Lane]:
-        lane = self._lanes.setdefault(run_id, _Lane())
-        lane.users += 1
+    def _queue_of(self, run_id: str) -> Iterator[_Queue]:
+        queue = self._queues.setdefault(run_id, _Queue())
+        queue.users += 1
         try:
-            yield lane
+            yield queue
         finally:
-            lane.users -= 1
-            if not lane.users and not lane.waiting:
-                del self._lanes[run_id]
+            queue.users -= 1
+            if not queue.users and not queue.waiting:
+                del self._queues[run_id]
 
     async def _carry(self, run_id: str) -> None:
-        """Empty a run's lane, whatever happens: one run's trouble is not another's."""
+        """Empty a run's queue, whatever happens: one run's trouble is not another's."""
         while True:
             try:
-                with self._lane(run_id) as lane:
-                    await self._drain(run_id, lane)
+                with self._queue_of(run_id) as queue:
+                    await self._drain(run_id, queue)
                 return
             except Unavailable as error:
                 _log.error("callbacks_not_carried_on", run_id=run_id, reason=str(error))  # only a new server can write
@@ -337,19 +337,19 @@ class CallbackService:
                 _log.exception("callbacks_taken_up_again", run_id=run_id)
                 await anyio.sleep(_TROUBLE_SECONDS)
 
-    async def _drain(self, run_id: str, lane: _Lane) -> None:
-        while lane.waiting:
-            delivery = self.get(self._by_run[run_id][lane.waiting[0]])
+    async def _drain(self, run_id: str, queue: _Queue) -> None:
+        while queue.waiting:
+            delivery = self.get(self._by_run[run_id][queue.waiting[0]])
             if delivery.state is not DeliveryState.PENDING:
-                heappop(lane.waiting)
+                heappop(queue.waiting)
             elif run_id in self._gone:
-                await self._change(lane, delivery.id, "dropped", _dropped)
+                await self._change(queue, delivery.id, "dropped", _dropped)
             elif (wait := seconds_until_due(delivery, now=self._clock(), up=self._uptime())) > 0:
-                await lane.nap(wait)
+                await queue.nap(wait)
             else:
-                await self._try(lane, delivery)
+                await self._try(queue, delivery)
 
-    async def _try(self, lane: _Lane, delivery: Delivery) -> None:
+    async def _try(self, queue: _Queue, delivery: Delivery) -> None:
         async with self._place(delivery.url):
             at, begun = self._clock(), time.monotonic()
             answer, error = await self._post(delivery, at)
@@ -363,7 +363,7 @@ class CallbackService:
             error=error,
         )
         retry_after = answer.headers.get("retry-after") if answer is not None else None
-        await self._record(lane, delivery.id, attempt, retry_after)
+        await self._record(queue, delivery.id, attempt, retry_after)
 
     @asynccontextmanager
     async def _place(self, url: str) -> AsyncIterator[None]:
@@ -382,7 +382,7 @@ class CallbackService:
             _log.exception("callback_not_sent")
             return None, repr(error)[:_LONGEST_ERROR_KEPT]
 
-    async def _record(self, lane: _Lane, delivery_id: str, attempt: DeliveryAttempt, retry_after: str | None) -> None:
+    async def _record(self, queue: _Queue, delivery_id: str, attempt: DeliveryAttempt, retry_after: str | None) -> None:
         """Put a try on record. A full disk delays this: it has happened, and is not made again for want of room."""
         now, up = self._clock(), self._uptime()
 
@@ -405,7 +405,7 @@ class CallbackService:
 
         while True:
             try:
-                changed = await self._change(lane, delivery_id, "tried", tried)
+                changed = await self._change(queue, delivery_id, "tried", tried)
                 break
             except OutOfSpace as error:
                 _log.warning("callbacks_wait_for_the_disk", delivery_id=delivery_id, reason=str(error))
@@ -420,9 +420,9 @@ class CallbackService:
         )
 
     async def _change(
-        self, lane: _Lane, delivery_id: str, event: str, change: Callable[[Delivery], Delivery]
+        self, queue: _Queue, delivery_id: str, event: str, change: Callable[[Delivery], Delivery]
     ) -> Delivery:
-        async with lane.lock:
+        async with queue.lock:
             changed = change(self.get(delivery_id))
             with anyio.CancelScope(shield=True):
                 await self._journal.append(event, changed)

@@ -190,7 +190,7 @@ class TrainConfigs:
         path = self._path(config.stored_name)
         await anyio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))
 
-    async def settle(self, was_deleted: Callable[[str], bool]) -> None:
+    async def recover(self, was_deleted: Callable[[str], bool]) -> None:
         """After a start: finish what a crash has cut short, and remove every file without a record."""
         orphaned = [one for owner, one in self._current.items() if owner is not None and was_deleted(owner)]
         for config_id in [*self._replaced, *orphaned]:

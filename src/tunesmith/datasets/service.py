@@ -260,10 +260,10 @@ class DatasetService:
             except TunesmithError as error:
                 _log.warning("train_config_not_removed", dataset_id=dataset_id, reason=str(error))
 
-    async def settle(self) -> None:
+    async def recover(self) -> None:
         """After a start, before anybody is served: finish what a crash has cut short."""
-        await self._uploads.settle(self._was_deleted)
-        await self._configs.settle(self._was_deleted)
+        await self._uploads.recover(self._was_deleted)
+        await self._configs.recover(self._was_deleted)
 
     def _was_deleted(self, dataset_id: str) -> bool:
         # Not the same as being unknown: the record of a dataset may have been lost with a damaged journal, not its files.

@@ -19,7 +19,7 @@ PART = ".part"
 
 
 class Sink:
-    """A folder of its own with one file in it. After ``settle`` the file is whole and durable; otherwise ``discard`` it."""
+    """A folder of its own with one file in it. After ``commit`` the file is whole and durable; otherwise ``discard`` it."""
 
     def __init__(self, folder: Path, stored_name: str) -> None:
         self.stored_name = stored_name
@@ -55,7 +55,7 @@ class Sink:
             self._hash.update(view)
         self.bytes += len(content)
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """Make the bytes durable, then the name, then the folder. Raises OSError."""
         with self._turn:
             FAILPOINTS.hit("upload.before_fsync")

@@ -299,7 +299,7 @@ class UploadService:
     async def _keep(self, flight: _Flight, sink: Sink, call: IdempotentCall | None) -> Upload:
         try:
             with _room_for_it():
-                await self._in_thread(sink.settle)
+                await self._in_thread(sink.commit)
         except BaseException:
             await self._discard(sink)
             raise
@@ -360,7 +360,7 @@ class UploadService:
             self._leaving.difference_update(upload_ids)
 
     async def remove(self, upload_id: str) -> None:
-        """Remove one that is on record. The record says so first: a removal that is cut short is finished by ``settle``.
+        """Remove one that is on record. The record says so first: a removal that is cut short is finished by ``recover``.
 
         Raises:
             OutOfSpace: it could not be written down; nothing was removed.
@@ -391,7 +391,7 @@ class UploadService:
     async def _delete_folder(self, upload_id: str) -> None:
         await self._in_thread(partial(shutil.rmtree, self._folder(upload_id), ignore_errors=True))
 
-    async def settle(self, was_deleted: Callable[[str], bool]) -> None:
+    async def recover(self, was_deleted: Callable[[str], bool]) -> None:
         """After a start: remove what belonged to datasets that were deleted, and what a crash has left of uploads that were
         coming in. Whatever else has no record is set aside: it may have had one.
         """

@@ -129,7 +129,7 @@ class Journal(Generic[R, S]):
         try:
             length = end_of_last_line(descriptor)
             index.replay(path, descriptor, length, summary_type)
-            torn = _settle_file(path, descriptor, length, clock, disk)
+            torn = _recover_file(path, descriptor, length, clock, disk)
         except OSError as error:
             os.close(descriptor)
             raise _unusable(path, error) from error
@@ -281,9 +281,9 @@ class Journal(Generic[R, S]):
             self._file.commit(b"".join(lines))
         except Exception as raised:  # noqa: BLE001  # whatever it is, the callers must learn of it, or they wait for ever
             error = raised
-        loop.call_soon_threadsafe(self._settle, loop, batch, lines, error)
+        loop.call_soon_threadsafe(self._resolve, loop, batch, lines, error)
 
-    def _settle(
+    def _resolve(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[_Pending[R, S]],
@@ -360,7 +360,7 @@ class Journal(Generic[R, S]):
         self._cache.pop(record_id, None)
 
 
-def _settle_file(path: Path, descriptor: int, length: int, clock: Clock, disk: Disk) -> Path | None:
+def _recover_file(path: Path, descriptor: int, length: int, clock: Clock, disk: Disk) -> Path | None:
     """Move a torn tail out of the way, and make durable what was replayed: a server that was killed between its write
     and its fsync leaves lines that so far are in memory only.
     """

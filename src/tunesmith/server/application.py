@@ -86,7 +86,7 @@ def create_app(opened: App) -> Litestar:
 def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
-        await opened.services.datasets.settle()
+        await opened.services.datasets.recover()
         await opened.services.previews.forget_deleted()
         downloads = leftovers(opened.services.paths)
         async with anyio.create_task_group() as tasks:
