@@ -26,7 +26,7 @@ import msgspec
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that is wrong: what, where, and the mend."""
+    """One thing that is wrong: what failed, where, and how to fix it."""
 
     message: str
     where: str | None = None
@@ -40,7 +40,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TunesmithError(Exception):
-    """Base of all errors that are reported to people. Carries what was wrong, where, and the mend."""
+    """Base of all errors that are reported to people. Carries what failed, where, and how to fix it."""
 
     def __init__(
         self, message: str, *, where: str | None = None, mend: str | None = None, faults: tuple[Fault, ...] = ()

@@ -1,4 +1,4 @@
-"""Bad input over real HTTP: always a problem document that says what, where and the mend; never a 5xx."""
+"""Bad input over real HTTP: always a problem document that says what failed, where and how to fix it; never a 5xx."""
 
 from __future__ import annotations
 

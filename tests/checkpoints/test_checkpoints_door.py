@@ -12,7 +12,7 @@ import pytest
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
 
 # Counts steps; its whole state is the step. A checkpoint every 5 steps, and one when asked to stop. At the step `hold` it
-# stands still until it is stopped or killed, and so it is certain that it has not ended; gone on with, it does not.
+# stands still until it is stopped or killed, and so it is certain that it has not ended; resumed, it does not.
 TRAINER = """
 exec "${TUNESMITH_PYTHON:-python}" -u -c '
 import json, os, signal, sys, time
@@ -53,7 +53,7 @@ while step < last:
 """
 
 
-# One checkpoint at once; gone on with, it writes none.
+# One checkpoint at once; resumed, it writes none.
 HESITATES = """
 folder="$TUNESMITH_RUN_DIR/checkpoints/checkpoint-5"
 echo "begins after step ${TUNESMITH_RESUME_FROM##*-}"

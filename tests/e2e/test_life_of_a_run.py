@@ -1,4 +1,4 @@
-"""The whole life of a run on the real model, over HTTP: paused, its server killed, resumed, cancelled, gone on with anew.
+"""The whole life of a run on the real model, over HTTP: paused, its server killed, resumed, cancelled, resumed anew.
 
 Whatever happens to it in between, its steps and losses are those of a run that nobody touched.
 """
@@ -96,7 +96,7 @@ def test_a_run_lives_through_everything(server, client, experiment, home):
     child = client.post(resume_as_new, json={"override_hyperparams": {"save_steps": 100}}).raise_for_status().json()
     assert (child["parent_run_id"], child["resume_from"]) == (run_id, cancelled["ckpt_path"])
     run = at_step(client, child["run_id"], max(second) + 1)
-    # Died with the machine, before a checkpoint of its own: it goes on from the one that it began with.
+    # Died with the machine, before a checkpoint of its own: it resumes from the one that it began with.
     attempt = json.loads(Path(run["run_dir"], "attempts/1/process.json").read_text())
     os.kill(attempt["program"]["pid"], signal.SIGKILL)
     ended = wait_for_run(client, child["run_id"], seconds=400)

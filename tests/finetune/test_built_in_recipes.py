@@ -258,7 +258,7 @@ def test_curves_have_no_gaps(tmp_path):
         {"step": 2, "loss": 3},
         {"step": 3, "loss": "?", "eval_loss": 7},
         {"step": 4, "loss": 2, "accuracy": 1},
-        # Another attempt goes on from step 2: what came after it is measured once more.
+        # Another attempt resumes from step 2: what came after it is measured once more.
         {"step": 3, "loss": 2.5},
         {"step": 4, "loss": 1},
     ]

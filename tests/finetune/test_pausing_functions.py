@@ -1,4 +1,4 @@
-"""Functions that report what they can go on from: paused, resumed, and taken up again after a kill, over real HTTP."""
+"""Functions that report what they can resume from: paused, resumed, and taken up again after a kill, over real HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def begun(client, receiver, place, name: str, **told) -> dict:
     config = {"wait_for": name, "wait_at": 4, **told}
     answer = client.post("/finetune", json=request_for(receiver, place / "data/rows.csv", name, config_param=config))
     assert answer.status_code == 200, answer.text
-    # Its place is told first, what it can go on from after that.
+    # Its place is told first, what it can resume from after that.
     last = "checkpoint-3" if told.get("checkpoints") else "None"
     wait_for_run(
         client, answer.json()["run_id"], lambda run: run["current_step"] == 3 and str(run["ckpt_path"]).endswith(last)

@@ -388,7 +388,7 @@ def test_an_adapter_is_no_base(train_here, tmp_path):
 
 
 def test_a_fatal_problem_is_told_and_fails_the_process(write_config, tmp_path):
-    """Exit code 1, and the last event says what, where and the mend."""
+    """Exit code 1, and the last event says what failed, where and how to fix it."""
     code, told = run_recipe("lora", write_config(tmp_path / "gone.jsonl"))
     assert code == 1
     assert told.error["where"] == str(tmp_path / "gone.jsonl")

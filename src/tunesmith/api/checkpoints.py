@@ -1,4 +1,4 @@
-"""Checkpoints at the doors: what runs wrote, marks, going on from one, pausing, and how much disk they take."""
+"""Checkpoints at the doors: what runs wrote, marks, resuming from one, pausing, and how much disk they take."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def resume_run(
     data: JSONBody[ResumeRequest | None] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[RunView]:
-    """A new run that goes on from a checkpoint: optimizer, schedule, random numbers and order of data included."""
+    """A new run that resumes from a checkpoint: optimizer, schedule, random numbers and order of data included."""
     services, wanted = services_of(request), data or ResumeRequest()
     run_of(services, experiment_id, run_id)
     run, is_new = await made_once(

@@ -38,7 +38,7 @@ _EVENT = {
     "type": "object",
     "description": "One event of the stream.",
     "properties": {
-        "id": {"type": "string", "description": "Where to go on from: send it as `Last-Event-ID`."},
+        "id": {"type": "string", "description": "Where to resume from: send it as `Last-Event-ID`."},
         "event": {"type": "string", "description": "What kind of event it is."},
         "data": {"type": "string", "description": "JSON, as the event's kind has it."},
     },

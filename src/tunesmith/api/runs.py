@@ -56,7 +56,7 @@ class RunConfigView(msgspec.Struct, frozen=True, kw_only=True):
     train_config: str | None
     """The file that the values of origin `train_config` came from."""
     parent_run_id: str | None
-    """The run that this one goes on from: it took over that one's values with their origins."""
+    """The run that this one resumes from: it took over that one's values with their origins."""
     config: dict[str, Any]
     """Nested by sections, every value that the run started with."""
     origins: dict[str, Origin]

@@ -28,7 +28,7 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "resume_run": {**_RUN, 409: "The run is not over, or has no complete checkpoint, or the project is archived."},
     "cancel_run": {409: "The run has already ended otherwise."},
     "cancel_experiment_run": {409: "The run has already ended otherwise."},
-    "pause_run": {409: "The run is not running, or has no checkpoint to go on from."},
+    "pause_run": {409: "The run is not running, or has no checkpoint to resume from."},
     "go_on": {409: "The run is not paused, or its data has changed since."},
     "mark_checkpoint": {400: "The body is no JSON, or that run has no complete checkpoint at that path."},
     "create_project": {409: "An active project has the name."},

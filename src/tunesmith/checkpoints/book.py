@@ -141,7 +141,7 @@ class CheckpointBook:
         return here and path not in self._going
 
     def misfits(self, checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Fault, ...]:
-        """Why a run with this resolved config cannot go on from it. Reads files: call it in a thread."""
+        """Why a run with this resolved config cannot resume from it. Reads files: call it in a thread."""
         manifest = read_manifest(Path(checkpoint.path))
         if manifest is None:
             return (Fault(message=f"{checkpoint.path} is not complete any more", where="ckpt_path"),)

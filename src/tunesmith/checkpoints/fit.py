@@ -1,4 +1,4 @@
-"""Whether a training can go on from a checkpoint, as far as its manifest tells: what differs, said before anything starts.
+"""Whether a training can resume from a checkpoint, as far as its manifest tells: what differs, said before anything starts.
 
 What must match is said in ``contract.manifest``. The worker looks once more, at what only it can see: the tokenizer, and a
 chat template as it is rendered.

@@ -97,7 +97,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 
 def fault_text(fault: Mapping[str, Any] | None) -> str:
-    """What was wrong, where, and the mend."""
+    """What failed, where, and how to fix it."""
     return str(msgspec.convert(fault, Fault)) if fault else ""
 
 

@@ -1,4 +1,4 @@
-"""What a training function can go on from: a copy of what it reported, complete and listed like every other checkpoint.
+"""What a training function can resume from: a copy of what it reported, complete and listed like every other checkpoint.
 
 A copy, because the function may write over its file in the next epoch. What is in it is the function's own affair.
 """
@@ -67,7 +67,7 @@ def keep(reported: str, folder: Path, *, idx: int, facts: Mapping[str, Any]) -> 
 
 
 def reported_in(checkpoint: str | None) -> str | None:
-    """The path to go on from, in a checkpoint's folder; None without one."""
+    """The path to resume from, in a checkpoint's folder; None without one."""
     if not checkpoint:
         return None
     manifest = msgspec.json.decode((Path(checkpoint) / MANIFEST).read_bytes(), type=_Reported)

@@ -40,7 +40,7 @@ class ReportedResult(Result, frozen=True, kw_only=True):
     """A result as a function gives it: with what is for us and not for the receiver."""
 
     checkpoint: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    """A file or folder that training can go on from. It is copied, so it may be written over afterwards."""
+    """A file or folder that training can resume from. It is copied, so it may be written over afterwards."""
 
     @property
     def told(self) -> Result:

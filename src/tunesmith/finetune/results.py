@@ -38,7 +38,7 @@ class Results:
         self._folder.mkdir(parents=True, exist_ok=True)
         told = sorted(self._folder.glob("*.json"))
         self._written = len(told)
-        # An attempt that goes on from a checkpoint comes by some results once more; those were told.
+        # An attempt that resumes from a checkpoint comes by some results once more; those were told.
         self._told_upto = msgspec.json.decode(told[-1].read_bytes(), type=Result).idx if told else 0
 
     def take(self, given: object) -> None:

@@ -15,7 +15,7 @@ class Origin(StrEnum):
     TRAIN_CONFIG = (
         "train_config"  # the train config that the request named, or the one of its dataset or of the service
     )
-    HYPERPARAMS = "hyperparams"  # the request's overrides, or those of a run that it goes on from
+    HYPERPARAMS = "hyperparams"  # the request's overrides, or those of a run that it resumes from
     REQUEST = "request"  # another field of the request: model, dataset, seed
     SERVICE = "service"  # set by the service itself
     UNKNOWN = "unknown"  # the run is older than this record, and its recipe has changed since

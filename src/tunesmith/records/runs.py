@@ -177,7 +177,7 @@ class Run(Record, frozen=True, kw_only=True):
     callback: Callback | None = None
     idempotency: IdempotentCall | None = None
     parent_run_id: str | None = None
-    """The run that this one goes on from."""
+    """The run that this one resumes from."""
     resume_from: str | None = None
     """The checkpoint that the next attempt starts from."""
     checkpoints_used: tuple[str, ...] = ()

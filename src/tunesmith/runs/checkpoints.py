@@ -62,7 +62,7 @@ def refuse_misfit(
     faults = checkpoints.misfits(checkpoint, config)
     if faults:
         raise kind(
-            f"checkpoint {Path(checkpoint.path).name} does not fit: nothing would go on from where it was",
+            f"checkpoint {Path(checkpoint.path).name} does not fit: nothing would resume from where it was",
             faults=faults,
         )
 

@@ -53,7 +53,7 @@ class _WrittenMetric(msgspec.Struct):
 
 
 def read_notes(paths: RunPaths) -> Notes:
-    """Where the fold is, to go on from there. Raises OSError when descriptors or memory are short."""
+    """Where the fold is, to resume from there. Raises OSError when descriptors or memory are short."""
     upto, intact = _mend_metrics(paths.metrics)
     # Where a metric may be missing the log is read again from its start; what is in the file already is passed over.
     noted = _read_noted(paths) if intact else _Noted()

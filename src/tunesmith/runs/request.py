@@ -33,7 +33,7 @@ _MOST_HYPERPARAM_BYTES = 64 * 1024
 
 
 class Inherited(msgspec.Struct, frozen=True, kw_only=True):
-    """What a resumed run takes over from the one it goes on from; its config is its train config."""
+    """What a resumed run takes over from the one it resumes from; its config is its train config."""
 
     hyperparams: Mapping[str, Any]
     origins: Mapping[str, Origin]
@@ -63,7 +63,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     """What the door keeps with the run."""
     inherited: Inherited | None = None
-    """Of a run that goes on from another: what that one was asked for."""
+    """Of a run that resumes from another: what that one was asked for."""
     idempotency: IdempotentCall | None = None
 
 

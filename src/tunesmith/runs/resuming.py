@@ -57,7 +57,7 @@ class RunResumer:
         )
 
     async def resume(self, run_id: str, request: ResumeRequest, idempotency: IdempotentCall | None = None) -> Run:
-        """A new run that goes on from a checkpoint of this one, with its config and some overrides.
+        """A new run that resumes from a checkpoint of this one, with its config and some overrides.
 
         Raises:
             NotFound: no such run or checkpoint.
@@ -94,7 +94,7 @@ class RunResumer:
     def _checkpoint_of(self, run: Run, request: ResumeRequest) -> Checkpoint:
         present = self._checkpoints.present_of(run.id)
         if not present:
-            raise Conflict(f"run {run.id} has no complete checkpoint to go on from", where="run_id")
+            raise Conflict(f"run {run.id} has no complete checkpoint to resume from", where="run_id")
         if request.checkpoint_id is None and request.ckpt_path is None:
             return present[-1]
         for checkpoint in present:

@@ -52,11 +52,11 @@ class RunStopper:
             await self._scheduler.cancel(run.id, "cancel")
 
     async def pause(self, run_id: str) -> Run:
-        """Stop the run with a checkpoint so that ``requeue`` can take it up again; answers when its process has ended.
+        """Stop the run with a checkpoint so that ``requeue`` can resume it; answers when its process has ended.
 
         Raises:
             NotFound: no such run.
-            Conflict: it is not running, has nothing to go on from, or ended before it heard of the pause.
+            Conflict: it is not running, has nothing to resume from, or ended before it heard of the pause.
             OutOfSpace: its first checkpoint could not be put on record; the run goes on.
         """
         run = self._book.get(run_id)

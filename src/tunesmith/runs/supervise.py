@@ -282,7 +282,7 @@ def _meaning(run: Run, exit_: Exit | None) -> tuple[RunState, Fault | None]:
             mend="look at the end of its log; start it again if it did not finish",
         )
     if run.state is RunState.STOPPING and run.stop_reason == PAUSE:
-        # A run that was done before it heard of the pause has nothing left to go on with.
+        # A run that was done before it heard of the pause has nothing left to resume with.
         return (RunState.SUCCEEDED if exit_.code == 0 else RunState.PAUSED), None
     if run.state is RunState.STOPPING:
         return RunState.CANCELLED, None

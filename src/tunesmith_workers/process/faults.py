@@ -1,6 +1,6 @@
 """What stops a worker, said so that a person can mend it, and the one place where any exception becomes such words.
 
-    WorkerFault               what, where, the mend
+    WorkerFault               what failed, where, how to fix it
     ├── BadConfig             the config names something that does not fit
     ├── BadRows               the data cannot be used
     ├── ModelUnavailable      the model is missing, incomplete, or the hub cannot be reached
@@ -35,7 +35,7 @@ MOST_LISTED = 20
 
 
 class WorkerFault(Exception):
-    """Base of everything a worker refuses. Carries what was wrong, where, and the mend."""
+    """Base of everything a worker refuses. Carries what failed, where, and how to fix it."""
 
     def __init__(self, text: str, *, where: str | None = None, mend: str | None = None) -> None:
         super().__init__(text)

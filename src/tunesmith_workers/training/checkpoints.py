@@ -89,7 +89,7 @@ def metrics_of(folder: Path) -> dict[str, float | None]:
 
 
 def refuse_misfit(folder: Path, origin: Origin) -> None:
-    """Make sure that a training of ``origin`` can go on from ``folder`` as if it had never stopped.
+    """Make sure that a training of ``origin`` can resume from ``folder`` as if it had never stopped.
 
     Raises:
         BadConfig: with every difference: another model, other data, another template, another shape of adapter.
@@ -105,7 +105,7 @@ def refuse_misfit(folder: Path, origin: Origin) -> None:
         raise BadConfig(
             f"{folder.name} does not fit this run: {'; '.join(differences)}",
             where="resume",
-            mend="go on with what it was trained with, or start a new run from its weights",
+            mend="resume with what it was trained with, or start a new run from its weights",
         )
 
 
