@@ -237,6 +237,19 @@ def test_a_pid_that_cannot_be_is_gone(pid):
     assert not signal_group(ProcessIdentity(pid=pid, start_ticks=1, boot_id="x"), signal.SIGKILL)
 
 
+def test_a_process_that_becomes_another_program_is_found(tmp_path):
+    """For a moment it shows no environment; nothing of a run is taken for gone because of that."""
+    mark, script = f"becomes-{os.getpid()}", tmp_path / "again.sh"
+    script.write_text('exec sh "$0"\n')
+    process = subprocess.Popen(["sh", str(script)], env={**os.environ, "TUNESMITH_TEST_MARK": mark})
+    try:
+        found = [marked("TUNESMITH_TEST_MARK", mark) for _ in range(300)]
+    finally:
+        process.kill()
+        process.wait()
+    assert [one.pid for each in found for one in each] == [process.pid] * len(found)
+
+
 def test_only_exactly_marked_processes_are_found():
     """A run id that is the beginning of another one does not match it."""
     bystander = subprocess.Popen(["sleep", "600"], env={"TUNESMITH_RUN_ID": f"{RUN_ID}_longer"})

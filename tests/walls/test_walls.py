@@ -65,7 +65,7 @@ def test_the_control_plane_loads_nothing_heavy(statement):
 
 def test_the_contract_needs_almost_nothing():
     """Workers import it, and so may anybody's training script: the standard library and msgspec."""
-    statement = "import tunesmith.contract.events, tunesmith.contract.environment"
+    statement = "import tunesmith.contract.events, tunesmith.contract.environment, tunesmith.contract.manifest, tunesmith.progress"
     third_party = imported_by(statement) - imported_by("pass") - set(sys.stdlib_module_names)
     assert third_party <= {"tunesmith", "msgspec", "typing_extensions"}  # msgspec takes the last one where it is there
 

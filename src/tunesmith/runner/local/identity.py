@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tunesmith.records import ProcessIdentity
 
 # Since Linux 6.9 a pidfd can address the whole group of its process.
 _PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2
+_EXEC_SECONDS = 1.0
+"""Far longer than the moment in which a process that becomes another program shows neither environment nor arguments."""
+_EXEC_LOOKS = 3
 _START_TICKS_FIELD = 19  # counted after the parenthesised name, which may hold spaces
 
 
@@ -96,8 +100,24 @@ def signal_one(identity: ProcessIdentity, sign: signal.Signals) -> bool:
 
 
 def _carries(pid: str, mark: bytes) -> bool:
+    until, seen_without = time.monotonic() + _EXEC_SECONDS, 0
     try:
-        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        while not (environ := Path(f"/proc/{pid}/environ").read_bytes()):
+            # An exec may end, and another begin, between the two looks.
+            seen_without = 0 if _is_in_exec(pid) else seen_without + 1
+            if seen_without >= _EXEC_LOOKS or time.monotonic() > until:
+                return False
+    except OSError as error:
+        raise_shortage(error)
+        return False
+    return mark in environ.split(b"\0")
+
+
+def _is_in_exec(pid: str) -> bool:
+    """Whether it has no environment because it is just becoming another program; kernel threads and zombies never have one."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+        return not Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError as error:
         raise_shortage(error)
         return False
