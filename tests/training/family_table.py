@@ -71,6 +71,8 @@ WAYS = (
     ("sdpa", r"sdpa attention is used: (.*)"),
 )
 """The table's words for what a run says of how it goes about it."""
+FORKED = "a worker was forked"
+WORKERS = "2 workers"
 
 
 def main() -> None:
@@ -103,7 +105,8 @@ class Compared:
     """Why the recipe would not train it either way."""
     broken: str | None = None
     """What only one of both ways ended in."""
-    ways: str = ""
+    ways: tuple[tuple[str, str], ...] = ()
+    """Words, and the reason for what is slower than it could be."""
 
     @property
     def verdict(self) -> str:
@@ -131,11 +134,15 @@ class Row:
             " / ".join("-" if found.refused else f"{getattr(found, name):.0e}" for found in self.compared)
             for name in ("loss", "weights")
         )
-        said = [found.broken or found.refused or found.ways for found in self.compared]
-        if said[0].replace(", one process", "") == said[-1]:  # sft is trained in one process anyway
-            said = said[:1]
-        ways = said[0] if len(set(said)) == 1 else "; ".join(map("`{}`: {}".format, METHODS, said))
+        ways = self._ways()
         return f"| {' | '.join([self.family, *verdicts, losses, weights, ways.replace('|', '/')])} |"
+
+    def _ways(self) -> str:
+        lora, sft = self.compared
+        said = [found.broken or found.refused or shown(found.ways) for found in self.compared]
+        if set(sft.ways) == {way for way in lora.ways if way[0] not in {WORKERS, "one process"}}:
+            said = said[:1]  # sft is computed in one process anyway
+        return said[0] if len(set(said)) == 1 else "; ".join(map("`{}`: {}".format, METHODS, said))
 
 
 def compare(family: str) -> Row:
@@ -248,6 +255,7 @@ def start(method: str, config: Path) -> None:
         check=True,
     )
     _, module, *sys.argv[1:] = asked.stdout.split()
+    os.register_at_fork(after_in_parent=lambda: say(FORKED))
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
@@ -273,14 +281,20 @@ def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
     return sum(float(np.square(one[name].astype(float) - other[name]).sum()) for name in other) ** 0.5
 
 
-def ways_of(told: Told) -> str:
-    """How it was trained, with reasons for what is slower than it could be."""
-    found: dict[str, list[str]] = {}
-    for words, pattern in WAYS:
-        for fields in told.of("message"):
-            if hit := re.search(pattern, fields["text"]):
-                found.setdefault(next(iter(hit.groups()), ""), []).append(words)
-    return "; ".join(f"{', '.join(ways)}: {reason}" if reason else ", ".join(ways) for reason, ways in found.items())
+def ways_of(told: Told) -> tuple[tuple[str, str], ...]:
+    texts = [fields["text"] for fields in told.of("message")]
+    hits = [(words, re.search(pattern, text)) for words, pattern in WAYS for text in texts]
+    found = [(words, next(iter(hit.groups()), "")) for words, hit in hits if hit]
+    return (*found, (WORKERS, "")) if told.text.count(FORKED) == THREADS else tuple(found)
+
+
+def shown(ways: Iterable[tuple[str, str]]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for words, reason in ways:
+        by_reason.setdefault(reason, []).append(words)
+    return "; ".join(
+        f"{', '.join(words)}: {reason}" if reason else ", ".join(words) for reason, words in by_reason.items()
+    )
 
 
 def write(rows: Iterable[Row]) -> None:
