@@ -38,6 +38,8 @@ from trainers.recipes import train_with_recipe
 from trainers.task import BATCH, Task
 from tunesmith.demo import orders
 
+NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MODEL = Path("state/models/SmolLM2-135M-Instruct")
 TRL, LLAMAFACTORY = "TRL SFTTrainer", "LLaMA-Factory"
 SAME = ", same tokens"
 BARS = {"orders": {TRL: 3.8, LLAMAFACTORY: 2.7}, "docstrings": {TRL: 8.0, LLAMAFACTORY: 6.0}}
@@ -48,15 +50,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", choices=list(BARS), default="orders")
     parser.add_argument("--train", choices=["lora", "sft", "both"], default="both")
-    parser.add_argument("--model", type=Path, default=Path("state/models/SmolLM2-135M-Instruct"))
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--trl", metavar="PYTHON", default=sys.executable, help="interpreter of a venv with trl")
     parser.add_argument("--llamafactory", metavar="PYTHON", help="interpreter of a venv with llamafactory")
     arguments = parser.parse_args()
-    if not (arguments.model / "config.json").is_file():
-        pull = [sys.executable, "-m", "tunesmith_workers.pull", "HuggingFaceTB/SmolLM2-135M-Instruct"]
-        subprocess.run([*pull, str(arguments.model)], check=True)
+    if arguments.model == MODEL:
+        pull = [sys.executable, "-m", "tunesmith", "models", "pull", NAME, "--state-dir", str(MODEL.parents[1])]
+        subprocess.run(pull, check=True)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     rows = orders.train() if arguments.rows == "orders" else docstrings(arguments.steps * BATCH, tokenizer)
     print(f"{arguments.rows}: {Reading(rows, tokenizer)}", flush=True)
