@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
@@ -60,6 +61,7 @@ TRAINING = {
     "preflight": False,
 }
 THREADS = 2
+"""As many workers are forked. What is not to fork has one, as a model this small only waits for a second one."""
 LONGEST_RUN = 120
 """Seconds."""
 
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     rows = []
+    gc.freeze()  # what forked processes inherit need not be looked through in each of them
     with ProcessPoolExecutor(arguments.processes, multiprocessing.get_context("fork")) as pool:
         for row in pool.map(compare, arguments.families or families.EVERY):
             say(row.line if row.compared else f"({row.family}: {row.impossible})")
@@ -239,14 +242,15 @@ def train(method: str, accelerate: str, folder: Path) -> tuple[int | None, Told]
     if method == "lora":
         config["lora"] = {"r": 4, "lora_alpha": 8}
     (run / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
-    code = in_child(lambda: start(method, run / "config.yaml"), run / "log")
+    threads = THREADS if (method, accelerate) == ("lora", "auto") else 1
+    code = in_child(lambda: start(method, run / "config.yaml", threads), run / "log")
     return code, Told((run / "log").read_bytes())
 
 
-def start(method: str, config: Path) -> None:
+def start(method: str, config: Path, threads: int) -> None:
     """What the recipe's run.sh does, without loading torch anew."""
     os.environ |= environment(config.parent)
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     asked = subprocess.run(
         ["bash", str(RECIPES / method / "run.sh"), str(config)],
         env={**os.environ, "TUNESMITH_PYTHON": "echo"},
