@@ -74,6 +74,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def families(session: nox.Session) -> None:
+    """Writes the table of model families in docs/training.md: each trained with and without acceleration, in minutes."""
+    session.run(sys.executable, "tests/training/family_table.py", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Fine-tune a real model on this machine, over HTTP, and show its scores before and after."""
     session.run(str(_BIN / "tunesmith"), "demo", *session.posargs)

@@ -1,246 +1,128 @@
-"""Samples per second of the ``lora`` recipe, beside TRL's SFTTrainer and LLaMA-Factory on the same rows and model.
+"""Samples per second of the ``lora`` and ``sft`` recipes, beside TRL and LLaMA-Factory on the same rows and model.
 
-    python benchmarks/train_lora.py [--model FOLDER] [--steps 30] [--rounds 2] [--llamafactory PYTHON]
+    python benchmarks/train_lora.py [--rows orders|docstrings] [--train lora|sft|both] [--model FOLDER] [--steps 30]
+                                    [--rounds 2] [--trl PYTHON] [--llamafactory PYTHON]
 
 Each trainer runs in a process of its own, one after the other, in turns for ``--rounds``; the fastest round of each
-counts, because other work on the machine can only slow one down. All train a LoRA adapter with the same rank, layers,
-learning rate, schedule and batch of 8 on the rows of the demo.
+counts, because other work on the machine can only slow one down. All train with the same learning rate, schedule and
+batch of 8, and with LoRA the same rank and layers. ``orders`` are the rows of the demo, short and much alike;
+``docstrings`` are long and unlike (``trainers/docstrings.py``), as many as the steps read, each once.
 
-What is timed is the training loop between the log lines of step 5 and of the last step: no imports, no loading, no
-tokenizing, no first steps, no checkpoint. The clock is this process's, when a trainer's log line arrives, or for TRL
-the same moment in a callback. Everything else is what each does by default: ours as ``recipes/lora/run.sh`` starts it;
-TRL's ``SFTConfig()`` and LLaMA-Factory's documented LoRA example, with only the numbers above set.
-
-TRL trains on whole conversations by default, we on the answers. ``same tokens`` is a second run of ours with
+What is timed is the training loop between the first log line and the last (``trainers/points.py``): no imports, no
+loading, no tokenizing, no first steps, no checkpoint. Everything else is what each does by default: ours as
+``recipes/*/run.sh`` starts it; TRL's ``SFTConfig()`` and LLaMA-Factory's documented LoRA example, with only the numbers
+above set. TRL trains on whole conversations by default, we on the answers. ``same tokens`` is a second run of ours with
 ``data.train_on: all``: it reads and trains exactly TRL's tokens, and its losses stand beside TRL's.
 
-LLaMA-Factory needs an interpreter of a venv of its own (``pip install torch llamafactory==0.9.5``). It imports
-torchaudio, which is not needed for text: an empty module is put in its place, so that machines without it work, too.
+``of the machine`` is the share of this machine's own bfloat16 matrix product rate that training reaches
+(``trainers/flops.py``). The rate is measured before the first round and after the last.
+
+TRL runs in this interpreter or in that of ``--trl`` (``pip install torch trl peft datasets``). LLaMA-Factory needs an
+interpreter of a venv of its own (``pip install torch llamafactory==0.9.5``), and is left out without one.
 """
 
 import argparse
-import ast
-import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
-from tunesmith.contract.events import read_line
+from transformers import AutoTokenizer
+
+from trainers import rivals
+from trainers.docstrings import docstrings
+from trainers.flops import Reading, machine_rate, training_flops
+from trainers.points import speed_of
+from trainers.recipes import train_with_recipe
+from trainers.task import BATCH, Task
 from tunesmith.demo import orders
 
-HERE = Path(__file__).parent
-BATCH, EVERY, WARM = 8, 5, 5
-RANK, ALPHA, LEARNING_RATE = 16, 32, 1e-3
-SEED = 42
+NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MODEL = Path("state/models/SmolLM2-135M-Instruct")
+TRL, LLAMAFACTORY = "TRL SFTTrainer", "LLaMA-Factory"
+SAME = ", same tokens"
+BARS = {"orders": {TRL: 3.8, LLAMAFACTORY: 2.7}, "docstrings": {TRL: 8.0, LLAMAFACTORY: 6.0}}
+"""How many times as fast the ``lora`` recipe has to be."""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=Path("state/models/SmolLM2-135M-Instruct"))
+    parser.add_argument("--rows", choices=list(BARS), default="orders")
+    parser.add_argument("--train", choices=["lora", "sft", "both"], default="both")
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--trl", metavar="PYTHON", default=sys.executable, help="interpreter of a venv with trl")
     parser.add_argument("--llamafactory", metavar="PYTHON", help="interpreter of a venv with llamafactory")
-    parser.add_argument("--as-trl", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.as_trl:
-        train_with_trl(arguments.as_trl, arguments.model, arguments.steps)
-        return
-    if not (arguments.model / "config.json").is_file():
-        pull = [sys.executable, "-m", "tunesmith_workers.programs.pull", "HuggingFaceTB/SmolLM2-135M-Instruct"]
-        subprocess.run([*pull, str(arguments.model)], check=True)
-    compare(arguments)
+    if arguments.model == MODEL:
+        pull = [sys.executable, "-m", "tunesmith", "models", "pull", NAME, "--state-dir", str(MODEL.parents[1])]
+        subprocess.run(pull, check=True)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    rows = orders.train() if arguments.rows == "orders" else docstrings(arguments.steps * BATCH, tokenizer)
+    print(f"{arguments.rows}: {Reading(rows, tokenizer)}", flush=True)
+    rate = machine_rate()
+    methods = ("lora", "sft") if arguments.train == "both" else (arguments.train,)
+    best = measure(arguments, rows, methods)
+    rate = max(rate, machine_rate())
+    print(f"\nthis machine multiplies matrices at {rate / 1e9:.0f} GFLOP/s in bfloat16\n")
+    for name, (method, speed) in best.items():
+        flops = training_flops(
+            arguments.model,
+            Reading(rows, tokenizer),
+            method,
+            everywhere=name.endswith(SAME) or name.startswith(TRL),
+            shared_once=not name.startswith((TRL, LLAMAFACTORY)),
+        )
+        print(f"{name:28} {speed}   {speed.samples_per_second * flops / rate:6.1%} of the machine")
+    print()
+    print_ratios(best, methods, BARS[arguments.rows])
 
 
-def compare(arguments):
-    model, steps = arguments.model.resolve(), arguments.steps
-    trainers = {
-        "lora recipe": lambda folder: ours(folder, model, steps, "assistant"),
-        "lora recipe, same tokens": lambda folder: ours(folder, model, steps, "all"),
-        "TRL SFTTrainer": lambda folder: trl(folder, model, steps),
-    }
-    if arguments.llamafactory:
-        trainers["LLaMA-Factory"] = lambda folder: llamafactory(folder, model, steps, arguments.llamafactory)
+def measure(arguments, rows, methods):
+    """The method and the fastest speed of each trainer, by its name."""
     best = {}
     for number in range(1, arguments.rounds + 1):
-        for name, run in trainers.items():
-            with tempfile.TemporaryDirectory() as scratch:
-                folder = Path(scratch)
-                (folder / "rows.jsonl").write_text(orders.to_json_lines(orders.train()))
-                result = run(folder)
-            print(f"round {number}: {name:26} {describe(result)}", flush=True)
-            if name not in best or result["rate"] > best[name]["rate"]:
-                best[name] = result
-    print()
-    for name, result in best.items():
-        print(f"{name:26} {describe(result)}")
-    for other, bar in (("TRL SFTTrainer", 2.0), ("LLaMA-Factory", 2.5)):
-        if other in best:
-            ratio = best["lora recipe"]["rate"] / best[other]["rate"]
-            print(f"lora recipe / {other}: {ratio:.2f} (bar: {bar})")
-    same = best["lora recipe, same tokens"]["rate"] / best["TRL SFTTrainer"]["rate"]
-    print(f"lora recipe, same tokens / TRL SFTTrainer: {same:.2f}")
+        for method in methods:
+            task = Task(model=arguments.model.resolve(), rows=rows, steps=arguments.steps, method=method)
+            for name, train in trainers_of(arguments, task).items():
+                with tempfile.TemporaryDirectory() as scratch:
+                    speed = speed_of(train(task, Path(scratch)))
+                print(f"round {number}: {name:28} {speed}   {speed.describe_losses()}", flush=True)
+                if name not in best or speed.samples_per_second > best[name][1].samples_per_second:
+                    best[name] = method, speed
+    return best
 
 
-def describe(result):
-    losses = ", ".join(f"{step}: {loss:.3f}" for step, loss in result["losses"])
-    return f"{result['rate']:6.2f} samples/s   loss at step {losses}"
-
-
-def rate_of(times):
-    """Samples per second between the first log line after warming up and the last; ``times`` are (step, second)."""
-    (first, began), (last, ended) = next(item for item in times if item[0] >= WARM), times[-1]
-    return (last - first) * BATCH / (ended - began)
-
-
-def summary(points):
-    """``points`` are (step, second, mean loss of the steps since the point before)."""
-    return {
-        "rate": rate_of([(step, at) for step, at, _ in points]),
-        "losses": [(step, loss) for step, _, loss in points],
+def trainers_of(arguments, task):
+    found = {
+        f"{task.method} recipe": partial(train_with_recipe, train_on="assistant"),
+        f"{task.method} recipe{SAME}": partial(train_with_recipe, train_on="all"),
+        rival_of(TRL, task.method): partial(rivals.train_with_trl, python=arguments.trl),
     }
+    if arguments.llamafactory and task.method == "lora":
+        found[LLAMAFACTORY] = partial(rivals.train_with_llamafactory, python=arguments.llamafactory)
+    return found
 
 
-def watch(command, env, read):
-    """Run a trainer and collect the points that ``read`` finds in its lines."""
-    points, lines = [], []
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        for line in process.stdout:
-            lines.append(line)
-            point = read(line)
-            if point:
-                points.append((point[0], time.monotonic(), point[1]))
-    if process.returncode or len(points) < 2:
-        sys.exit(b"".join(lines[-40:]).decode(errors="replace") + f"\n{command[:4]} ended with {process.returncode}")
-    return summary(points)
+def rival_of(rival, method):
+    return rival if method == "lora" else f"{rival}, all weights"
 
 
-def ours(folder, model, steps, train_on):
-    config = {
-        "model": {"base": str(model)},
-        "data": {"train_file": str(folder / "rows.jsonl"), "train_on": train_on},
-        "lora": {"r": RANK, "lora_alpha": ALPHA},
-        "training": {
-            "per_device_train_batch_size": BATCH,
-            "max_steps": steps,
-            "learning_rate": LEARNING_RATE,
-            "lr_scheduler_type": "linear",
-            "warmup_steps": 0,
-            "logging_steps": EVERY,
-            "seed": SEED,
-        },
-    }
-    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
-
-    def read(line):
-        event = read_line(line)
-        if event and event[0] == "metrics" and "loss" in event[1] and event[1]["step"] % EVERY == 0:
-            return event[1]["step"], event[1]["loss"]
-        return None
-
-    run_sh = HERE.parent / "recipes" / "lora" / "run.sh"
-    env = {**os.environ, "TUNESMITH_PYTHON": sys.executable, "PYTHONUNBUFFERED": "1"}
-    return watch(["bash", str(run_sh), str(folder / "config.yaml")], env, read)
-
-
-def trl(folder, model, steps):
-    command = [sys.executable, __file__, "--as-trl", str(folder), "--model", str(model), "--steps", str(steps)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        sys.exit(finished.stderr[-4000:])
-    return summary(json.loads(finished.stdout.splitlines()[-1]))
-
-
-def train_with_trl(folder, model, steps):
-    """SFTTrainer with its defaults; the points are printed as the last line."""
-    import peft
-    import torch
-    import transformers
-    import trl
-    from datasets import load_dataset
-
-    points = []
-
-    class Clock(transformers.TrainerCallback):
-        def on_log(self, args, state, control, logs=None, **_):  # noqa: ARG002  # the signature of a callback
-            if "loss" in logs:
-                points.append((state.global_step, time.monotonic(), float(logs["loss"])))
-
-    config = trl.SFTConfig(
-        output_dir=str(folder / "trl"),
-        per_device_train_batch_size=BATCH,
-        max_steps=steps,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="linear",
-        warmup_steps=0,
-        logging_steps=EVERY,
-        seed=SEED,
-        report_to=[],
-        use_cpu=not torch.cuda.is_available(),  # its default precision is refused on a CPU that is not chosen
-    )
-    trainer = trl.SFTTrainer(
-        model=str(model),
-        args=config,
-        train_dataset=load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train"),
-        peft_config=peft.LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, target_modules="all-linear"),
-        callbacks=[Clock()],
-    )
-    trainer.train()
-    print(json.dumps(points))
-
-
-def llamafactory(folder, model, steps, python):
-    (folder / "torchaudio").mkdir()
-    (folder / "torchaudio" / "__init__.py").touch()
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-    entry = {
-        "file_name": "rows.jsonl",
-        "formatting": "sharegpt",
-        "columns": {"messages": "messages"},
-        "tags": {**tags, "system_tag": "system"},
-    }
-    (folder / "dataset_info.json").write_text(json.dumps({"orders": entry}))
-    config = {
-        "stage": "sft",
-        "do_train": True,
-        "model_name_or_path": str(model),
-        "finetuning_type": "lora",
-        "lora_rank": RANK,
-        "lora_alpha": ALPHA,
-        "lora_target": "all",
-        "dataset": "orders",
-        "dataset_dir": str(folder),
-        "template": "smollm2",
-        "cutoff_len": 1024,
-        "output_dir": str(folder / "lf"),
-        "logging_steps": EVERY,
-        "per_device_train_batch_size": BATCH,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": LEARNING_RATE,
-        "max_steps": steps,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 0,
-        "bf16": True,
-        "use_cpu": True,  # its documented precision is refused on a CPU that is not chosen
-        "report_to": "none",
-        "seed": SEED,
-    }
-    (folder / "lf.yaml").write_text(json.dumps(config))
-    seen = [0]
-
-    def read(line):
-        found = re.search(rb"\{'loss': .*\}", line)
-        if not found:
-            return None
-        seen[0] += EVERY
-        return seen[0], float(ast.literal_eval(found[0].decode())["loss"])
-
-    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
-    env["DISABLE_VERSION_CHECK"] = "1"
-    return watch([python, "-m", "llamafactory.cli", "train", str(folder / "lf.yaml")], env, read)
+def print_ratios(best, methods, bars):
+    for method in methods:
+        for rival, bar in bars.items():
+            other = rival_of(rival, method)
+            if other not in best:
+                continue
+            theirs = best[other][1].samples_per_second
+            ratio = best[f"{method} recipe"][1].samples_per_second / theirs
+            told = f" (bar: {bar})" if method == "lora" else ""
+            print(f"{method} recipe / {other}: {ratio:.2f}{told}")
+            if rival == TRL:
+                same = best[f"{method} recipe{SAME}"][1].samples_per_second / theirs
+                print(f"{method} recipe{SAME} / {other}: {same:.2f}")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _carries(pid: str, mark: bytes) -> bool:
 def _is_in_exec(pid: str) -> bool:
     """Whether it has no environment because it is just becoming another program; kernel threads and zombies never have one."""
     try:
-        os.readlink(f"/proc/{pid}/exe")
+        Path(f"/proc/{pid}/exe").readlink()
         return not Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError as error:
         raise_shortage(error)
