@@ -316,7 +316,10 @@ def table(rows: list[Row]) -> str:
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     lines += [row.line for row in rows if row.compared]
     left_out = ", ".join(row.family for row in rows if not row.compared)
-    return "\n".join(lines) + f"\n\nNot compared, because `tests/training/families.py` makes no tiny model of them: {left_out}."
+    return (
+        "\n".join(lines)
+        + f"\n\nNot compared, because `tests/training/families.py` makes no tiny model of them: {left_out}."
+    )
 
 
 if __name__ == "__main__":
