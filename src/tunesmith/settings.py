@@ -1,6 +1,6 @@
 """Settings: one frozen struct, read once from tunesmith.yaml, then TUNESMITH_* variables, then flags.
 
-Nothing here is global: ``load`` returns the struct and ``app.create_app`` passes it on.
+Nothing here is global: ``load`` returns the struct and ``app.open_services`` passes it on.
 """
 
 from __future__ import annotations

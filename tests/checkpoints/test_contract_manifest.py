@@ -64,6 +64,25 @@ def test_what_a_version_before_wrote_is_resumed(folder):
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [("versions", {"torch": None}), ("versions", ["torch 2.4"]), ("versions", {"cuda": 12}), ("tokenizer_sha256", 123)],
+)
+def test_what_programs_of_others_write_is_a_checkpoint_all_the_same(folder, field, value):
+    """Only what is compared, listed or shown has to be what we would write."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (manifest["origin"] if field.startswith("tokenizer") else manifest)[field] = value
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert service.read_manifest(folder).step == 4
+
+
+def test_a_base_that_is_taken_away_is_another_base(folder):
+    """An override with null is not the model that the checkpoint was trained from."""
+    then = read_manifest(folder).origin
+    assert [fault.where for fault in differences(then, {**CONFIG, "model": {"base": None}})] == ["model.base"]
+    assert differences(then, {name: value for name, value in CONFIG.items() if name != "model"}) == ()
+
+
+@pytest.mark.parametrize(
     "harm",
     [
         lambda folder: (folder / MANIFEST).unlink(),

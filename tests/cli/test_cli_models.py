@@ -32,8 +32,10 @@ emit("progress", phase="writing", step=2, total_steps=2)
 def env(tmp_path: Path) -> dict[str, str]:
     package = tmp_path / "stand_in" / "tunesmith_workers"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "pull.py").write_text(textwrap.dedent(PULLER))
+    (package / "programs").mkdir()
+    for folder in (package, package / "programs"):
+        (folder / "__init__.py").write_text("")
+    (package / "programs" / "pull.py").write_text(textwrap.dedent(PULLER))
     return {"PYTHONPATH": str(package.parent)}
 
 

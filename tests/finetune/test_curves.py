@@ -82,3 +82,14 @@ def test_curves_are_of_the_log_as_it_is_now(tmp_path):
         file.write("nothing of ours\n[]\n" + '{"step": 3, "loss": 3, "log_offset": 300}\n{"step": 4, "lo')
     for book in books:
         assert book.draw(path, "step", 1, upto=400, is_final=True)[1]["losses"] == [5, 4, 3]
+
+
+def test_what_was_written_twice_is_drawn_once(tmp_path):
+    """An earlier version wrote lines that a full disk had kept back a second time."""
+    path = tmp_path / "metrics.jsonl"
+    write_metrics(path, {1: 9, 2: 8})
+    last = path.read_text().splitlines(keepends=True)[-1]
+    with path.open("a") as file:
+        file.write(last)
+    write_metrics(path, {3: 7}, mode="a")
+    assert CurveBook().draw(path, "step", 1, upto=300, is_final=True)[1]["losses"] == [9, 8, 7]

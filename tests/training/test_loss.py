@@ -20,6 +20,7 @@ from tunesmith_workers.examples.order import RowSampler
 from tunesmith_workers.examples.rendering import Renderer
 from tunesmith_workers.examples.rows import read_rows
 from tunesmith_workers.models.structure import set_attention
+from tunesmith_workers.process.faults import WorkerFault
 from tunesmith_workers.weights.fused_lora import FusedLoraLinear, use_fused_layers
 
 # PEFT asks transformers by an old name; nothing of ours to mend.
@@ -266,3 +267,32 @@ def test_rows_of_similar_length_share_a_batch(rendered):
         return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
 
     assert padding(group_by_length=True) < padding(group_by_length=False) / 4
+
+
+def test_a_pad_token_that_the_model_does_not_know_does_no_harm(batch):
+    """Tokenizers get one added without the model growing with them; what pads is never looked at."""
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
+    known, unknown = TokenLoss(model), TokenLoss(model, pad_token=320)
+    assert verified(unknown, model, batch, fastest=False) == Verified()
+    assert unknown(model, batch).total.item() == pytest.approx(known(model, batch).total.item(), rel=1e-6)
+
+
+def test_logits_are_not_given_where_only_the_models_own_loss_is_right(batch):
+    """An objective that does not ask loses no loss of a router in silence."""
+    model = transformers.AutoModelForCausalLM.from_config(routed(1.0))
+    ours = TokenLoss(model)
+    verified(ours, model, batch, fastest=True)
+    with pytest.raises(WorkerFault, match="more than what its logits say"):
+        ours.logits(model, batch)
+
+
+def test_parts_of_a_batch_keep_what_it_holds(batch):
+    """By row or by token; what is neither is refused, not lost."""
+    rows = len(batch["lengths"])
+    more = {**batch, "weights": torch.arange(rows), "advantages": torch.arange(sum(batch["lengths"]))}
+    part = take(more, slice(1, None, 2))
+    assert part["weights"].tolist() == [1, 3]
+    assert len(part["advantages"]) == sum(part["lengths"]) == len(part["input_ids"])
+    with pytest.raises(ValueError, match="beta has 1 entries"):
+        take({**batch, "beta": torch.ones(1)}, slice(1))

@@ -80,7 +80,7 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PausedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to a pause, and to going on."""
+    """Answer to a pause, and to resuming."""
 
     run_id: str
     status: RunState

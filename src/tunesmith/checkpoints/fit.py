@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from tunesmith.contract.manifest import BASE, DATA, Misfit, Origin, misfits, sha256_of_data, value_at
 from tunesmith.errors import Fault
 from tunesmith.files import data_files, raise_shortage
@@ -23,7 +25,7 @@ def differences(origin: Origin, config: Mapping[str, Any]) -> tuple[Fault, ...]:
     base, data = value_at(config, BASE), value_at(config, "data.train_file")
     compares_data = origin.data_sha256 is not None and isinstance(data, str)
     now = Origin(
-        base_model=base if isinstance(base, str) else None,
+        base_model=None if base is UNSET else str(base),
         data_sha256=_sha256(Path(data)) if compares_data else None,
         config=dict(config),
     )

@@ -42,7 +42,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     base_model: str | None = None
     template_sha256: str | UnsetType | None = UNSET
     """None: the tokenizer has no chat template."""
-    tokenizer_sha256: str | None = None
+    tokenizer_sha256: Any = None
+    """Text; of other programs, whatever it may be."""
     data_sha256: str | None = None
     config: dict[str, Any] = {}
     """The resolved config."""
@@ -59,7 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The newest values of all metrics when it was written."""
     created_at: datetime
     origin: Origin = Origin()
-    versions: dict[str, str] = {}
+    versions: Any = {}
+    """Of packages, by name; of other programs, whatever it may be."""
     files: tuple[ListedFile, ...] = ()
 
     @property

@@ -7,7 +7,7 @@ in the log, and the reporter tells whoever asked. What begins a task is in ``ser
 from tunesmith.finetune.downloads import leftovers, sweep
 from tunesmith.finetune.function import FunctionReference, refer_to
 from tunesmith.finetune.job import RECIPES_FOLDER, FunctionDoor
-from tunesmith.finetune.labels import OUTPUT_LOG_PATH, OUTPUT_MODEL_PATH, PUBLISH_TO, TASK_ID
+from tunesmith.finetune.labels import OUTPUT_LOG_PATH, OUTPUT_MODEL_PATH, PUBLISH_TO, REQUEST_SHA256, TASK_ID
 from tunesmith.finetune.publish import LOG, MODEL, publish, show_log
 from tunesmith.finetune.request import name_faults
 
@@ -18,6 +18,7 @@ __all__ = [
     "OUTPUT_MODEL_PATH",
     "PUBLISH_TO",
     "RECIPES_FOLDER",
+    "REQUEST_SHA256",
     "TASK_ID",
     "FunctionDoor",
     "FunctionReference",

@@ -2,7 +2,7 @@
 
 Lists of records go from the newest back, and a cursor is a position: a journal only ever grows (``page_of``). Lists of what
 has a name and may come and go are in order of names, and a cursor is the last name of the page (``name_cursor``). Pages of a log
-and of metrics.jsonl are none of these: they are parts of a file, and their cursor is a byte of it; see ``runs.logs``.
+and of metrics.jsonl are none of these: they are parts of a file, and their cursor is a byte of it; see ``runner.logs``.
 """
 
 from __future__ import annotations

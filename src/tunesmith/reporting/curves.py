@@ -94,7 +94,7 @@ class Curves:
         """Whether the log was emptied and written anew since: then its offsets have begun again."""
         begun_again = False
         for line in self._lines(self._seen):
-            if line.log_offset <= self._newest_log_offset or line.start < self._seen:
+            if line.log_offset < self._newest_log_offset or line.start < self._seen:
                 begun_again, self._first = True, line.start
             self._newest_log_offset, self._seen = line.log_offset, line.end
         return begun_again

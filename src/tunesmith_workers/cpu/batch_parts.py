@@ -61,7 +61,7 @@ class BatchParts:
     def _continue_alone(self, failure: WorkerFailed) -> None:
         self.close()
         emit_message(
-            f"{failure}: its step is computed again, and the training goes on in one process, which is slower",
+            f"{failure}: its step is computed again, and the training continues in one process, which is slower",
             level="warning",
             where="training.accelerate",
             mend="if memory is short, halve training.per_device_train_batch_size and double "

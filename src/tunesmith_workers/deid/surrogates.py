@@ -34,7 +34,6 @@ _PLACES = (
     ("陕西省", "咸阳市", "渭城区"), ("辽宁省", "鞍山市", "铁东区"), ("安徽省", "芜湖市", "镜湖区"), ("江西省", "九江市", "浔阳区"), ("云南省", "曲靖市", "麒麟区"),
 )  # fmt: skip
 _ROADS = "解放路 人民路 中山路 建设路 和平路 文化路 新华街 胜利路 光明路 朝阳街 长江路 黄河路 学府路 青年路 迎宾大道 滨河路 东风路 团结巷 幸福路 友谊街".split()
-_ENGLISH_SUFFIX = re.compile(r"[A-Za-z]+\.?$")
 _FROM_FAKER = frozenset({"EMAIL", "ADDRESS"})
 _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _EXAMPLE_DOMAINS = ("example.com", "example.org", "example.net")

@@ -43,12 +43,21 @@ def rows_of(batch: Batch, name: str = "input_ids") -> list[Tensor]:
 
 
 def take(batch: Batch, chosen: slice) -> dict[str, Any]:
-    """Some rows of a batch, as a batch."""
-    return {
-        "input_ids": torch.cat(rows_of(batch)[chosen]),
-        "labels": torch.cat(rows_of(batch, "labels")[chosen]),
-        "lengths": batch["lengths"][chosen],
-    }
+    """Some rows of a batch, as a batch. Whatever it holds has to be by token, or by row.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    return {name: _taken(batch, name, chosen) for name in batch}
+
+
+def _taken(batch: Batch, name: str, chosen: slice) -> Any:
+    value, lengths = batch[name], batch["lengths"]
+    if isinstance(value, Tensor) and len(value) == sum(lengths):
+        return torch.cat(rows_of(batch, name)[chosen])
+    if len(value) == len(lengths):
+        return value[chosen]
+    raise ValueError(f"{name} has {len(value)} entries, for {len(lengths)} rows of {sum(lengths)} tokens")
 
 
 def targets_of(batch: Batch) -> Tensor:

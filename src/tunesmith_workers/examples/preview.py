@@ -56,7 +56,7 @@ def preview(config: dict[str, Any], *, limit: int, most_rows: int) -> dict[str, 
 
 
 class _Sampled:
-    """What is noticed while the rows are made inputs."""
+    """What is noticed while the rows are made ready."""
 
     def __init__(self, limit: int, most_rows: int) -> None:
         self.complete = True

@@ -32,6 +32,13 @@ def layers_of(model: nn.Module) -> int | None:
     return getattr(text_config(model), "num_hidden_layers", None)
 
 
+def pad_token_for(model: Any, pad_token: int) -> int:
+    """A token to pad with: the tokenizer's, or 0 where the model has no embedding of that one. What pads is never attended to."""
+    embeddings = model.get_input_embeddings()
+    known = getattr(embeddings, "num_embeddings", None)
+    return pad_token if known is None or pad_token < known else 0
+
+
 def drops(model: nn.Module) -> bool:
     """Whether any part of the model says that it changes values at random while training.
 

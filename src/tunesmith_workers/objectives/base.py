@@ -19,7 +19,7 @@ class BatchLoss(msgspec.Struct, frozen=True):
     total: Tensor
     """A float32 scalar with its gradient."""
     items: int
-    """What the loss is a mean over, once it is divided: trained tokens, or pairs."""
+    """What the loss is a mean over, once it is divided, such as trained tokens."""
     measured: Mapping[str, Tensor]
     """Metrics to log beside the loss, as sums over the items; empty when not asked for or not known."""
 
@@ -28,7 +28,8 @@ class Objective(Protocol):
     """What is minimised. It keeps nothing between batches.
 
     Its loss must be a sum over items of rows that do not depend on each other: batches are computed in parts, and
-    gradients of several batches are accumulated.
+    gradients of several batches are accumulated. Where ``logits.gathers`` is false, only ``logits.own_outputs`` is right; an
+    objective that cannot use it need not ask: ``logits`` refuses.
     """
 
     def collate(self, rows: Sequence[Rendered]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from tunesmith_workers.examples.batches import Batch, pad, targets_of
 from tunesmith_workers.examples.rendering import IGNORED
+from tunesmith_workers.models.structure import pad_token_for
+from tunesmith_workers.process.faults import WorkerFault
 
 
 class ModelInput(msgspec.Struct, frozen=True):
@@ -36,7 +38,7 @@ class TrainedLogits:
     """Logits of a causal language model at the positions whose next token is trained."""
 
     def __init__(self, model: nn.Module, pad_token: int) -> None:
-        self._pad_token = pad_token
+        self._pad_token = pad_token_for(model, pad_token)
         self._picked: tuple[Any, ...] | None = None
         head = model.get_output_embeddings()  # type: ignore[operator]  # every causal model of transformers has it
         self.gathers = isinstance(head, nn.Module)
@@ -50,7 +52,14 @@ class TrainedLogits:
 
         Raises:
             ValueError: the model does something with its rows or its logits that is not known here.
+            WorkerFault: only the model's own loss can be used.
         """
+        if not self.gathers:
+            raise WorkerFault(
+                "the loss of this model is more than what its logits say, or they cannot be picked: only its own loss is right",
+                where="model.base",
+                mend="train it with the recipe sft or lora, or choose another model",
+            )
         targets = targets_of(batch)
         targets = targets[targets != IGNORED]
         given = self.arrange(batch)

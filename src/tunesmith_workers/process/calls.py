@@ -64,11 +64,13 @@ def _requests() -> queue.SimpleQueue[bytes]:
 
 def _listen(requests: queue.SimpleQueue[bytes]) -> None:
     # Not through sys.stdin: its lock, held by a thread that waits, is fatal to an interpreter that wants to end.
-    rest = b""
+    begun: list[bytes] = []
     while chunk := os.read(0, 1024 * 1024):
-        *whole, rest = (rest + chunk).split(b"\n")
+        *whole, rest = chunk.split(b"\n")
         for line in whole:
-            requests.put(line)
+            requests.put(b"".join([*begun, line]))
+            begun = []
+        begun.append(rest)
     os._exit(STOPPED)
 
 

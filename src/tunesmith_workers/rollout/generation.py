@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from tunesmith_workers.models.structure import pad_token_for
+
 
 def answer(
     model: Any,
@@ -42,7 +44,8 @@ def answer(
 
 @torch.inference_mode()
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    ids, mask = _padded_left(prompts, tokenizer.pad_token_id, model.device)
+    filler = pad_token_for(model, tokenizer.pad_token_id)
+    ids, mask = _padded_left(prompts, filler, model.device)
     output = model.generate(
         input_ids=ids,
         attention_mask=mask,

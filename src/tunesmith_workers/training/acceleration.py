@@ -83,7 +83,7 @@ class Acceleration(Protocol):
 
 
 class Plain:
-    """Everything as torch and transformers do it."""
+    """As torch and transformers do it; adapters may be fused, which any hardware gains by."""
 
     parts = 1
 

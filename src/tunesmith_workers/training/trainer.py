@@ -149,7 +149,7 @@ class FineTuner(Trainer):
     ) -> Tensor:
         parts = None
         # A group of processes sums its gradients in hooks that only a plain backward pass runs.
-        if self.args.world_size == 1 and num_items_in_batch is not None:
+        if self.acceleration.parts > 1 and self.args.world_size == 1 and num_items_in_batch is not None:
             items, measures = int(num_items_in_batch), self._logs_after_this_step()
             batch = self._prepare_inputs(inputs)
             compute = self._compute_with(model)
