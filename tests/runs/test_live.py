@@ -18,7 +18,7 @@ from tunesmith.paths import RunPaths
 from tunesmith.records import Progress
 from tunesmith.runs.fold import Event
 from tunesmith.runs.live import LiveRun
-from tunesmith.runs.written import written_files
+from tunesmith.runs.run_files import written_files
 
 pytestmark = pytest.mark.anyio
 
@@ -131,7 +131,7 @@ async def test_what_a_version_before_did_not_fold_is_listed_all_the_same(tmp_pat
     paths.progress.write_text(json.dumps({"step": 7, "log_offset": paths.log.stat().st_size}))
     assert listed(tmp_path) == {"scores.csv": "scores"}
     await fold_log(tmp_path)
-    assert json.loads(paths.progress.read_text())["told"] == {"scores.csv": "scores"}
+    assert json.loads(paths.progress.read_text())["reported"] == {"scores.csv": "scores"}
     assert json.loads(paths.progress.read_text())["step"] == 7
     paths.log.unlink()
     assert listed(tmp_path) == {"scores.csv": "scores"}
@@ -143,7 +143,7 @@ async def test_notes_of_a_run_lead_nowhere_else(tmp_path, place):
     folder = tmp_path / "run"
     folder.mkdir()
     (tmp_path / "secret.txt").write_text("x")
-    RunPaths(folder).progress.write_text(json.dumps({"told": {place: "file"}, "log_offset": 0}))
+    RunPaths(folder).progress.write_text(json.dumps({"reported": {place: "file"}, "log_offset": 0}))
     assert listed(folder) == {}
 
 
@@ -155,7 +155,7 @@ async def test_what_is_told_of_without_end_stays_bounded(tmp_path):
             log.write('{"tunesmith":"artifact","path":"%s"}\n' % (tmp_path / f"{number}.bin"))
             log.write('{"tunesmith":"checkpoint","path":"%s"}\n' % (tmp_path / f"checkpoints/checkpoint-{number}"))
     await fold_log(tmp_path)
-    told = json.loads(paths.progress.read_text())["told"]
+    told = json.loads(paths.progress.read_text())["reported"]
     assert list(told) == [f"{number}.bin" for number in range(2_000, 12_000)]
 
 
@@ -167,7 +167,7 @@ async def test_long_names_in_any_script_stay_bounded(tmp_path):
             log.write(json.dumps({"tunesmith": "artifact", "path": f"{tmp_path}/{number}{'任务' * 600}"}) + "\n")
     await fold_log(tmp_path)
     assert paths.progress.stat().st_size < 1.1 * 1024 * 1024
-    assert next(reversed(json.loads(paths.progress.read_text())["told"])).startswith("1999")
+    assert next(reversed(json.loads(paths.progress.read_text())["reported"])).startswith("1999")
 
 
 async def test_a_full_disk_leaves_no_metric_out_and_writes_none_twice(tmp_path):

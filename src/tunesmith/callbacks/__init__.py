@@ -7,7 +7,7 @@ from tunesmith.callbacks.message import shown_url
 from tunesmith.callbacks.schedule import STANDARD_SCHEDULE
 from tunesmith.callbacks.service import CallbackService, DeliveryPage, DeliverySummary, Poster
 from tunesmith.callbacks.signing import Signer, sign
-from tunesmith.callbacks.wanted import Occurrence, which
+from tunesmith.callbacks.subscription import Occurrence, which
 
 __all__ = [
     "STANDARD_SCHEDULE",

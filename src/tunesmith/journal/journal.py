@@ -22,7 +22,6 @@ import structlog
 
 from tunesmith.errors import InvalidInput, OutOfSpace, StateFolderUnusable, TooLarge, TunesmithError, Unavailable
 from tunesmith.files import sync_folder
-from tunesmith.journal.aside import end_of_last_line, set_tail_aside
 from tunesmith.journal.disk import LOCAL_DISK, AppendFile, Disk
 from tunesmith.journal.index import Index, damaged, undecodable
 from tunesmith.journal.lines import (
@@ -35,6 +34,7 @@ from tunesmith.journal.lines import (
     finish_line,
     read_line,
 )
+from tunesmith.journal.quarantine import end_of_last_line, quarantine_tail
 from tunesmith.journal.upgrades import record_decoder
 from tunesmith.journal.watermarks import Watermark
 from tunesmith.records import Clock, Record, utc_now
@@ -367,7 +367,7 @@ def _recover_file(path: Path, descriptor: int, length: int, clock: Clock, disk: 
     size = os.fstat(descriptor).st_size
     torn = None
     if size > length:
-        torn = set_tail_aside(path, descriptor, length, clock())
+        torn = quarantine_tail(path, descriptor, length, clock())
         disk.cut(descriptor, length)
     disk.sync(descriptor)
     if not length:

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from tunesmith.failpoints import FAILPOINTS
 from tunesmith.files import sync_folder
-from tunesmith.journal.aside import aside
 from tunesmith.journal.lines import LostLines, last_seq_of, lost_lines
+from tunesmith.journal.quarantine import quarantine_name
 from tunesmith.journal.verify import scan, verify
 from tunesmith.records import Clock, utc_now
 
@@ -39,7 +39,7 @@ def repair(path: Path, *, clock: Clock = utc_now) -> Path:
             _copy_sound_lines(damaged, new, clock())
             new.flush()
             os.fsync(new.fileno())
-        kept = aside(path, "damaged", clock())
+        kept = quarantine_name(path, "damaged", clock())
         FAILPOINTS.hit("repair.before_link")
         # A second name first, then the exchange: at no moment is the journal's own name missing, which a server
         # starting then would take for an empty journal.

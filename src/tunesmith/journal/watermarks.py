@@ -22,8 +22,8 @@ import structlog
 
 from tunesmith.errors import Fault, JournalDamaged
 from tunesmith.files import raise_shortage, write_atomically
-from tunesmith.journal.aside import end_of_last_line
 from tunesmith.journal.lines import crc_place, last_seq_of
+from tunesmith.journal.quarantine import end_of_last_line
 from tunesmith.journal.verify import scan, verify
 from tunesmith.records import Clock
 

@@ -21,7 +21,7 @@ from tunesmith.errors import InvalidInput, NotFound
 from tunesmith.journal import Journal, fill, name_before, name_cursor
 from tunesmith.paths import StatePaths
 from tunesmith.records import ArtifactTags
-from tunesmith.runs.written import Place, WrittenFile, written_files
+from tunesmith.runs.run_files import Place, WrittenFile, written_files
 
 _MOST_TAGS = 100
 _LONGEST_TAG = 200

@@ -1,5 +1,5 @@
 """What is derived from a run's log and kept beside it: metrics.jsonl, the history, and progress.json: where the fold is,
-and what the run told of.
+and what the run reported.
 
 Both lie in a folder in which the run's own process may put anything in their place. No link is followed, nothing is waited
 for, and what cannot be kept costs the derived file only: the log is the truth.
@@ -23,11 +23,11 @@ from tunesmith.paths import RunPaths
 from tunesmith.records import Progress
 from tunesmith.runner import LONGEST_LINE, open_log
 from tunesmith.runs.fields import MOST_NAMES
-from tunesmith.runs.told import Told
+from tunesmith.runs.reported import Reported
 
 _LARGEST_PROGRESS = 4 * 1024 * 1024
 _REST_BYTES = 4 * 1024 * 1024
-"""So much of a log's end is searched for what a run told and nobody has folded."""
+"""So much of a log's end is searched for what a run reported and nobody has folded."""
 _TELLING = re.compile(rb'"tunesmith"\s*:\s*"(?:artifact|checkpoint|result)"')
 _encode = msgspec.json.Encoder().encode
 
@@ -35,15 +35,15 @@ _encode = msgspec.json.Encoder().encode
 class _Noted(Progress, frozen=True, kw_only=True):
     """What progress.json holds."""
 
-    told: dict[str, str] | None = None
-    """See ``Told``; None in one of a version that did not fold it."""
+    reported: dict[str, str] | None = None
+    """See ``Reported``; None in one of a version that did not fold it."""
 
 
 class Notes(NamedTuple):
     """Where the fold of a run is."""
 
     progress: Progress
-    told: Told
+    reported: Reported
     metrics_upto: int
     """Up to which byte of the log metrics.jsonl is complete."""
 
@@ -57,14 +57,14 @@ def read_notes(paths: RunPaths) -> Notes:
     upto, intact = _mend_metrics(paths.metrics)
     # Where a metric may be missing the log is read again from its start; what is in the file already is passed over.
     noted = _read_noted(paths) if intact else _Noted()
-    told = _told(paths, noted, noted.log_offset)
+    reported = _reported(paths, noted, noted.log_offset)
     fields = {name: getattr(noted, name) for name in Progress.__struct_fields__}
-    return Notes(Progress(**fields), told, upto)
+    return Notes(Progress(**fields), reported, upto)
 
 
-def read_told(paths: RunPaths) -> dict[str, str]:
-    """What the run told of until now: what is folded, and what of the log nobody has folded yet, if anything."""
-    return _told(paths, _read_noted(paths), None).kinds
+def read_reported(paths: RunPaths) -> dict[str, str]:
+    """What the run reported until now: what is folded, and what of the log nobody has folded yet, if anything."""
+    return _reported(paths, _read_noted(paths), None).kinds
 
 
 def _read_noted(paths: RunPaths) -> _Noted:
@@ -79,14 +79,14 @@ def _read_noted(paths: RunPaths) -> _Noted:
     return noted if noted.log_offset >= 0 and len(noted.metrics) <= MOST_NAMES else _Noted()
 
 
-def _told(paths: RunPaths, noted: _Noted, upto: int | None) -> Told:
+def _reported(paths: RunPaths, noted: _Noted, upto: int | None) -> Reported:
     """With what lies between the notes and a byte of the log, or its end. A version before folded nothing of it."""
-    told = Told(paths.folder.resolve(), noted.told or {})
-    for line in _telling_lines(_rest_of(paths.log, noted.log_offset if noted.told is not None else 0, upto)):
+    reported = Reported(paths.folder.resolve(), noted.reported or {})
+    for line in _telling_lines(_rest_of(paths.log, noted.log_offset if noted.reported is not None else 0, upto)):
         event = read_line(line)
         if event is not None:
-            told.take(*event)
-    return told
+            reported.take(*event)
+    return reported
 
 
 def _rest_of(log: Path, start: int, end: int | None) -> bytes:
@@ -117,13 +117,13 @@ def _telling_lines(content: bytes) -> Iterator[bytes]:
         yield content[start : end if end >= 0 else len(content)]
 
 
-def save_progress(paths: RunPaths, progress: Progress, told: Told) -> None:
+def save_progress(paths: RunPaths, progress: Progress, reported: Reported) -> None:
     """Write progress.json. Raises OSError."""
     beside = paths.progress.with_suffix(".tmp")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(_encode(_Noted(**msgspec.structs.asdict(progress), told=told.kinds)) + b"\n")
+        file.write(_encode(_Noted(**msgspec.structs.asdict(progress), reported=reported.kinds)) + b"\n")
     beside.replace(paths.progress)
 
 

@@ -1,4 +1,4 @@
-"""Folding what a process printed into its progress and what it told of. Pure: no files, no clock of its own.
+"""Folding what a process printed into its progress and what it reported. Pure: no files, no clock of its own.
 
 Events come from ``read_event``, which has checked their fields.
 """
@@ -14,8 +14,8 @@ from tunesmith.errors import Fault
 from tunesmith.records import Progress
 from tunesmith.runner import Line
 from tunesmith.runs.fields import MOST_NAMES, checked, finite
+from tunesmith.runs.reported import Reported
 from tunesmith.runs.time_left import TimeLeft
-from tunesmith.runs.told import Told
 
 _MOST_WARNINGS = 10
 _NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds"})
@@ -44,11 +44,11 @@ def read_event(line: Line) -> Event:
 
 
 class Fold:
-    """The progress of one run and what it told of, advanced event by event."""
+    """The progress of one run and what it reported, advanced event by event."""
 
-    def __init__(self, progress: Progress, told: Told | None = None) -> None:
+    def __init__(self, progress: Progress, reported: Reported | None = None) -> None:
         self.progress = progress
-        self.told = told
+        self.reported = reported
         self._time_left = TimeLeft()
 
     def take(self, event: Event, now: float) -> None:
@@ -73,8 +73,8 @@ class Fold:
                 )
             case "message" if event.fields.get("level") == "error":
                 self._update(error=_fault(event.fields))
-        if self.told is not None:
-            self.told.take(event.kind, event.fields)
+        if self.reported is not None:
+            self.reported.take(event.kind, event.fields)
         for fault in event.faults:
             self._warn(fault)
         self._update(log_offset=event.end)

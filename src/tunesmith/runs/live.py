@@ -28,7 +28,7 @@ from tunesmith.runner import LONGEST_LINE, LogReader, open_log
 from tunesmith.runner.logs.line_index import BLOCK, LineIndex
 from tunesmith.runs.derived import append_metrics, read_notes, save_progress
 from tunesmith.runs.fold import Event, Fold, read_event
-from tunesmith.runs.told import Told
+from tunesmith.runs.reported import Reported
 
 _RECENT_BYTES = 1024 * 1024
 _POLL_FOLLOWED = 0.01
@@ -111,8 +111,8 @@ class LiveRun:
         self._paths = paths
         self._hear = hear
         self._reader = LogReader(paths.log)
-        self._told = Told(paths.folder)  # until it is restored
-        self._fold = Fold(Progress(), self._told)
+        self._reported = Reported(paths.folder)  # until it is restored
+        self._fold = Fold(Progress(), self._reported)
         self._metrics_upto = 0
         self._recent: OrderedDict[int, Batch] = OrderedDict()
         self._recent_size = 0
@@ -161,12 +161,12 @@ class LiveRun:
 
     async def restore(self, *, new_attempt: bool) -> None:
         """Go on where an earlier server or attempt was; without its notes, read the log from its start."""
-        progress, self._told, self._metrics_upto = await anyio.to_thread.run_sync(read_notes, self._paths)
+        progress, self._reported, self._metrics_upto = await anyio.to_thread.run_sync(read_notes, self._paths)
         if new_attempt:
             progress = msgspec.structs.replace(progress, error=None, phase=None, part=None, eta_seconds=None)
         self._ended = asyncio.Event()
         self._unwritten = b""  # notes never go beyond it: it is read again
-        self._fold = Fold(progress, self._told)
+        self._fold = Fold(progress, self._reported)
         self._reader.offset = progress.log_offset
 
     async def follow(self) -> None:
@@ -272,7 +272,7 @@ class LiveRun:
         try:
             self._count_lines()
             self._save_metrics()
-            save_progress(self._paths, self.progress, self._told)
+            save_progress(self._paths, self.progress, self._reported)
             self._unsaved = self._refused
         except OSError as error:
             self._not_written(error)

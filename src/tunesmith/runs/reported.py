@@ -1,6 +1,6 @@
-"""What a run said that it wrote, by ``artifact``, ``checkpoint`` and ``result`` events. Part of the fold; looks at no file.
+"""What a run reported that it wrote, by ``artifact``, ``checkpoint`` and ``result`` events. Part of the fold; looks at no file.
 
-Only what lies in the run's folder counts. Whether it is there is looked up when somebody asks; see ``written``.
+Only what lies in the run's folder counts. Whether it is there is looked up when somebody asks; see ``run_files``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 
-MOST_TOLD = 10_000
-"""So many places are kept of one run, and so many bytes of their names: the newest, for results are told last."""
+MOST_REPORTED = 10_000
+"""So many places are kept of one run, and so many bytes of their names: the newest, for results are reported last."""
 _MOST_BYTES = 1024 * 1024
 """As they are written down."""
 _LONGEST_KIND = 40
 _NOT_BELOW = frozenset({"", ".", ".."})
 
 
-class Told:
+class Reported:
     """Files, and folders that hold one kind of thing, by their place below the run's folder."""
 
     def __init__(self, folder: Path, kinds: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -52,7 +52,7 @@ class Told:
             return  # it is listed as that anyway, and there may be very many of them
         self._kinds[place] = what
         self._bytes += _size(place)
-        while len(self._kinds) > MOST_TOLD or self._bytes > _MOST_BYTES:
+        while len(self._kinds) > MOST_REPORTED or self._bytes > _MOST_BYTES:
             oldest = next(iter(self._kinds))
             del self._kinds[oldest]
             self._bytes -= _size(oldest)

@@ -1,7 +1,7 @@
 """The files that a run wrote, as they lie in its folder, and what each is for.
 
 They are all files below ``output/`` and below complete checkpoints in ``checkpoints/``, and whatever else in the folder
-the run told of by an ``artifact``, ``checkpoint`` or ``result`` event. Symbolic links are never followed, and names that
+the run reported by an ``artifact``, ``checkpoint`` or ``result`` event. Symbolic links are never followed, and names that
 begin with a dot are somebody's unfinished work.
 """
 
@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from tunesmith.contract.manifest import MANIFEST
 from tunesmith.paths import RunPaths
-from tunesmith.runs.derived import read_told
+from tunesmith.runs.derived import read_reported
 
 Place: TypeAlias = tuple[str, ...]
 """A path below the run's folder, by its parts. Bytes that are no UTF-8 are in it as surrogates."""
@@ -48,13 +48,13 @@ class WrittenFile(NamedTuple):
 
 def written_files(run: RunPaths, after: Place = ()) -> Iterator[WrittenFile]:
     """Every file whose place comes after ``after``, in order of place. Looks no further than it is iterated."""
-    told: dict[Place, str] = {tuple(place.split("/")): kind for place, kind in read_told(run).items()}
-    roots = {("checkpoints",), ("output",), *(place for place in told if place[0] not in ("checkpoints", "output"))}
+    reported: dict[Place, str] = {tuple(place.split("/")): kind for place, kind in read_reported(run).items()}
+    roots = {("checkpoints",), ("output",), *(place for place in reported if place[0] not in ("checkpoints", "output"))}
     found = heapq.merge(*(_files(run.folder, root, after) for root in sorted(roots)))
     previous: Place = ()
     for place, status in found:
         if place > after and place != previous:
-            yield WrittenFile(place, _kind_of(place, told), status.st_size, status.st_mtime_ns)
+            yield WrittenFile(place, _kind_of(place, reported), status.st_size, status.st_mtime_ns)
         previous = place
 
 
@@ -102,10 +102,12 @@ def _offered(folder: Path, place: Place) -> bool:
     return place[:-1] != ("checkpoints",) or (folder / MANIFEST).is_file()
 
 
-def _kind_of(place: Place, told: Mapping[Place, str]) -> str:
-    if place in told:
-        return told[place]
-    around = next((told[place[:length]] for length in range(len(place) - 1, 0, -1) if place[:length] in told), None)
+def _kind_of(place: Place, reported: Mapping[Place, str]) -> str:
+    if place in reported:
+        return reported[place]
+    around = next(
+        (reported[place[:length]] for length in range(len(place) - 1, 0, -1) if place[:length] in reported), None
+    )
     if place[0] == "checkpoints":
         return "checkpoint"
     if around not in (None, "model"):  # beside a model's weights lie its tokenizer and configs

@@ -1,4 +1,4 @@
-"""Setting bytes aside under a name that says what and when; nothing that was in a journal is ever thrown away."""
+"""Quarantine: damaged bytes are kept under a name that says what and when; nothing that was in a journal is ever thrown away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunesmith.files import write_atomically
 _BLOCK = 64 * 1024
 
 
-def aside(path: Path, what: str, at: datetime) -> Path:
+def quarantine_name(path: Path, what: str, at: datetime) -> Path:
     """``runs.jsonl.torn-20261120T180125Z``, or the same with a number when there is one of that second already."""
     plain = path.with_name(f"{path.name}.{what}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}")
     name, count = plain, 1
@@ -33,12 +33,12 @@ def end_of_last_line(descriptor: int) -> int:
     return 0
 
 
-def set_tail_aside(path: Path, descriptor: int, length: int, at: datetime) -> Path:
+def quarantine_tail(path: Path, descriptor: int, length: int, at: datetime) -> Path:
     """Keep what lies behind ``length`` in a file of its own; the caller cuts it afterwards.
 
     Raises:
         OSError: it could not be kept; the journal is unchanged.
     """
-    kept = aside(path, "torn", at)
+    kept = quarantine_name(path, "torn", at)
     write_atomically(kept, os.pread(descriptor, os.fstat(descriptor).st_size - length, length))
     return kept
