@@ -64,7 +64,7 @@ async def test_a_run_ends_though_somebody_else_writes_to_its_log_for_ever(tmp_pa
     log.write_bytes(b"first\n")
     live, _ = live_run(tmp_path)
     await live.restore(new_attempt=True)
-    with somebody_appending(log), anyio.fail_after(120):
+    with somebody_appending(log), anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.follow)
             await read(live, 100_000)

@@ -77,7 +77,7 @@ async def _converse(process: anyio.abc.Process, module: str, request: Mapping[st
         if refused.refusal.cause != UNEXPECTED:
             raise _error_of(refused.refusal) from None
     except NoAnswer:
-        pass
+        pass  # its exit code and last words say more, below
     code = await talk.end()
     if answer is None or code:
         raise WorkerFailed(
