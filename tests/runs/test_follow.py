@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from typing import Any
 
 import anyio
 import pytest
@@ -16,7 +18,8 @@ from tunesmith.errors import InvalidInput
 from tunesmith.records import Exit, Run, RunState
 from tunesmith.runner import LONGEST_LINE
 from tunesmith.runner.logs import read_log, read_metrics
-from tunesmith.runs.follow import Position
+from tunesmith.runs.follow import Follower, Position
+from tunesmith.runs.live import LiveRun
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +96,47 @@ async def test_followers_see_what_happens_while_it_happens(open_app, executor):
         early, late = (list(parsed(chunks)) for chunks in seen.values())
         assert early == late == await everything(app, run_id)
         assert early[-1].data["exit"]["code"] == 3
+
+
+class SlowLog:
+    """A live run whose log a thread reads for as long as it is told to."""
+
+    def __init__(self, live: LiveRun) -> None:
+        self._live = live
+        self.followers = 0
+        self.being_read, self.may_end = threading.Event(), threading.Event()
+
+    @property
+    def offset(self) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            self.being_read.set()
+            assert self.may_end.wait(30)
+        return self._live.offset
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._live, name)
+
+
+async def test_a_run_that_ends_while_its_log_is_looked_at_is_told_of(open_app, executor):
+    """The follower finds nothing new in the log, and the run over: its last change of state is still to be sent."""
+    async with open_app() as app:
+        run_id = await new_run(app)
+        run = await reached(app, run_id, "running")
+        book, live = app.services.runs.book, app.services.runs.live.get(run)
+        slow = SlowLog(live)
+        follower = Follower(book, run_id, app.services.paths.run(run_id), slow, Position())
+        seen: list[bytes] = []
+
+        async def follow() -> None:
+            seen.extend([chunk async for chunk in follower.events()])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await eventually(slow.being_read.is_set)
+            executor.end(run_id, Exit(code=0))
+            await reached(app, run_id)
+            slow.may_end.set()
+        assert [one.data["state"] for one in parsed(seen)] == ["queued", "starting", "running", "succeeded"]
 
 
 @given(

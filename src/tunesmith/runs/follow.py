@@ -64,7 +64,8 @@ class Follower:
     def at_end(self) -> bool:
         """Whether the run is over and this follower has had everything."""
         run = self._book.get(self._run_id)
-        return run.state.final and self._changes >= len(self._history) and self._offset >= run.log_bytes
+        told = self._changes >= self._book.changes_of(self._run_id)
+        return run.state.final and told and self._offset >= run.log_bytes
 
     async def events(self) -> AsyncIterator[bytes]:
         """Server-sent events until the run is over; a comment now and then when nothing happens."""
