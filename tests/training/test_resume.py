@@ -45,7 +45,9 @@ class Training:
         *,
         dropout: bool = True,
         threads: int = 1,
+        data: dict[str, Any] | None = None,
         evaluation: dict[str, Any] | None = None,
+        save_total_limit: int | None = 2,
         **options: Any,
     ) -> None:
         folder.mkdir()
@@ -53,7 +55,7 @@ class Training:
         rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         config = {
             "model": {"base": str(model), "dtype": "float32"},
-            "data": {"train_file": str(rows)},
+            "data": {"train_file": str(rows), **(data or {})},
             "training": {
                 "max_steps": STEPS,
                 "per_device_train_batch_size": 2,
@@ -62,7 +64,7 @@ class Training:
                 "logging_steps": 1,
                 **options,
             },
-            "checkpoint": {"save_steps": 5, "save_total_limit": 2},
+            "checkpoint": {"save_steps": 5, "save_total_limit": save_total_limit},
             "evaluation": evaluation or {},
         }
         if dropout and recipe == "lora":
@@ -156,6 +158,44 @@ def check_exact(start: Callable[..., Training]) -> Training:
     for later, loss in {**cancelled.losses, **resumed.losses}.items():
         assert loss == pytest.approx(straight[later], abs=1e-6), f"step {later}"
     return whole
+
+
+def test_what_is_counted_goes_on(tiny_model, tmp_path):
+    """Trained tokens, and the scorings without a better loss: a training that stops early does so at the same step,
+    however often it was resumed, and is not trained on from the checkpoint at which it stopped.
+    """
+    contradiction = tmp_path / "contradiction.jsonl"
+    contradiction.write_text("".join(json.dumps(chat(f"say {number}", "mauve")) + "\n" for number in range(8)))
+
+    def start(name: str, resume_from: Path | None = None) -> Training:
+        return Training(
+            "lora",
+            tmp_path / name,
+            tiny_model,
+            resume_from,
+            data={"validation_file": str(contradiction)},
+            evaluation={"strategy": "steps", "steps": 2, "early_stopping_patience": 4},
+            save_total_limit=None,
+        ).end()
+
+    straight = start("straight")
+    last = max(straight.losses)
+    assert 10 <= last < STEPS, "it stopped early"
+    resumed = start("resumed", straight.folder / "checkpoints" / f"checkpoint-{last - 4}")
+    assert resumed.losses == {step: loss for step, loss in straight.losses.items() if step > last - 4}
+    tokens = [
+        {event["step"]: event["trained_tokens"] for event in run.told.of("metrics") if "loss" in event}
+        for run in (straight, resumed)
+    ]
+    assert tokens[1] == {step: count for step, count in tokens[0].items() if step > last - 4}
+    finished = start("finished", straight.folder / "checkpoints" / f"checkpoint-{last}")
+    assert finished.losses == {}
+    assert finished.told.said("nothing is trained")
+    assert model_of(finished) == model_of(resumed) == model_of(straight)
+
+
+def model_of(training: Training) -> bytes:
+    return (training.folder / "output" / "adapter_model.safetensors").read_bytes()
 
 
 def step_of(checkpoint: Path) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from tunesmith_workers.examples.prepare import Examples
 from tunesmith_workers.models.precision import Precision, device
 from tunesmith_workers.process.config import Folders, TrainConfig
 from tunesmith_workers.process.faults import BadConfig
+from tunesmith_workers.training.counters import EarlyStopping
 
 
 def arguments_of(config: TrainConfig, folders: Folders, precision: Precision, *, evaluates: bool) -> TrainingArguments:
@@ -87,4 +88,4 @@ def callbacks_of(config: TrainConfig, validation: Examples | None) -> list[Train
             where="evaluation.early_stopping_patience",
             mend="set data.validation_file or evaluation.holdout_share, and evaluation.strategy to steps or epoch",
         )
-    return [EarlyStoppingCallback(early_stopping_patience=patience)]
+    return [EarlyStopping(early_stopping_patience=patience)]

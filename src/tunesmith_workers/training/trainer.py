@@ -28,6 +28,7 @@ from tunesmith_workers.process.faults import Diverged
 from tunesmith_workers.process.stopping import StepDropped, StopRequest
 from tunesmith_workers.training.acceleration import Acceleration, StepLoss
 from tunesmith_workers.training.checkpoints import Origin, complete, is_complete, metrics_of, prune
+from tunesmith_workers.training.counters import TrainedTokens
 from tunesmith_workers.training.hooks import refuse_other_hooks
 from tunesmith_workers.training.progress import Watch, in_any_process
 from tunesmith_workers.training.randomness import StepStart
@@ -98,7 +99,7 @@ class FineTuner(Trainer):
             train_dataset=RowDataset(self.rows),
             eval_dataset=RowDataset(inputs.validation.rows) if inputs.validation else None,
             processing_class=inputs.tokenizer,
-            callbacks=[Watch(stop), self._step_start, *callbacks],
+            callbacks=[Watch(stop), self._step_start, TrainedTokens(self._speed), *callbacks],
         )
         self.remove_callback(PrinterCallback)
 
@@ -216,8 +217,8 @@ class FineTuner(Trainer):
         return step == 1 or step % self.args.logging_steps == 0 or step >= self.state.max_steps
 
     def _run_epoch(self, *given: Any, **named: Any) -> None:
-        """Trainer looks for the last step after a step, and would do one more when it resumes from the last one."""
-        if self.state.global_step >= self.state.max_steps:
+        """Trainer looks for the end after a step, and would do one more when it resumes where nothing is left to train."""
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*given, **named)  # type: ignore[no-untyped-call]  # Trainer's is untyped

@@ -19,12 +19,12 @@ class TryFirst(TrainerCallback):
     def __init__(self, trainer: FineTuner) -> None:
         self._trainer = trainer
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **at: Any) -> None:  # noqa: ARG002  # Trainer's signature
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **at: Any) -> None:
         if args.world_size > 1:
             emit_message("no preflight: it measures one process, and here are several")
             return
-        if state.global_step >= state.max_steps:
-            return  # resumed from the last step, only the model is left to be written
+        if state.global_step >= state.max_steps or control.should_training_stop:
+            return  # resumed where nothing is left to train, only the model is to be written
         began = time.monotonic()
 
         def show(part: str) -> None:
