@@ -17,7 +17,7 @@ from tunesmith.journal import Journal
 from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.records import Callback, CallbackEvent, Progress, Run, RunKind, RunState, new_id, utc_now
-from tunesmith.reporting.finetune_shape import FinetuneShape
+from tunesmith.reporting.finetune_shape import END, FinetuneShape, Message
 from tunesmith.reporting.reporter import Reporter
 from tunesmith.runs import RunBook, RunSummary
 
@@ -51,6 +51,7 @@ class Service:
     """A reporter with what is on record, and nobody who sends."""
 
     def __init__(self, paths: StatePaths, runs: Journal[Run, RunSummary]) -> None:
+        self.paths = paths
         self.runs = runs
         self.deliveries = opened(paths.deliveries)
         self.book = NotedBook(runs)
@@ -175,3 +176,21 @@ async def test_others_get_their_turn_while_a_start_looks_at_runs(tmp_path, progr
                 assert made.book.reads == 22
             tasks.cancel_scope.cancel()
         assert at_once <= 2
+
+
+async def test_a_model_that_is_copied_keeps_no_other_run_waiting(tmp_path):
+    """The end in the shape of the finetune door is told when the model is where it was promised: copying may take minutes."""
+    copied = anyio.Event()
+
+    class Copying(FinetuneShape):
+        async def end(self, run: Run, callback: Callback) -> Message:
+            await copied.wait()
+            return await super().end(run, callback)
+
+    async with service(tmp_path) as made:
+        made.reporter = Reporter(made.book, made.callbacks, Copying(made.paths, made.book))
+        slow = [await made.add(FINAL, shape="finetune") for _ in range(10)]
+        async with reporting(made):
+            assert [made.keys(run) for run in slow] == [[]] * 10
+            copied.set()
+            await until(lambda: [made.keys(run) for run in slow] == [[END]] * 10)

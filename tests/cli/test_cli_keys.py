@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 
 from support.commands import Cli
 from support.server import ServerProcess
+from tunesmith.access import KeyRing, KeySummary
+from tunesmith.journal import Journal
+from tunesmith.paths import StatePaths
+from tunesmith.records import Key, utc_now
 
 
 @pytest.fixture
@@ -57,6 +62,26 @@ def test_keys_go_through_a_running_server(own: ServerProcess, cli: Cli) -> None:
     assert reader["id"] in listed
     assert admin["token"] not in listed
     own.stop()
+
+
+def test_a_long_list_of_keys_is_whole(cli: Cli, recipes_dir: Path) -> None:
+    """Page by page from a server, as many as a folder tells without one."""
+    token = cli("keys", "create", "admin", "--scope", "admin").stdout.strip()
+    paths = StatePaths(cli.folder / "state")
+
+    async def create() -> None:
+        journal = Journal.open(paths.keys, Key, KeySummary, clock=utc_now)
+        ring = KeyRing(journal, utc_now)
+        await asyncio.gather(*(ring.create(f"key {number}", "read") for number in range(1_000)))
+        await journal.close()
+
+    asyncio.run(create())
+    alone = json.loads(cli("keys", "list", "--json").stdout)
+    assert len(alone) == 1_001
+    with ServerProcess.start(cli.folder / "state", recipes_dir) as server:
+        asked = cli("keys", "list", "--json", env={"TUNESMITH_API_KEY": token})
+        assert {key["id"] for key in json.loads(asked.stdout)} == {key["id"] for key in alone}
+        server.stop()
 
 
 def test_keys_are_listed_and_revoked_without_a_server(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,7 +72,13 @@ def list_keys(*, url: str | None, state_dir: Path | None, as_json: bool) -> None
             for key_id, key in ring.all()
         ]
 
-    found = _ask(url, state_dir, lambda service: service.get("/v1/keys")["keys"], on_disk, makes_folder=False)
+    found = _ask(
+        url,
+        state_dir,
+        lambda service: service.pages("/v1/keys", "keys", limit=sys.maxsize),
+        on_disk,
+        makes_folder=False,
+    )
     if as_json:
         print_json(found)
     elif not found:

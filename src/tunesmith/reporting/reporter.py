@@ -32,6 +32,8 @@ _LATEST_UNIX_SECONDS = 2**37
 _FINAL = "final"
 _RUNS_PER_TURN = 100
 """So many runs are looked at before others get their turn. Looking takes microseconds; there may be a million runs."""
+_COPIES_AT_ONCE = 4
+"""Models that are copied to the finetuned folder, which may be on another file system. Other runs are told of meanwhile."""
 _NOT_METRICS = ("step", "total_steps", "epoch", "at")
 
 
@@ -46,6 +48,7 @@ class Reporter:
         """Runs whose states have to be looked at, in order."""
         self._wake = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._copies = anyio.CapacityLimiter(_COPIES_AT_ONCE)
 
     def committed(self, _entry: Entry, run: Run, _previous: object) -> None:
         """Listen to the run journal with this."""
@@ -57,14 +60,27 @@ class Reporter:
         """Until cancelled: offer changes of state as they are recorded, and first those that an earlier server left."""
         task_status.started()
         await self._look_back()
-        while True:
-            while self._changed:
-                run_id = next(iter(self._changed))
-                del self._changed[run_id]
-                await self._patiently(run_id)
-                await anyio.lowlevel.checkpoint()  # where nothing was left to offer, nothing was waited for
-            self._wake.clear()
-            await self._wake.wait()
+        async with anyio.create_task_group() as tasks:
+            while True:
+                while self._changed:
+                    run_id = next(iter(self._changed))
+                    del self._changed[run_id]
+                    if self._may_publish(run_id):
+                        tasks.start_soon(self._beside, run_id)
+                    else:
+                        await self._patiently(run_id)
+                    await anyio.lowlevel.checkpoint()  # where nothing was left to offer, nothing was waited for
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _may_publish(self, run_id: str) -> bool:
+        """Whether telling its end may mean to copy a model first."""
+        summary = self._book.summary_of(run_id)
+        return summary.state.final and summary.callback is not None and summary.callback.shape == "finetune"
+
+    async def _beside(self, run_id: str) -> None:
+        async with self._copies:
+            await self._patiently(run_id)
 
     async def _look_back(self) -> None:
         """Note every run of which an earlier server may have left something to offer."""

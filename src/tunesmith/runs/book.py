@@ -123,6 +123,10 @@ class RunBook:
         """Every run that is not final, oldest first."""
         return sorted(self._live.values(), key=lambda run: run.created_at)
 
+    def summary_of(self, run_id: str) -> RunSummary:
+        """What is known of a run without reading its record."""
+        return self._journal.summaries[run_id]
+
     def with_callback(self) -> dict[str, RunSummary]:
         """Every run that names a callback, by id, oldest first."""
         return {run_id: summary for run_id, summary in self._journal.summaries.items() if summary.callback is not None}
