@@ -126,7 +126,7 @@ def _options(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Misfit
             yield Misfit(option, was, is_now)
 
 
-def value_at(config: Mapping[str, Any], path: str) -> Any:
+def value_at(config: object, path: str) -> Any:
     """The value at a dotted path; UNSET where there is none, None below a section that is null."""
     found: Any = config
     for name in path.split("."):

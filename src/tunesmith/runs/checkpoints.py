@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tunesmith.errors import Conflict, Fault, InvalidInput, MissingReference
 from tunesmith.recipes import leaves
 from tunesmith.records import Checkpoint, Run
-from tunesmith.runs.request import value_at
+from tunesmith.runs.request import option_at
 
 _LENGTHS = ("training.max_steps", "training.num_train_epochs")
 """What decides where a training ends; the first one wins."""
@@ -70,7 +70,7 @@ def refuse_misfit(
 def refuse_finished(total: int | None, checkpoint: Checkpoint, earlier: object, config: Mapping[str, Any]) -> None:
     """A run that would end as soon as it has begun is a mistake of whoever asks for it."""
     at_its_end = total is not None and checkpoint.step >= total
-    before, now = ([value_at(one, path) for path in _LENGTHS] for one in (earlier, config))
+    before, now = ([option_at(one, path) for path in _LENGTHS] for one in (earlier, config))
     most = now[0]
     is_over = isinstance(most, int) and 0 < most <= checkpoint.step and (at_its_end or before != now)
     if is_over or (at_its_end and before == now):

@@ -22,7 +22,7 @@ from tunesmith.runs.book import RunBook
 from tunesmith.runs.checkpoints import Checkpoints, refuse_finished, refuse_if_gone, refuse_misfit, used_by
 from tunesmith.runs.demand import demand_for
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.request import DATA_OPTIONS, RequestResolver, Resolved, RunRequest, check_size, value_at
+from tunesmith.runs.request import DATA_OPTIONS, RequestResolver, Resolved, RunRequest, check_size, option_at
 from tunesmith.runs.unfinished import UnfinishedRuns
 
 _log = structlog.get_logger()
@@ -138,7 +138,7 @@ class RunCreator:
 
     def _refuse_untrainable(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
         """Now, instead of by a run that fails once a model is loaded."""
-        named = [value_at(config, option) for option in DATA_OPTIONS] if recipe.data else []
+        named = [option_at(config, option) for option in DATA_OPTIONS] if recipe.data else []
         files = dict.fromkeys(path for path in named if isinstance(path, str) and path)
         faults = tuple(fault for path in files for fault in self._data_faults(Path(path), recipe))
         if faults:

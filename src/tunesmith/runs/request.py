@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.contract.manifest import value_at
 from tunesmith.errors import InvalidInput, MissingReference, TooLarge
 from tunesmith.recipes import (
     Origin,
@@ -215,10 +216,10 @@ class RequestResolver:
     ) -> None:
         """Files that the config names beside the dataset must lie under the allowed roots as well."""
         for path in _FILE_OPTIONS:
-            named = value_at(config, path)
+            named = option_at(config, path)
             # What a recipe's author, a door or an earlier request has set was vetted then.
             before = request.train_config if request.resume_from is not None else None
-            trusted = path in filled or named in (value_at(recipe.config, path), value_at(before, path))
+            trusted = path in filled or named in (option_at(recipe.config, path), option_at(before, path))
             if isinstance(named, str) and not trusted and ("/" in named or Path(named).exists()):
                 self._references.file(named, path)
 
@@ -235,10 +236,10 @@ def _file_of(named: str | Path | Mapping[str, Any] | None, inherited: Inherited 
     return inherited.train_config if inherited is not None else None
 
 
-def value_at(config: object, path: str) -> Any:
-    section, _, option = path.partition(".")
-    found = config.get(section) if isinstance(config, Mapping) else None
-    return found.get(option) if isinstance(found, Mapping) else None
+def option_at(config: object, path: str) -> Any:
+    """The option's value; None where it is null or not there."""
+    found = value_at(config, path)
+    return None if found is msgspec.UNSET else found
 
 
 def check_size(hyperparams: Mapping[str, Any]) -> None:
