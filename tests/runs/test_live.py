@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -22,24 +18,7 @@ from tunesmith.runs.run_files import written_files
 
 pytestmark = pytest.mark.anyio
 
-# Another program than the run's: it says something without a pause.
-_APPENDS = """
-import os, sys
-log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
-while True:
-    os.write(log, b"still here\\n")
-"""
 LINE = b"0" * 99 + b"\n"
-
-
-@contextmanager
-def somebody_appending(log: Path) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", _APPENDS, str(log)])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait(timeout=60)
 
 
 def live_run(folder: Path) -> tuple[LiveRun, list[Event]]:
@@ -59,16 +38,27 @@ async def read(live: LiveRun, upto: int) -> None:
 
 
 async def test_a_run_ends_though_somebody_else_writes_to_its_log_for_ever(tmp_path):
-    """A program that is none of the run's cannot keep its end from being recorded."""
+    """A program that is none of the run's, and always has more in the log than was read, cannot keep its end from being
+    recorded.
+    """
     log = RunPaths(tmp_path).log
     log.write_bytes(b"first\n")
-    live, _ = live_run(tmp_path)
+
+    async def append(_events: tuple[Event, ...], _before: Progress) -> None:
+        await anyio.to_thread.run_sync(append_to, log)
+
+    live = LiveRun(RunPaths(tmp_path), append)
     await live.restore(new_attempt=True)
-    with somebody_appending(log), anyio.fail_after(30):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.follow)
-            await read(live, 100_000)
+            await read(live, 10_000)
             live.finish()
+
+
+def append_to(log: Path) -> None:
+    with log.open("ab") as file:
+        file.write(b"still here\n" * 10)
 
 
 @pytest.mark.parametrize("before", [b"", LINE * 10_000])
