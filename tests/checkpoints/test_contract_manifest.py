@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -174,3 +176,31 @@ def test_the_data_of_both_sides_has_one_hash(tmp_path):
     sha256 = hashlib.sha256(b"12").hexdigest()
     assert worker.sha256_of_data(tmp_path) == sha256
     assert differences(Origin(data_sha256=sha256), {"data": {"train_file": str(tmp_path)}}) == ()
+
+
+EIGHT_THREADS = """
+import sys, threading
+from pathlib import Path
+from tunesmith.contract.manifest import read_manifest
+sys.setswitchinterval(1e-6)
+begin, folder = threading.Barrier(8), Path(sys.argv[1])
+def read():
+    begin.wait()
+    assert read_manifest(folder).step == 4
+threads = [threading.Thread(target=read) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_may_read_their_first_manifest_at_once(folder):
+    """A server that adopts several runs does. msgspec describes a struct when it first decodes one, and what another thread
+    sees of an unfinished description ends the process: every second one of these did.
+    """
+    for _ in range(12):
+        done = subprocess.run(
+            [sys.executable, "-c", EIGHT_THREADS, str(folder)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")

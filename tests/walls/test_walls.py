@@ -134,6 +134,21 @@ def test_modules_are_short():
     assert statistics.median(lengths) <= LONGEST_MEDIAN_MODULE
 
 
+def test_structs_are_decoded_by_decoders_made_beforehand():
+    """A struct is described by msgspec when it is first decoded: two threads that do so at once end the process."""
+    known_from_the_start = {"dict", "list", "tuple", "str", "int", "float", "bool", "bytes", "Any"}
+    late = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for package in (PACKAGE, WORKERS)
+        for path in sorted(package.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "msgspec.json.decode"
+        for given in node.keywords
+        if {part.id for part in ast.walk(given.value) if isinstance(part, ast.Name)} - known_from_the_start
+    ]
+    assert late == []
+
+
 def test_no_modules_import_each_other():
     """Not even inside functions, and neither do the packages right below tunesmith: each can be read before its callers."""
     graph = grimp.build_graph("tunesmith", "tunesmith_workers", exclude_type_checking_imports=True, cache_dir=None)

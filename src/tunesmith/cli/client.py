@@ -206,7 +206,7 @@ class Service:
     def _refusal(self, response: httpx.Response) -> TunesmithError:
         """The error that a problem document tells of."""
         try:
-            problem = msgspec.json.decode(response.content, type=_Problem)
+            problem = _decode_problem(response.content)
         except msgspec.DecodeError:
             return self._stranger(response)
         mend = problem.mend
@@ -233,6 +233,9 @@ class _Problem(msgspec.Struct):
     where: str | None = None
     mend: str | None = None
     errors: tuple[Fault, ...] = ()
+
+
+_decode_problem = msgspec.json.Decoder(_Problem).decode
 
 
 def locator(url: str | None) -> Locate:

@@ -69,6 +69,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(file.bytes for file in self.files)
 
 
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+"""Made when this is imported: msgspec describes a struct when it is first decoded, and a thread that decodes the same one
+meanwhile reads a description that is not finished, and ends the process."""
+
+
 class Misfit(NamedTuple):
     """One thing in which a training differs from what a checkpoint was trained from."""
 
@@ -86,7 +91,7 @@ def read_manifest(folder: Path, read: Callable[[Path], bytes] = Path.read_bytes)
         OSError: too many files are open, or the disk is failing: whether it is complete cannot be said.
     """
     try:
-        manifest = msgspec.json.decode(read(folder / MANIFEST), type=Manifest)
+        manifest = decode_manifest(read(folder / MANIFEST))
         whole = all((folder / file.path).stat().st_size == file.bytes for file in manifest.files)
     except OSError as error:
         if error.errno in _NOT_ITS_FAULT:

@@ -167,13 +167,16 @@ def _scored(run: dict[str, Any], paths: StatePaths) -> Scored:
 
 def _first_answer(predictions: Path) -> str:
     with predictions.open("rb") as lines:
-        return msgspec.json.decode(lines.readline(), type=_Prediction).predicted
+        return _decode_prediction(lines.readline()).predicted
 
 
 class _Prediction(msgspec.Struct):
     """A line of the evaluation's predictions, as far as the demo shows it."""
 
     predicted: str
+
+
+_decode_prediction = msgspec.json.Decoder(_Prediction).decode
 
 
 def _example() -> Example:

@@ -28,6 +28,9 @@ class _Reported(msgspec.Struct, frozen=True):
     """The name of what the function reported, within the checkpoint."""
 
 
+_decode_reported = msgspec.json.Decoder(_Reported).decode
+
+
 def keep(reported: str, folder: Path, *, idx: int, facts: Mapping[str, Any]) -> Path:
     """Copy a file or folder into a checkpoint of its own; the manifest comes last, with ``facts``. Older ones go.
 
@@ -70,7 +73,7 @@ def reported_in(checkpoint: str | None) -> str | None:
     """The path to resume from, in a checkpoint's folder; None without one."""
     if not checkpoint:
         return None
-    manifest = msgspec.json.decode((Path(checkpoint) / MANIFEST).read_bytes(), type=_Reported)
+    manifest = _decode_reported((Path(checkpoint) / MANIFEST).read_bytes())
     return str(Path(checkpoint) / manifest.reported)
 
 

@@ -36,6 +36,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     output_log_path: str = ""
 
 
+decode_result = msgspec.json.Decoder(Result).decode
+
+
 class ReportedResult(Result, frozen=True, kw_only=True):
     """A result as a function gives it: with what is for us and not for the receiver."""
 

@@ -13,7 +13,7 @@ from tunesmith.errors import InvalidInput
 from tunesmith.files import write_atomically
 from tunesmith.finetune.checkpoint import keep
 from tunesmith.finetune.job import Job
-from tunesmith.finetune.result import ReportedResult, Result, read_result
+from tunesmith.finetune.result import ReportedResult, Result, decode_result, read_result
 
 MOST_RESULT_BYTES = 1024 * 1024
 FOLDER = "results"
@@ -39,7 +39,7 @@ class Results:
         told = sorted(self._folder.glob("*.json"))
         self._written = len(told)
         # An attempt that resumes from a checkpoint comes by some results once more; those were told.
-        self._told_upto = msgspec.json.decode(told[-1].read_bytes(), type=Result).idx if told else 0
+        self._told_upto = decode_result(told[-1].read_bytes()).idx if told else 0
 
     def take(self, given: object) -> None:
         """Check a result, and tell it if it is due.

@@ -41,6 +41,9 @@ class LostLines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lost_through: int
 
 
+_decode_lost_lines = msgspec.json.Decoder(LostLines).decode
+
+
 class LineUnsound(Exception):
     """A line does not check out; the text says how. It is always turned into a Fault or a JournalDamaged."""
 
@@ -97,7 +100,7 @@ def last_seq_of(entry: Entry) -> int:
     if entry.id or entry.event != REPAIRED:
         return entry.seq
     try:
-        lost = msgspec.json.decode(entry.data, type=LostLines)
+        lost = _decode_lost_lines(entry.data)
     except msgspec.DecodeError as error:
         raise LineUnsound(f"a `{REPAIRED}` line that does not say what was lost: {error}") from error
     if lost.lost_from != entry.seq or lost.lost_through < entry.seq:

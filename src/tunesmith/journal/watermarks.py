@@ -51,6 +51,9 @@ class _Noted(msgspec.Struct, frozen=True, kw_only=True):
     """By the journal's file name."""
 
 
+_decode_noted = msgspec.json.Decoder(_Noted).decode
+
+
 class OpenJournal(Protocol):
     """What of an open journal is needed here."""
 
@@ -78,7 +81,7 @@ class Watermarks:
             OSError: there are no descriptors, or no memory, to read it with just now.
         """
         try:
-            return msgspec.json.decode(self.file.read_bytes(), type=_Noted).journals
+            return _decode_noted(self.file.read_bytes()).journals
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:

@@ -49,6 +49,9 @@ class _Sources(msgspec.Struct, frozen=True):
     files: tuple[str, ...]
 
 
+_decode_kept, _decode_sources = msgspec.json.Decoder(_Kept).decode, msgspec.json.Decoder(_Sources).decode
+
+
 class PreviewService:
     """What trainings would see."""
 
@@ -94,7 +97,7 @@ class PreviewService:
 
     def _kept(self, identity: Identity) -> dict[str, Any] | None:
         try:
-            return msgspec.json.decode(self._path(identity).read_bytes(), type=_Kept).answer
+            return _decode_kept(self._path(identity).read_bytes()).answer
         except (OSError, msgspec.DecodeError):
             return None
 
@@ -150,7 +153,7 @@ def _refuse_other_recipes(recipe: Recipe) -> None:
 
 def _may_stay(path: Path) -> bool:
     try:
-        sources = msgspec.json.decode(path.read_bytes(), type=_Sources).files
+        sources = _decode_sources(path.read_bytes()).files
     except (OSError, msgspec.DecodeError):
         return False
     return all(Path(source).is_file() for source in sources)

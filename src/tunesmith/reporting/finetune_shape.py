@@ -21,7 +21,7 @@ from tunesmith.callbacks import Occurrence, which
 from tunesmith.errors import InvalidInput
 from tunesmith.files import raise_shortage, read_regular
 from tunesmith.finetune import LOG, MODEL, PUBLISH_TO, publish, show_log
-from tunesmith.finetune.result import Result
+from tunesmith.finetune.result import Result, decode_result
 from tunesmith.finetune.results import MOST_RESULT_BYTES
 from tunesmith.paths import StatePaths
 from tunesmith.records import BodySource, Callback, CallbackEvent, Delivery, Progress, Run, RunState
@@ -127,7 +127,7 @@ class FinetuneShape:
     def _result(self, run_id: str, file: str) -> Result:
         path = self._paths.run(run_id).folder / file
         try:
-            return msgspec.json.decode(read_regular(path, MOST_RESULT_BYTES), type=Result)
+            return decode_result(read_regular(path, MOST_RESULT_BYTES))
         except msgspec.DecodeError as error:
             raise InvalidInput(f"is not a result: {error}", where=str(path), mend="start the task again") from error
 

@@ -77,5 +77,4 @@ class RunConfigs:
         return {path: noted.get(path, Origin.RECIPE) for path, _ in leaves(config, {*options, *noted})}
 
 
-def _decoded(origins: bytes) -> dict[str, Origin]:
-    return msgspec.json.decode(origins, type=dict[str, Origin])
+_decoded = msgspec.json.Decoder(dict[str, Origin]).decode

@@ -52,6 +52,9 @@ class _WrittenMetric(msgspec.Struct):
     log_offset: int
 
 
+_decode_noted, _decode_written = msgspec.json.Decoder(_Noted).decode, msgspec.json.Decoder(_WrittenMetric).decode
+
+
 def read_notes(paths: RunPaths) -> Notes:
     """Where the fold is, to resume from there. Raises OSError when descriptors or memory are short."""
     upto, intact = _mend_metrics(paths.metrics)
@@ -69,7 +72,7 @@ def read_reported(paths: RunPaths) -> dict[str, str]:
 
 def _read_noted(paths: RunPaths) -> _Noted:
     try:
-        noted = msgspec.json.decode(read_regular(paths.progress, _LARGEST_PROGRESS), type=_Noted)
+        noted = _decode_noted(read_regular(paths.progress, _LARGEST_PROGRESS))
     except OSError as error:
         raise_shortage(error)
         return _Noted()
@@ -181,6 +184,6 @@ def _open_metrics(path: Path, flags: int) -> int:
 
 def _log_offset(line: bytes) -> int | None:
     try:
-        return msgspec.json.decode(line, type=_WrittenMetric).log_offset
+        return _decode_written(line).log_offset
     except msgspec.DecodeError:
         return None

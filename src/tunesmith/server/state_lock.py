@@ -39,6 +39,9 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
         return f"pid {self.pid or 'unknown'}" + (f" at {self.address}" if self.address else "")
 
 
+_decode_holder = msgspec.json.Decoder(Holder).decode
+
+
 class StateLock:
     """The lock, held. Programs started by this process do not inherit it."""
 
@@ -209,6 +212,6 @@ def _still_there(path: Path, descriptor: int) -> bool:
 
 def _described(path: Path) -> Holder:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Holder)
+        return _decode_holder(path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return Holder()  # deleted, or caught while it was being written

@@ -44,6 +44,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, WrittenFile]
 
 
+_decode_provenance = msgspec.json.Decoder(Provenance).decode
+
+
 def provenance_of(
     source: Input, options: Mapping[str, Any], policy: Policy | None, files: Mapping[str, WrittenFile]
 ) -> Provenance:
@@ -74,7 +77,7 @@ def policy_behind(data: Path, sha256: str) -> DataPolicy | None:
 def _read(folder: Path) -> Provenance | None:
     try:
         with (folder / NAME).open("rb") as file:
-            found = msgspec.json.decode(file.read(1 << 20), type=Provenance)
+            found = _decode_provenance(file.read(1 << 20))
     except (OSError, ValueError):  # there is none, or it is somebody else's
         return None
     return found if found.made_by == _MADE_BY else None

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from tunesmith.contract import manifest as contract
-from tunesmith.contract.manifest import KEEP, MANIFEST, ListedFile, Manifest, misfits, read_manifest
+from tunesmith.contract.manifest import KEEP, MANIFEST, ListedFile, Manifest, decode_manifest, misfits, read_manifest
 from tunesmith_workers.data.provenance import DataPolicy, policy_behind
 from tunesmith_workers.data.reader import data_files
 from tunesmith_workers.process.faults import BadConfig
@@ -85,7 +85,7 @@ def is_complete(folder: Path) -> bool:
 
 def metrics_of(folder: Path) -> dict[str, float | None]:
     """The newest values of all metrics when this complete checkpoint was written."""
-    return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).metrics
+    return decode_manifest((folder / MANIFEST).read_bytes()).metrics
 
 
 def refuse_misfit(folder: Path, origin: Origin) -> None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -53,6 +53,9 @@ class _Process(msgspec.Struct, frozen=True):
     program: ProcessIdentity | None = None
     at: datetime | None = None
     abandoned: bool = False
+
+
+_decode_process, _decode_exit = msgspec.json.Decoder(_Process).decode, msgspec.json.Decoder(Exit).decode
 
 
 class LocalExecutor:
@@ -103,12 +106,12 @@ class LocalExecutor:
     async def started(self, attempt: AttemptPaths, run_id: str) -> Started | None:
         with anyio.move_on_after(self._start_deadline):
             while True:
-                process = _read(attempt.process, _Process)
+                process = _read(attempt.process, _decode_process)
                 if process is not None and process.abandoned:
                     return None
                 if process is not None and process.program is not None:
                     return Started(program=process.program, at=process.at)
-                if _read(attempt.exit, Exit) is not None:
+                if _read(attempt.exit, _decode_exit) is not None:
                     return Started(program=None, at=process.at if process is not None else None)
                 if process is not None and process.shim is not None and not identity.is_alive(process.shim):
                     return Started(program=None)  # the shim died on the way: wait() finds that the end is unknown
@@ -137,7 +140,7 @@ class LocalExecutor:
             beside.write_bytes(msgspec.json.encode({"abandoned": True}) + b"\n")
             attempt.process.hardlink_to(beside)
         except FileExistsError:
-            process = _read(attempt.process, _Process)
+            process = _read(attempt.process, _decode_process)
             return process is not None and process.abandoned
         finally:
             beside.unlink(missing_ok=True)
@@ -147,7 +150,7 @@ class LocalExecutor:
         return False
 
     async def wait(self, attempt: AttemptPaths, run_id: str) -> Exit | None:
-        process = _read(attempt.process, _Process) or _Process()
+        process = _read(attempt.process, _decode_process) or _Process()
         if process.shim is not None:
             await _gone(process.shim)
         for shim in await anyio.to_thread.run_sync(identity.marked, _SHIM_MARK, run_id):
@@ -155,7 +158,7 @@ class LocalExecutor:
         child = self._children.pop(attempt.folder, None)
         if child is not None:
             await anyio.to_thread.run_sync(child.wait)
-        exit_ = _read(attempt.exit, Exit)
+        exit_ = _read(attempt.exit, _decode_exit)
         if exit_ is None:
             # The shim is gone without a word. The program may go on; how it ends, nobody will know.
             if process.program is not None:
@@ -166,7 +169,7 @@ class LocalExecutor:
 
     async def stop(self, attempt: AttemptPaths, run_id: str, *, grace_seconds: float) -> None:
         until = time.monotonic() + grace_seconds
-        process = _read(attempt.process, _Process) or _Process()
+        process = _read(attempt.process, _decode_process) or _Process()
         if process.program is not None and identity.signal_group(process.program, signal.SIGTERM):
             with anyio.move_on_after(grace_seconds):
                 await _gone(process.program)
@@ -222,13 +225,13 @@ async def _gone(process: ProcessIdentity) -> None:
             loop.remove_reader(descriptor)
 
 
-def _read(path: Path, type_: type[_T]) -> _T | None:
+def _read(path: Path, decode: Callable[[bytes], _T]) -> _T | None:
     """A small file that is replaced as a whole: read it or find it missing. Anything unreadable counts as missing.
 
     Raises OSError when descriptors or memory are short.
     """
     try:
-        return msgspec.json.decode(read_regular(path, _LARGEST_RECORD), type=type_)
+        return decode(read_regular(path, _LARGEST_RECORD))
     except OSError as error:
         raise_shortage(error)
         return None
