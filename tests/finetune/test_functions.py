@@ -201,3 +201,36 @@ from tunesmith import FinetuneAPI
 assert "litestar" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=clean_environment())
+
+
+REPORTS_FROM_THREADS = """
+import sys, threading
+from tunesmith.finetune.result import read_result
+sys.setswitchinterval(1e-6)
+begin = threading.Barrier(64)
+figure = {"x_axis": [1], "x_label": "step", "losses": [0.5]}
+def report():
+    begin.wait()
+    read_result({"idx": 1, "fig_param": figure}, measurement="step", output_model_path="", output_log_path="")
+threads = [threading.Thread(target=report) for _ in range(64)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_may_report_their_first_results_at_once():
+    """A function that trains in threads of its own does; msgspec must not describe a result while others
+    read one. Without that every fifth of these processes crashed.
+    """
+    for _ in range(20):
+        done = subprocess.run(
+            [sys.executable, "-c", REPORTS_FROM_THREADS],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")

@@ -135,7 +135,7 @@ def test_modules_are_short():
 
 
 def test_structs_are_decoded_by_decoders_made_beforehand():
-    """A struct is described by msgspec when it is first decoded: two threads that do so at once end the process."""
+    """A struct is described by msgspec when it is first decoded: two threads that do so at once can end the process."""
     known_from_the_start = {"dict", "list", "tuple", "str", "int", "float", "bool", "bytes", "Any"}
     late = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

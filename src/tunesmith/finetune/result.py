@@ -50,6 +50,10 @@ class ReportedResult(Result, frozen=True, kw_only=True):
         return Result(**{name: getattr(self, name) for name in Result.__struct_fields__})
 
 
+# Has msgspec describe it now: a function may report its first results from several threads at once.
+msgspec.json.Decoder(ReportedResult)
+
+
 def read_result(
     given: object, *, measurement: Measurement, output_model_path: str, output_log_path: str
 ) -> ReportedResult:
