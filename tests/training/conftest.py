@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from training_parts import CHATML
+from support.tiny_model import save_tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,49 +21,13 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    """Byte-level, so it reads anything; it has learned no merges worth mentioning."""
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    corpus = ["user assistant system the colour of grass is green and the sky is blue"] * 4
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    inner.train_from_iterator(corpus, trainer)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=special[1:],
-    )
-    tokenizer.chat_template = CHATML
-    return tokenizer
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tokenizer, tmp_path_factory) -> Path:
     """A folder with a two-layer Llama of random weights."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.15,  # an adapter on frozen weights can only learn where these say something
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model", tokenizer)
 
 
 @pytest.fixture

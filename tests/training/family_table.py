@@ -31,7 +31,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import families
+from support import families
 import numpy as np
 import peft  # noqa: F401  # what forked processes need is loaded once, here
 import torch

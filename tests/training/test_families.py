@@ -6,7 +6,7 @@ import copy
 import random
 from typing import Any
 
-import families
+from support import families
 import numpy as np
 import peft
 import pytest

@@ -13,8 +13,8 @@ from training_parts import Told
 from transformers import TrainerState, TrainingArguments
 
 from tunesmith_workers.cpu.forked_workers import ForkedWorkers
+from tunesmith_workers.models.memory_use import MemoryUse
 from tunesmith_workers.process.faults import BadConfig
-from tunesmith_workers.training.memory_use import MemoryUse
 from tunesmith_workers.training.plan import Plan
 from tunesmith_workers.training.preflight import preflight
 from tunesmith_workers.training.trial import saves_in

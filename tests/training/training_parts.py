@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import torch
+from support.tiny_model import CHATML
 
 from tunesmith.contract.events import read_line
 from tunesmith_workers.cpu.acceleration import CpuAcceleration, Slower
@@ -22,11 +23,6 @@ from tunesmith_workers.training.acceleration import Plain
 from tunesmith_workers.training.verify import verify
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def chat(question: str, answer: str) -> dict[str, Any]:

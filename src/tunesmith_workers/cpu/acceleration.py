@@ -17,11 +17,11 @@ from tunesmith_workers.cpu.fused_norm import fuse_norms
 from tunesmith_workers.cpu.prepacked import prepack_weights
 from tunesmith_workers.cpu.verify import Packing, attention_misfit, parts_misfit
 from tunesmith_workers.examples.batches import Batch, take
+from tunesmith_workers.models.memory_use import free_memory_now
 from tunesmith_workers.models.precision import Precision
 from tunesmith_workers.models.structure import set_attention
 from tunesmith_workers.process.events import emit_message, log
 from tunesmith_workers.training.acceleration import Compute, StepLoss
-from tunesmith_workers.training.memory_use import free_memory_now
 from tunesmith_workers.training.verify import Check
 
 _EAGER_IS_FASTER_BELOW = 192

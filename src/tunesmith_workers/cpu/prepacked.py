@@ -55,6 +55,30 @@ class PrepackedWeight:
         return _product(gradient, self._backward, None)
 
 
+class PackedProduct:
+    """A frozen weight, (outputs, inputs), packed for the product forward alone."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._ordered = _reordered(weight.detach())
+
+    @classmethod
+    def of(cls, weight: Tensor) -> PackedProduct | None:
+        """None where this machine does not prepack such a weight, or multiplies wrongly with it."""
+        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or weight.requires_grad:
+            return None
+        try:
+            packed = cls(weight)
+            x = sample(4, weight.shape[1], weight.dtype)
+            right = agree(packed(x, None), x @ weight.t())
+        except (RuntimeError, AttributeError, NotImplementedError):
+            return None
+        return packed if right else None
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """(rows, inputs) to (rows, outputs)."""
+        return _product(x, self._ordered, bias)
+
+
 def _reordered(weight: Tensor) -> Tensor:
     ordered: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001  # torch names no door to oneDNN
     return ordered

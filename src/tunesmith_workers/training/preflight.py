@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from tunesmith_workers.models.memory_use import MemoryUse
 from tunesmith_workers.process.events import emit_message
 from tunesmith_workers.training.limits import SAFE_SHARE, refuse_disk, refuse_memory, too_much
-from tunesmith_workers.training.memory_use import MemoryUse
 from tunesmith_workers.training.plan import Findings, Plan, Trial
 
 Show = Callable[[str], None]

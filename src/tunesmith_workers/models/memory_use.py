@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tunesmith_workers.training.cgroup_memory import free_in_cgroups
+from tunesmith_workers.models.cgroup_memory import free_in_cgroups
 
 
 class MemoryUse:
