@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+
 from support.tiny_model import save_tiny_model, tiny_tokenizer
 
 

@@ -31,15 +31,17 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from support import families
 import numpy as np
 import peft  # noqa: F401  # what forked processes need is loaded once, here
 import torch
 import transformers
 from safetensors.numpy import load_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from training_parts import CHATML, RECIPES, Told, environment
+from training_parts import RECIPES, Told, environment
 from transformers import AutoModelForCausalLM, Trainer  # noqa: F401  # likewise
+
+from support import families
+from support.tiny_model import CHATML
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from training_parts import CHATML, COLOURS, Told, chat, config_and_folders
+from training_parts import COLOURS, Told, chat, config_and_folders
 
+from support.tiny_model import CHATML
 from tunesmith_workers.examples.prepare import prepare
 from tunesmith_workers.models.chat_templates import choose_template
 from tunesmith_workers.models.loading import load_tokenizer

@@ -6,7 +6,6 @@ import copy
 import random
 from typing import Any
 
-from support import families
 import numpy as np
 import peft
 import pytest
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from training_parts import TokenLoss, Verified, config_and_folders, verified
 
+from support import families
 from tunesmith_workers.cpu.forked_workers import forked_workers_for
 from tunesmith_workers.examples.batches import Batch, concatenate, count_trained, pad, take
 from tunesmith_workers.examples.rendering import IGNORED, Rendered

@@ -8,10 +8,11 @@ import re
 import httpx
 import msgspec
 import pytest
-from training_parts import CHATML, COLOURS, RECIPES, chat, config_and_folders
+from training_parts import COLOURS, RECIPES, chat, config_and_folders
 from transformers import LlamaForCausalLM, TrainingArguments
 
 from support.server import ServerProcess, wait_for_run
+from support.tiny_model import CHATML
 from tunesmith_workers.examples.batches import sha256_of
 from tunesmith_workers.examples.inputs import prepare_inputs
 from tunesmith_workers.examples.preview import preview

@@ -7,8 +7,9 @@ import copy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_parts import CHATML, chat
+from training_parts import chat
 
+from support.tiny_model import CHATML
 from tunesmith_workers.examples.rendering import IGNORED, Renderer
 from tunesmith_workers.examples.rows import read_rows
 from tunesmith_workers.models.chat_templates import choose_template

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import torch
-from support.tiny_model import CHATML
 
 from tunesmith.contract.events import read_line
 from tunesmith_workers.cpu.acceleration import CpuAcceleration, Slower

@@ -14,7 +14,6 @@ from torch import Tensor
 from tunesmith_workers.engine.adapters import AdapterBank
 from tunesmith_workers.engine.batch import Piece, StepBatch
 
-
 _CACHES = ("past_key_values", "cache_params")
 """Where a model returns what it wants to be given the next time: of attention, and of states."""
 
