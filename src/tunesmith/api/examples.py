@@ -101,5 +101,5 @@ BODIES: Mapping[Any, dict[str, Any]] = {
 }
 """By the struct that a body becomes."""
 
-PARAMETERS: Mapping[str, Any] = {"file_path": _DATA}
+PARAMETERS: Mapping[str, Any] = {"file_path": _DATA, "ref": _MODEL}
 """By the name of a query parameter that has to be given."""

@@ -43,6 +43,7 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "process_data": {**_RUN, 409: "The output folder holds other files.", 500: _WORKER},
     "deidentify": {500: _WORKER, 503: _BUSY},
     "finetune": {**_RUN, 409: "The `task_id` was used with another body."},
+    "resolve_model": {400: _NOT_HERE},
     "show_service_config": {404: "There is none."},
     "delete_service_config": {404: "There is none."},
     "revoke_key": {409: "It was revoked already."},

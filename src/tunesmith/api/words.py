@@ -54,6 +54,7 @@ SUMMARIES: Mapping[str, str] = {
     "put_dataset_config": "Upload a dataset's train config",
     "put_service_config": "Upload the service's train config",
     "resend_delivery": "Send a callback delivery again",
+    "resolve_model": "Show what a model reference stands for",
     "resume_run": "Resume from a checkpoint in a new run",
     "revoke_key": "Revoke an API key",
     "run_config": "Show a run's config, and where each value comes from",

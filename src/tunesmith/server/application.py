@@ -24,6 +24,7 @@ from tunesmith.api import (
     experiments,
     finetune,
     keys,
+    models,
     previews,
     problems,
     projects,
@@ -61,6 +62,7 @@ def create_app(opened: App) -> Litestar:
             *previews.HANDLERS,
             *callbacks.HANDLERS,
             *finetune.HANDLERS,
+            *models.HANDLERS,
             *keys.HANDLERS,
         ],
         middleware=[
