@@ -157,6 +157,7 @@ class StatePaths:
             self.datasets,
             self.uploads,
             self.train_configs,
+            self.deployments,
         )
 
     @property

@@ -18,6 +18,7 @@ from tunesmith.api.previews import PreviewRequest
 from tunesmith.api.projects import ProjectRunRequest
 from tunesmith.checkpoints import MarkRequest
 from tunesmith.datasets import DatasetRequest
+from tunesmith.deployments import DeploymentRequest
 from tunesmith.experiments import ExperimentRequest, ProjectChange, ProjectRequest
 from tunesmith.runs import ResumeRequest
 
@@ -96,6 +97,14 @@ BODIES: Mapping[Any, dict[str, Any]] = {
             "batch_size": 4,
             "lr": 0.001,
         },
+    },
+    DeploymentRequest: {
+        "model_path": _MODEL,
+        "model_version": "2",
+        "tags": ["orders"],
+        "extra_args": "--max-num-seqs 8",
+        "engine": "auto",
+        "name": "orders",
     },
     KeyRequest: {"name": "laptop", "scope": "write"},
 }
