@@ -30,6 +30,7 @@ from tunesmith.deployments import (
     HealthCheck,
     Keeper,
     Limits,
+    OnDemandEngines,
     Planner,
     Ports,
 )
@@ -128,6 +129,7 @@ class _Base:
     client: GuardedClient
     loopback: LoopbackClient
     idempotent_calls: IdempotentCalls
+    calls: WorkerCalls
 
 
 def open_services(
@@ -201,6 +203,7 @@ def _base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -> _B
         client=GuardedClient(allow_private=settings.allow_private_urls),
         loopback=LoopbackClient(),
         idempotent_calls=idempotent_calls_in(journals),
+        calls=WorkerCalls(variables=settings.run_environment, descriptors=descriptors),
     )
 
 
@@ -442,7 +445,6 @@ def _services(
     deployments: DeploymentService,
 ) -> Services:
     journals, variables = base.journals, base.settings.run_environment
-    calls = WorkerCalls(variables=variables, descriptors=base.descriptors)
     return Services(
         settings=base.settings,
         paths=base.paths,
@@ -462,11 +464,12 @@ def _services(
         train_configs=datasets.train_configs,
         callbacks=callbacks,
         idempotent_calls=base.idempotent_calls,
-        calls=calls,
-        previews=PreviewService(calls, base.paths.previews),
+        calls=base.calls,
+        previews=PreviewService(base.calls, base.paths.previews),
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
         finetune=finetune,
         deployments=deployments,
+        on_demand=OnDemandEngines(deployments, base.loopback, warm_models=base.settings.warm_models),
     )
 
 

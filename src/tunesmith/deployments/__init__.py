@@ -5,6 +5,7 @@ from tunesmith.deployments.book import DeploymentBook, DeploymentPage, Deploymen
 from tunesmith.deployments.engines import Engines
 from tunesmith.deployments.health import HealthCheck, Loopback
 from tunesmith.deployments.keeper import Keeper, Limits
+from tunesmith.deployments.on_demand import Endpoint, OnDemandEngines
 from tunesmith.deployments.ports import Ports
 from tunesmith.deployments.request import DeploymentRequest, Planner
 from tunesmith.deployments.service import DeploymentService
@@ -15,12 +16,14 @@ __all__ = [
     "DeploymentRequest",
     "DeploymentService",
     "DeploymentSummary",
+    "Endpoint",
     "EngineArguments",
     "Engines",
     "HealthCheck",
     "Keeper",
     "Limits",
     "Loopback",
+    "OnDemandEngines",
     "Planner",
     "Ports",
 ]

@@ -24,6 +24,9 @@ class Answer(Protocol):
     @property
     def status(self) -> int: ...
 
+    @property
+    def body(self) -> bytes: ...
+
 
 class Loopback(Protocol):
     """HTTP to engines on this machine; see ``net.loopback``."""

@@ -29,6 +29,8 @@ from tunesmith.runner import Executor
 
 _log = structlog.get_logger()
 _POLL_SECONDS = 2.0
+_FIRST_POLL_SECONDS = 0.25
+"""As long as it loads its model: somebody waits for it."""
 _LONGEST_BACKOFF_SECONDS = 60.0
 _WELL_SECONDS = 600.0
 """After so long in health, an engine that ends is started again as if it were the first time."""
@@ -142,7 +144,7 @@ class Keeper:
         return None
 
     async def _watch(self, one: Deployment, watched: _Watched) -> None:
-        """Health, every two seconds, until cancelled. Ends an engine that does not get well in time."""
+        """Health, again and again until cancelled. Ends an engine that does not get well in time."""
         while True:
             healthy = await self._is_well(one)
             watched.well_since = min(watched.well_since, time.monotonic()) if healthy else math.inf
@@ -151,7 +153,7 @@ class Keeper:
             if one.removed_at is None and late:
                 watched.too_late = True
                 await self._executor.stop(self._attempt(one), one.id, grace_seconds=self._limits.stop_grace_seconds)
-            await anyio.sleep(_POLL_SECONDS)
+            await anyio.sleep(_FIRST_POLL_SECONDS if one.healthy_at is None else _POLL_SECONDS)
 
     async def _is_well(self, one: Deployment) -> bool:
         try:

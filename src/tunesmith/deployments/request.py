@@ -86,11 +86,13 @@ class Planner:
         self._arguments = arguments
         self._other_meaning = other_meaning
 
-    def plan(self, request: DeploymentRequest) -> Plan:
-        """Raises:
-        InvalidInput: a field cannot be used.
-        MissingReference: there is no such model.
-        Forbidden: it lies outside the allowed roots.
+    def plan(self, request: DeploymentRequest, resolved: ResolvedModel | None = None) -> Plan:
+        """``resolved`` is the model, if that is known already.
+
+        Raises:
+            InvalidInput: a field cannot be used.
+            MissingReference: there is no such model.
+            Forbidden: it lies outside the allowed roots.
         """
         health_path = request.health_path if request.health_path is not None else "/health"
         faults = [fault for fault in (self._name_fault(request.name), _path_fault(health_path)) if fault is not None]
@@ -106,7 +108,7 @@ class Planner:
         return Plan(
             engine=engine,
             arguments=self._arguments.split(request.extra_args or "", engine),
-            resolved=self._resolve(request.model_path, "model_path"),
+            resolved=resolved or self._resolve(request.model_path, "model_path"),
             preferred_gpu=str(preferred) if preferred not in (None, "") else None,
             health_path=health_path,
         )

@@ -21,6 +21,7 @@ from tunesmith.errors import Conflict, NotFound, OutOfSpace, TunesmithError, Una
 from tunesmith.files import NO_ROOM
 from tunesmith.paths import StatePaths
 from tunesmith.records import Clock, Deployment, IdempotentCall, new_id
+from tunesmith.references import ResolvedModel
 
 _log = structlog.get_logger()
 _CHECKED_AT_ONCE = 16
@@ -86,9 +87,14 @@ class DeploymentService:
             self._tasks = None
 
     async def create(
-        self, request: DeploymentRequest, idempotency: IdempotentCall | None = None, *, on_demand: bool = False
+        self,
+        request: DeploymentRequest,
+        idempotency: IdempotentCall | None = None,
+        *,
+        on_demand: bool = False,
+        resolved: ResolvedModel | None = None,
     ) -> Deployment:
-        """A new deployment, on record and about to be started.
+        """A new deployment, on record and about to be started. ``resolved`` is its model, if that is known already.
 
         Raises:
             InvalidInput, MissingReference, Forbidden: the request cannot be served like this.
@@ -96,7 +102,7 @@ class DeploymentService:
             Unavailable: no port is free, or the service is stopping.
             OutOfSpace: the disk is full.
         """
-        plan = await anyio.to_thread.run_sync(self._planner.plan, request)
+        plan = await anyio.to_thread.run_sync(self._planner.plan, request, resolved)
         # Shielded, so that what was taken is given back or on record, also when whoever asked for it has gone.
         return await asyncio.shield(self._add(request, plan, idempotency, on_demand=on_demand))
 
