@@ -22,6 +22,18 @@ from tunesmith.datasets import (
     UploadService,
 )
 from tunesmith.deid import DeidService
+from tunesmith.deployments import (
+    DeploymentBook,
+    DeploymentService,
+    EngineArguments,
+    Engines,
+    HealthCheck,
+    Keeper,
+    Limits,
+    OnDemandEngines,
+    Planner,
+    Ports,
+)
 from tunesmith.errors import SettingsInvalid
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor
@@ -31,6 +43,7 @@ from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
 from tunesmith.journals import Journals, idempotent_calls_in
 from tunesmith.net.guarded import GuardedClient
+from tunesmith.net.loopback import LoopbackClient
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
@@ -90,6 +103,7 @@ class App:
     vitals: Vitals
     reporter: BackgroundService
     client: GuardedClient
+    loopback: LoopbackClient
     journals: tuple[Journal[Any, Any], ...]
     watermarks: WatermarkKeeper
 
@@ -111,8 +125,11 @@ class _Base:
     recipes: RecipeBook
     book: RunBook
     unfinished: UnfinishedRuns
+    deployed: DeploymentBook
     client: GuardedClient
+    loopback: LoopbackClient
     idempotent_calls: IdempotentCalls
+    calls: WorkerCalls
 
 
 def open_services(
@@ -141,18 +158,28 @@ def open_services(
     references = _references(base, checkpoints, datasets.lookup)
     callbacks, reporter = _callbacks(base)
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
-    scheduler = _scheduler(base, slots, executor or _executor(base), live, keeper, datasets.uploads)
+    executor = executor or _executor(base)
+    scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
+    deployments = _deployments(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
     finetune = _finetune(base, function, references, runs.creator)
     for listener in (live.committed, scheduler.committed, reporter.committed):
         base.journals.runs.on_commit(listener)
+    services = _services(
+        base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, finetune, deployments
+    )
+    return _opened(base, services, reporter)
+
+
+def _opened(base: _Base, services: Services, reporter: Reporter) -> App:
     return App(
-        services=_services(base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, finetune),
+        services=services,
         vitals=Vitals(),
         reporter=reporter,
         client=base.client,
+        loopback=base.loopback,
         journals=base.journals.all,
-        watermarks=WatermarkKeeper(Watermarks(base.paths.watermarks, clock), base.journals.all),
+        watermarks=WatermarkKeeper(Watermarks(base.paths.watermarks, base.clock), base.journals.all),
     )
 
 
@@ -172,8 +199,11 @@ def _base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -> _B
         recipes=RecipeBook(settings.recipes_dir),
         book=book,
         unfinished=UnfinishedRuns(book),
+        deployed=DeploymentBook(journals.deployments),
         client=GuardedClient(allow_private=settings.allow_private_urls),
+        loopback=LoopbackClient(),
         idempotent_calls=idempotent_calls_in(journals),
+        calls=WorkerCalls(variables=settings.run_environment, descriptors=descriptors),
     )
 
 
@@ -186,8 +216,12 @@ def _refuse_open_bind(settings: Settings, keys: KeyRing) -> None:
         )
 
 
+def _names(base: _Base) -> ModelNames:
+    return ModelNames(base.settings.aliases, base.paths, base.book, base.deployed.__contains__)
+
+
 def _checkpoints(base: _Base) -> tuple[CheckpointBook, CheckpointKeeper]:
-    names = ModelNames(base.settings.aliases, base.paths, base.book)
+    names = _names(base)
     checkpoints = CheckpointBook(base.journals.checkpoints, base.paths, base.clock, other_meaning=names.other_meaning)
     retention = Retention(checkpoints, base.settings.checkpoint_budget_bytes, base.unfinished.checkpoints)
     return checkpoints, CheckpointKeeper(checkpoints, retention)
@@ -221,6 +255,7 @@ def _references(base: _Base, checkpoints: CheckpointBook, lookup: Lookup) -> Ref
         paths=base.paths,
         book=base.book,
         checkpoint=checkpoints.referenced,
+        deployment=base.deployed.known,
         uploaded=lookup.files_of,
     )
 
@@ -344,6 +379,58 @@ def _finetune(
     )
 
 
+def _deployments(
+    base: _Base,
+    slots: Slots,
+    executor: Executor,
+    references: References,
+    checkpoints: CheckpointBook,
+    scheduler: Scheduler,
+) -> DeploymentService:
+    settings, ports = base.settings, Ports()
+    names = ModelNames(settings.aliases, base.paths, base.book)  # other deployments' names are the service's to refuse
+    engines = Engines(vllm_command=settings.vllm_command, has_gpu=bool(slots.gpus))
+
+    def other_meaning(name: str) -> str | None:
+        return "a checkpoint" if checkpoints.referenced(name) is not None else names.other_meaning(name)
+
+    return DeploymentService(
+        book=base.deployed,
+        planner=Planner(
+            resolve=references.resolve,
+            engines=engines,
+            arguments=EngineArguments(settings.allowed_engine_args),
+            other_meaning=other_meaning,
+        ),
+        engines=engines,
+        keeper=_engine_keeper(base, executor, engines, ports),
+        ports=ports,
+        leases=slots,
+        paths=base.paths,
+        clock=base.clock,
+        max_deployments=settings.max_deployments,
+        stop_grace_seconds=settings.stop_grace_seconds,
+        released=scheduler.look_again,
+    )
+
+
+def _engine_keeper(base: _Base, executor: Executor, engines: Engines, ports: Ports) -> Keeper:
+    return Keeper(
+        book=base.deployed,
+        executor=executor,
+        engines=engines,
+        ports=ports,
+        health=HealthCheck(base.loopback),
+        paths=base.paths,
+        clock=base.clock,
+        limits=Limits(
+            start_deadline_seconds=base.settings.engine_start_deadline_seconds,
+            max_restarts=base.settings.max_engine_restarts,
+            stop_grace_seconds=base.settings.stop_grace_seconds,
+        ),
+    )
+
+
 def _services(
     base: _Base,
     keys: KeyRing,
@@ -355,9 +442,9 @@ def _services(
     scheduler: Scheduler,
     runs: RunServices,
     finetune: FinetuneService,
+    deployments: DeploymentService,
 ) -> Services:
     journals, variables = base.journals, base.settings.run_environment
-    calls = WorkerCalls(variables=variables, descriptors=base.descriptors)
     return Services(
         settings=base.settings,
         paths=base.paths,
@@ -377,10 +464,12 @@ def _services(
         train_configs=datasets.train_configs,
         callbacks=callbacks,
         idempotent_calls=base.idempotent_calls,
-        calls=calls,
-        previews=PreviewService(calls, base.paths.previews),
+        calls=base.calls,
+        previews=PreviewService(base.calls, base.paths.previews),
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
         finetune=finetune,
+        deployments=deployments,
+        on_demand=OnDemandEngines(deployments, base.loopback, warm_models=base.settings.warm_models),
     )
 
 

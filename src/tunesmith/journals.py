@@ -9,6 +9,7 @@ from tunesmith.access import KeySummary
 from tunesmith.callbacks import DeliverySummary
 from tunesmith.checkpoints import CheckpointSummary
 from tunesmith.datasets import DatasetSummary, TrainConfigSummary, UploadSummary
+from tunesmith.deployments import DeploymentSummary
 from tunesmith.experiments import ExperimentSummary
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal
@@ -19,6 +20,7 @@ from tunesmith.records import (
     Clock,
     Dataset,
     Delivery,
+    Deployment,
     Experiment,
     IdempotentCall,
     Key,
@@ -42,6 +44,7 @@ class Journals:
     datasets: Journal[Dataset, DatasetSummary]
     uploads: Journal[Upload, UploadSummary]
     train_configs: Journal[TrainConfigFile, TrainConfigSummary]
+    deployments: Journal[Deployment, DeploymentSummary]
 
     @classmethod
     def open(cls, paths: StatePaths, clock: Clock) -> Journals:
@@ -55,6 +58,7 @@ class Journals:
             datasets=Journal.open(paths.datasets, Dataset, DatasetSummary, clock=clock),
             uploads=Journal.open(paths.uploads, Upload, UploadSummary, clock=clock),
             train_configs=Journal.open(paths.train_configs, TrainConfigFile, TrainConfigSummary, clock=clock),
+            deployments=Journal.open(paths.deployments, Deployment, DeploymentSummary, clock=clock),
         )
 
     @property
@@ -71,8 +75,11 @@ def idempotent_calls_in(journals: Journals) -> IdempotentCalls:
     calls.follow(journals.uploads, _call_of)
     calls.follow(journals.checkpoints, lambda one: one.calls)
     calls.follow(journals.keys, _call_of)
+    calls.follow(journals.deployments, _call_of)
     return calls
 
 
-def _call_of(summary: RunSummary | DatasetSummary | UploadSummary | KeySummary) -> tuple[IdempotentCall, ...]:
+def _call_of(
+    summary: RunSummary | DatasetSummary | UploadSummary | KeySummary | DeploymentSummary,
+) -> tuple[IdempotentCall, ...]:
     return () if summary.idempotency is None else (summary.idempotency,)

@@ -74,6 +74,21 @@ class RunPaths:
 
 
 @dataclass(frozen=True)
+class DeploymentPaths:
+    """The folder of one deployment."""
+
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """All that its engines printed."""
+        return self.folder / "engine.log"
+
+    def attempt(self, number: int) -> AttemptPaths:
+        return AttemptPaths(self.folder / "attempts" / str(number))
+
+
+@dataclass(frozen=True)
 class StatePaths:
     """The state folder."""
 
@@ -121,6 +136,10 @@ class StatePaths:
         return self.root / "train_configs.jsonl"
 
     @property
+    def deployments(self) -> Path:
+        return self.root / "deployments.jsonl"
+
+    @property
     def webhook_secret(self) -> Path:
         """What deliveries are signed with; readable by the owner only."""
         return self.root / "webhook_secret"
@@ -138,6 +157,7 @@ class StatePaths:
             self.datasets,
             self.uploads,
             self.train_configs,
+            self.deployments,
         )
 
     @property
@@ -156,6 +176,13 @@ class StatePaths:
 
     def run(self, run_id: str) -> RunPaths:
         return RunPaths(self.runs_folder / run_id)
+
+    @property
+    def deployments_folder(self) -> Path:
+        return self.root / "deployments"
+
+    def deployment(self, deployment_id: str) -> DeploymentPaths:
+        return DeploymentPaths(self.deployments_folder / deployment_id)
 
     @property
     def models(self) -> Path:
@@ -217,5 +244,6 @@ class StatePaths:
 
     def create(self) -> None:
         """Make the folders that must exist before the server starts."""
-        for folder in (self.root, self.runs_folder, self.models, self.uploads_folder, self.train_configs_folder):
+        below = (self.runs_folder, self.models, self.uploads_folder, self.train_configs_folder, self.deployments_folder)
+        for folder in (self.root, *below):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

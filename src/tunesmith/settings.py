@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ import msgspec
 from tunesmith.errors import Fault, InvalidInput, SettingsInvalid
 
 DEFAULT_CONFIG = Path("tunesmith.yaml")
+_ENGINE_ARGUMENT = re.compile(r"(--)?[A-Za-z0-9][A-Za-z0-9_-]*=?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?|\*")
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -47,6 +49,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     default_model: str = ""
     aliases: dict[str, str] = {}
     vllm_command: str = ""
+    allowed_engine_args: tuple[str, ...] = ()
+    max_deployments: Count = 16
+    warm_models: Annotated[int, msgspec.Meta(ge=1)] = 2
+    max_engine_restarts: Count = 5
+    engine_start_deadline_seconds: Seconds = 600.0
     log_format: Literal["text", "json"] = "text"
 
     @property
@@ -80,7 +87,12 @@ DESCRIPTIONS: Mapping[str, str] = {
     "allow_private_urls": "whether datasets and callbacks may name private addresses",
     "default_model": "model that chat uses when a request names none",
     "aliases": "model names and the model references they stand for",
-    "vllm_command": "how to start vLLM",
+    "vllm_command": "how to start vLLM (default: its OpenAI server with this Python, where it is installed)",
+    "allowed_engine_args": "more options that a deployment's extra_args may hold: a name, with = after it if it takes a value",
+    "max_deployments": "how many engines may be there at once",
+    "warm_models": "how many engines are started for models that are asked for without a deployment, and kept",
+    "max_engine_restarts": "how often an engine that ended is started again before its deployment has failed",
+    "engine_start_deadline_seconds": "how long an engine may take to load its model",
     "log_format": "text for people, json for collectors",
 }
 
@@ -145,7 +157,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _split(name: str, text: str) -> Any:
-    if name in ("allowed_roots", "run_environment"):
+    if name in ("allowed_roots", "run_environment", "allowed_engine_args"):
         return [part for part in text.split(":") if part]
     if name == "aliases":
         return dict(pair.partition("=")[::2] for pair in text.split(":") if pair)
@@ -169,6 +181,14 @@ def _convert(values: dict[str, Any], origins: dict[str, str], faults: list[Fault
 def _refuse_unusable(name: str, value: Any) -> None:
     if name == "aliases" and not all(alias and reference for alias, reference in value.items()):
         raise msgspec.ValidationError("an alias needs a name and what it stands for, such as small=HuggingFaceTB/x")
+    if name == "allowed_engine_args":
+        wrong = [one for one in value if not _ENGINE_ARGUMENT.fullmatch(one)]
+        if wrong:
+            raise msgspec.ValidationError(
+                f"{', '.join(wrong)}: not the name of an option, such as rope-scaling= or enforce-eager"
+            )
+    if name == "vllm_command":
+        _refuse_unsplittable(value)
     if name == "run_environment":
         wrong = [one for one in value if not _VARIABLE.fullmatch(one) or one.startswith("TUNESMITH_")]
         if wrong:
@@ -176,6 +196,13 @@ def _refuse_unusable(name: str, value: Any) -> None:
                 f"{', '.join(wrong)}: not the name of a variable, with or without * at its end, that a run may have; those "
                 "that begin with TUNESMITH_ are the server's own"
             )
+
+
+def _refuse_unsplittable(command: str) -> None:
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        raise msgspec.ValidationError(f"cannot be split into words as a shell would: {error}") from None
 
 
 def _to_path(wanted: type, value: Any) -> Any:

@@ -162,6 +162,7 @@ _TRACES: Mapping[str, Callable[[StatePaths], bool]] = MappingProxyType(
         "runs.jsonl": lambda paths: _has_entry(paths.runs_folder, "run_*/attempts"),
         "datasets.jsonl": lambda paths: _holds(paths.uploads),
         "uploads.jsonl": lambda paths: _has_entry(paths.uploads_folder, "upl_*/data.*"),
+        "deployments.jsonl": lambda paths: _has_entry(paths.deployments_folder, "dep_*/attempts"),
         "train_configs.jsonl": lambda paths: _has_entry(paths.train_configs_folder, "tc_*.yaml"),
     }
 )

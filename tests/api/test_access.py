@@ -22,7 +22,11 @@ from tunesmith.records import Scope
 from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 
-OPEN_PATHS = {"/healthz", "/health"}
+OPEN_PATHS = {
+    "/healthz",
+    "/health",
+    *(f"{below}/deployments/_internal/health" for below in ("/api/v1", "/v1", "")),
+}
 
 
 class Call(NamedTuple):

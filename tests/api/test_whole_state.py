@@ -52,6 +52,8 @@ def use(client: httpx.Client, number: int) -> tuple[str, str]:
     client.post(tags, json={"tags": ["reviewed"]}).raise_for_status()
     dataset = client.post("/api/v1/datasets", json={"name": f"d{number}"}).raise_for_status().json()["id"]
     upload = client.put(f"/api/v1/datasets/{dataset}/files", files={"file": ("a.jsonl", ROW)}).raise_for_status()
+    deployment = client.post("/deployments", json={"model_path": "small", "engine": "vllm"}).raise_for_status().json()
+    client.delete(f"/deployments/{deployment['deployment_id']}").raise_for_status()
     config = {"file": ("c.yaml", b"job: {type: writes}\n")}
     client.put(f"/api/v1/datasets/{dataset}/train-config", files=config).raise_for_status()
     return run_id, upload.json()["upload_id"]
@@ -63,7 +65,11 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Used:
     write_recipe(place / "recipes", "writes", WRITES)
     state, older = place / "state", place / "older"
     older.mkdir()
-    with ServerProcess.start(state, place / "recipes", {"TUNESMITH_ALLOW_PRIVATE_URLS": "true"}) as server:
+    (state / "models/small").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (state / "models/small" / name).write_text("{}")
+    settings = {"TUNESMITH_ALLOW_PRIVATE_URLS": "true", "TUNESMITH_VLLM_COMMAND": "/bin/sleep 600"}
+    with ServerProcess.start(state, place / "recipes", settings) as server:
         with server.client() as client:
             use(client, 1)
             token = client.post("/v1/keys", json={"name": "a", "scope": "admin"}).raise_for_status().json()["token"]

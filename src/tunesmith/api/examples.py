@@ -18,6 +18,7 @@ from tunesmith.api.previews import PreviewRequest
 from tunesmith.api.projects import ProjectRunRequest
 from tunesmith.checkpoints import MarkRequest
 from tunesmith.datasets import DatasetRequest
+from tunesmith.deployments import DeploymentRequest
 from tunesmith.experiments import ExperimentRequest, ProjectChange, ProjectRequest
 from tunesmith.runs import ResumeRequest
 
@@ -97,9 +98,17 @@ BODIES: Mapping[Any, dict[str, Any]] = {
             "lr": 0.001,
         },
     },
+    DeploymentRequest: {
+        "model_path": _MODEL,
+        "model_version": "2",
+        "tags": ["orders"],
+        "extra_args": "--max-num-seqs 8",
+        "engine": "auto",
+        "name": "orders",
+    },
     KeyRequest: {"name": "laptop", "scope": "write"},
 }
 """By the struct that a body becomes."""
 
-PARAMETERS: Mapping[str, Any] = {"file_path": _DATA}
+PARAMETERS: Mapping[str, Any] = {"file_path": _DATA, "ref": _MODEL}
 """By the name of a query parameter that has to be given."""

@@ -1,15 +1,18 @@
-"""``limit`` and ``cursor`` for lists that are short and have names: recipes, policies, keys.
+"""``limit`` and ``cursor`` for lists that are short and have names: recipes, policies, keys; and the address of the next page
+for lists that answer plain arrays.
 
-The cursor is the last name of the page before, so what comes or goes between two pages repeats and skips nothing else.
+The cursor of a name is the last one of the page before, so what comes or goes between two pages repeats and skips nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
+from urllib.parse import urlencode
 
 from litestar.params import QueryParameter
 
+from tunesmith.api.services import HttpRequest
 from tunesmith.journal import fill, name_before, name_cursor
 
 T = TypeVar("T")
@@ -27,3 +30,11 @@ def page_by_name(
     after = name_before(cursor)
     page = fill(sorted((item for item in items if name_of(item) > after), key=name_of), limit=limit)
     return page.items, name_cursor(name_of(page.items[-1])) if page.following is not None else None
+
+
+def next_page(request: HttpRequest, cursor: str | None) -> dict[str, str]:
+    """RFC 8288: the same query, further on."""
+    if cursor is None:
+        return {}
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    return {"Link": f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'}

@@ -13,6 +13,7 @@ from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook
 from tunesmith.datasets import DatasetService, TrainConfigs, UploadService
 from tunesmith.deid import DeidService
+from tunesmith.deployments import DeploymentService, OnDemandEngines
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
@@ -53,6 +54,8 @@ class Services:
     previews: PreviewService
     deid: DeidService
     finetune: FinetuneService
+    deployments: DeploymentService
+    on_demand: OnDemandEngines
 
 
 def services_of(request: HttpRequest) -> Services:

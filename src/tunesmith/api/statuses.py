@@ -34,6 +34,10 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "create_project": {409: "An active project has the name."},
     "change_project": {409: "Another active project has the name by now."},
     "create_project_run": {**_RUN, 409: "The project is archived."},
+    "create_deployment": {
+        400: f"The body is no JSON, or: {_NOT_HERE[0].lower()}{_NOT_HERE[1:]}",
+        409: "The name is taken, the GPU is in use, or there are as many as max_deployments allows.",
+    },
     "create_dataset": {409: "There is a dataset of that name."},
     "delete_dataset": {409: "An unfinished run uses it."},
     "upload_file": {409: "The dataset is full, or the upload was stopped."},
@@ -43,6 +47,7 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "process_data": {**_RUN, 409: "The output folder holds other files.", 500: _WORKER},
     "deidentify": {500: _WORKER, 503: _BUSY},
     "finetune": {**_RUN, 409: "The `task_id` was used with another body."},
+    "resolve_model": {400: _NOT_HERE},
     "show_service_config": {404: "There is none."},
     "delete_service_config": {404: "There is none."},
     "revoke_key": {409: "It was revoked already."},

@@ -35,7 +35,12 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         ),
         "data": ("tunesmith.cli.data", "data", "Check a data file, and split it for training."),
         "recipes": ("tunesmith.cli.recipes", "recipes", "List, show and check recipes."),
-        "models": ("tunesmith.cli.models", "models", "List models and pull new ones."),
+        "models": ("tunesmith.cli.models", "models", "List models, pull new ones, look up a model reference."),
+        "deployments": (
+            "tunesmith.cli.deployments",
+            "deployments",
+            "Serve models: list, create, show, delete, read logs.",
+        ),
         "keys": ("tunesmith.cli.keys", "keys", "Create, list and revoke API keys."),
         "state": ("tunesmith.cli.state", "state", "Verify and repair the state folder."),
         "settings": ("tunesmith.cli.settings", "settings", "Print every setting and where it came from."),

@@ -121,8 +121,11 @@ class Service:
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         return self._ask("POST", path, json=content, timeout=timeout, headers=headers)
 
-    def delete(self, path: str) -> Any:
-        return self._ask("DELETE", path)
+    def delete(self, path: str, *, patience_seconds: float | None = None, **params: Any) -> Any:
+        """``patience_seconds`` as for ``post``."""
+        timeout = _TIMEOUT if patience_seconds is None else httpx.Timeout(patience_seconds, connect=5.0)
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._ask("DELETE", path, params=given, timeout=timeout)
 
     def upload(self, path: str, name: str, content: Any) -> Any:
         """Put one file, read from ``content`` as it goes out."""

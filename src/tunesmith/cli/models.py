@@ -1,4 +1,6 @@
-"""``tunesmith models``: the models below the state folder, and fetching new ones in a process of their own."""
+"""``tunesmith models``: the models below the state folder, fetching new ones in a process of their own, and what a reference
+stands for.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunesmith.cli.options import json_option, state_dir_option
+from tunesmith.cli.options import asks_service, json_option, state_dir_option
 from tunesmith.cli.render import bytes_text, print_facts, print_json, print_table
 from tunesmith.errors import Conflict, InvalidInput, TunesmithError, Unavailable
 from tunesmith.paths import StatePaths
 
 if TYPE_CHECKING:
+    from tunesmith.cli.client import Service
     from tunesmith.cli.display import Display
 
 PULLED_FROM = "PULLED_FROM"
@@ -30,7 +33,7 @@ _LAST_LINES = 5
 
 @click.group()
 def models() -> None:
-    """List models and pull new ones."""
+    """List models, pull new ones, and look up what a model reference stands for."""
 
 
 @models.command("list")
@@ -64,6 +67,20 @@ def pull(*, name: str, state_dir: Path | None, as_json: bool) -> None:
         print_json(facts)
     else:
         print_facts({"model": facts["name"], "size": bytes_text(facts["bytes"]), "files": facts["folder"]})
+
+
+@models.command()
+@click.argument("reference", metavar="REF")
+@json_option
+@asks_service
+def resolve(*, service: Service, reference: str, as_json: bool) -> None:
+    """Show what a model reference stands for: a run, checkpoint, mark, deployment, alias, pulled model, path or hub id."""
+    found = service.get("/v1/models/resolve", ref=reference)
+    if as_json:
+        print_json(found)
+        return
+    facts = {name: found[name] for name in ("reference", "kind", "alias_of", "path", "base") if found[name] is not None}
+    print_facts(facts | {"meaning": found["explanation"]})
 
 
 def fetch(name: str, paths: StatePaths, shown: Display) -> Path:

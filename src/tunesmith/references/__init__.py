@@ -2,5 +2,6 @@
 
 from tunesmith.references.models import ModelNames
 from tunesmith.references.references import References, gather
+from tunesmith.references.resolved import ModelKind, ResolvedModel
 
-__all__ = ["ModelNames", "References", "gather"]
+__all__ = ["ModelKind", "ModelNames", "References", "ResolvedModel", "gather"]

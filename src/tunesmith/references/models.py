@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,9 @@ from tunesmith.recipes.suggest import nearest
 from tunesmith.records import Run
 from tunesmith.references.paths import is_folder
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*/[\w.-]+")
+MODELSCOPE = "modelscope:"
+"""What a hub id of ModelScope begins with."""
 
 
 class Runs(Protocol):
@@ -27,10 +29,17 @@ class Runs(Protocol):
 class ModelNames:
     """Tells what kind of name it is. Reads folders."""
 
-    def __init__(self, aliases: Mapping[str, str], paths: StatePaths, runs: Runs) -> None:
+    def __init__(
+        self,
+        aliases: Mapping[str, str],
+        paths: StatePaths,
+        runs: Runs,
+        is_deployment: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._aliases = aliases
         self._paths = paths
         self._runs = runs
+        self._is_deployment = is_deployment
 
     def other_meaning(self, name: str) -> str | None:
         """What ``model`` takes a name for, in words, whatever checkpoints are called; None: for nothing. Reads folders."""
@@ -38,11 +47,13 @@ class ModelNames:
             return "an alias from the settings"
         if name in self._runs:
             return "a run's id"
+        if self._is_deployment(name):
+            return "the id or name of a deployment"
         if is_plain(name) and is_folder(self._paths.models / name):
             return "the name of a model"
         if looks_like_path(name) or is_folder(Path(name)):
             return "a path"
-        return "the form of a hub id" if HUB_ID.fullmatch(name) else None
+        return "the form of a hub id" if HUB_ID.fullmatch(name.removeprefix(MODELSCOPE)) else None
 
     def mend(self, reference: str) -> str:
         names = sorted([*self._aliases, *self.pulled_models()])

@@ -85,9 +85,10 @@ class NamedPaths:
             raise MissingReference(f"{name!r} does not exist", where=where, mend=_nearest_sibling(path))
         return path
 
-    def allowed(self, name: str, where: str) -> Path:
+    def allowed(self, name: str, where: str, also: Path | None = None) -> Path:
+        """The path with links followed; ``also`` is one more root. Raises Forbidden, and MissingReference for no path at all."""
         path = _resolved(name, where)
-        if not any(path.is_relative_to(root) for root in self._roots):
+        if not any(path.is_relative_to(root) for root in (*self._roots, *((also,) if also else ()))):
             raise Forbidden(
                 f"{shown(name)!r} lies outside the allowed roots",
                 where=where,

@@ -14,16 +14,17 @@ import msgspec
 
 from tunesmith.errors import Fault, MissingReference
 from tunesmith.paths import StatePaths
-from tunesmith.records import Checkpoint, DatasetReference, RunState
-from tunesmith.references.models import HUB_ID, ModelNames, Runs, is_plain, is_pull_of, looks_like_path
-from tunesmith.references.paths import NamedPaths, is_folder, shown
+from tunesmith.records import Checkpoint, DatasetReference, Deployment
+from tunesmith.references.model_references import ModelReferences
+from tunesmith.references.models import Runs, is_plain
+from tunesmith.references.paths import shown
 
 _SUFFIXES = (".jsonl", ".json")
 _MOST_LISTED = 20
 _VALIDATION_SPLITS = ("validation", "valid", "val")
 
 
-class References(NamedPaths):
+class References(ModelReferences):
     """Resolves model references and datasets."""
 
     def __init__(
@@ -34,62 +35,14 @@ class References(NamedPaths):
         paths: StatePaths,
         book: Runs,
         checkpoint: Callable[[str], Checkpoint | None],
+        deployment: Callable[[str], Deployment | None] = lambda _: None,
         uploaded: Callable[[str], Sequence[tuple[str, Path]] | None] = lambda _: None,
     ) -> None:
         """``uploaded`` answers names and paths of the files of an uploaded dataset, by its id or name; asked from threads."""
-        super().__init__(roots, paths)
-        self._names = ModelNames(aliases, paths, book)
-        self._aliases = aliases
-        self._book = book
-        self._checkpoint = checkpoint
-        self._uploaded = uploaded
-
-    def model(self, reference: str) -> str:
-        """A folder's path, or a hub id that the worker will try to fetch.
-
-        Raises:
-            MissingReference: nothing goes by that name; the message lists what there is.
-            Forbidden: a path outside the allowed roots.
-        """
-        reference = self._aliases.get(reference, reference)
-        if reference in self._book:
-            return self._output_of(reference)
-        checkpoint = self._checkpoint(reference)
-        if checkpoint is not None:
-            return self._still_there(checkpoint)
-        pulled = self._paths.models / reference
-        if is_plain(reference) and is_folder(pulled):
-            return str(pulled.resolve())
-        if looks_like_path(reference) or is_folder(Path(reference)):
-            return str(self.existing(reference, "model"))
-        by_name = self._paths.models / reference.rpartition("/")[2]
-        if HUB_ID.fullmatch(reference):
-            return str(by_name.resolve()) if is_pull_of(by_name, reference) else reference
-        raise MissingReference(
-            f"there is no model {shown(reference)!r}", where="model", mend=self._names.mend(reference)
+        super().__init__(
+            roots=roots, aliases=aliases, paths=paths, book=book, checkpoint=checkpoint, deployment=deployment
         )
-
-    def _output_of(self, run_id: str) -> str:
-        run = self._book.get(run_id)
-        path = run.progress.output_path
-        if run.state is not RunState.SUCCEEDED or path is None:
-            raise MissingReference(
-                f"run {run_id} is {run.state} and has no model", where="model", mend="name a run that succeeded"
-            )
-        if not is_folder(Path(path)):
-            raise MissingReference(
-                f"the model of run {run_id} is not at {path} any more", where="model", mend="train it again"
-            )
-        return path
-
-    def _still_there(self, checkpoint: Checkpoint) -> str:
-        if checkpoint.removed_at is not None or not is_folder(Path(checkpoint.path)):
-            raise MissingReference(
-                f"checkpoint {checkpoint.id} is not at {checkpoint.path} any more",
-                where="model",
-                mend="mark checkpoints that must be kept",
-            )
-        return checkpoint.path
+        self._uploaded = uploaded
 
     def dataset(self, dataset: DatasetReference) -> DatasetReference:
         """The dataset with its file's path.

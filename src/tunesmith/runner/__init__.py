@@ -8,6 +8,7 @@ from tunesmith.runner.capacity import Capacity, Demand, Gpu
 from tunesmith.runner.executor import Executor, Launch, Started
 from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors, raise_limit
 from tunesmith.runner.local.executor import LocalExecutor
+from tunesmith.runner.local.listeners import PortHolder, port_holder
 from tunesmith.runner.local.slots import GpuProbe, Slots, find_gpus
 from tunesmith.runner.logs import LONGEST_LINE, Line, LogReader, log_size, open_log
 
@@ -24,11 +25,13 @@ __all__ = [
     "Line",
     "LocalExecutor",
     "LogReader",
+    "PortHolder",
     "Slots",
     "Started",
     "WorkerCalls",
     "find_gpus",
     "log_size",
     "open_log",
+    "port_holder",
     "raise_limit",
 ]

@@ -56,6 +56,10 @@ class Scheduler:
         else:
             self._queue.remove(run.id)
 
+    def look_again(self) -> None:
+        """Something that was in use may be free: start what fits now."""
+        self._wake.set()
+
     @property
     def queue_length(self) -> int:
         return len(self._queue)

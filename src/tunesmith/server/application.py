@@ -20,10 +20,12 @@ from tunesmith.api import (
     data,
     datasets,
     deid,
+    deployments,
     documentation,
     experiments,
     finetune,
     keys,
+    models,
     previews,
     problems,
     projects,
@@ -61,6 +63,8 @@ def create_app(opened: App) -> Litestar:
             *previews.HANDLERS,
             *callbacks.HANDLERS,
             *finetune.HANDLERS,
+            *models.HANDLERS,
+            *deployments.HANDLERS,
             *keys.HANDLERS,
         ],
         middleware=[
@@ -93,6 +97,8 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
             await opened.vitals.start(tasks, "watermarks", opened.watermarks.run)
             await opened.vitals.start(tasks, "callbacks", opened.services.callbacks.run)
             await opened.vitals.start(tasks, "reporter", opened.reporter.run)
+            # Before the scheduler: engines that are alive keep their GPUs.
+            await opened.vitals.start(tasks, "deployments", opened.services.deployments.run)
             await opened.vitals.start(tasks, "scheduler", opened.services.scheduler.run)
             await opened.vitals.start(tasks, "deid", opened.services.deid.run)
             tasks.start_soon(_sweep_downloads, opened, downloads)
@@ -101,6 +107,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await opened.client.aclose()
+            await opened.loopback.aclose()
             for journal in opened.journals:
                 await journal.close()
 

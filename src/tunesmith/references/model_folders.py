@@ -1,0 +1,109 @@
+"""Whether a folder holds a model or an adapter, and of which base. Loads nothing.
+
+What is in such a folder comes from anywhere: an ``adapter_config.json`` names a path, and files may be links. Neither may
+lead whoever loads the model to what a request could not name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from tunesmith.errors import MissingReference
+from tunesmith.files import raise_shortage, read_regular
+from tunesmith.references.paths import shown
+
+_ADAPTER_CONFIG = "adapter_config.json"
+_CONFIG = "config.json"
+_ADAPTER_WEIGHTS = "adapter_model"
+_LARGEST_CONFIG = 1024 * 1024
+_MOST_ENTRIES = 10_000
+
+Allowed = Callable[[str, str], Path]
+"""From a path and the field that named it to the path with links followed; raises Forbidden outside of what may be read."""
+
+
+class _AdapterConfig(msgspec.Struct):
+    """What of adapter_config.json matters here."""
+
+    base_model_name_or_path: str = ""
+
+
+_decode_adapter_config = msgspec.json.Decoder(_AdapterConfig).decode
+
+
+def base_named_by(folder: Path, where: str, allowed: Allowed) -> str | None:
+    """The base that an adapter names, as it names it; None for the folder of a whole model.
+
+    Raises:
+        MissingReference: the folder holds neither, or a part of it is missing.
+        Forbidden: a file in it is a link to outside of what may be read.
+    """
+    names = _names_in(folder, where, allowed)
+    weights = {name for name in names if name.endswith(".safetensors")}
+    of_adapter = {name for name in weights if name.startswith(_ADAPTER_WEIGHTS)}
+    if _ADAPTER_CONFIG in names and weights == of_adapter:
+        if not weights:
+            raise _incomplete(
+                folder, where, "holds an adapter without weights", f"put {_ADAPTER_WEIGHTS}.safetensors there"
+            )
+        return _base_in(allowed(str(folder / _ADAPTER_CONFIG), where), where)
+    if _CONFIG not in names:
+        raise _incomplete(folder, where, "holds no model: config.json is missing", "name a folder that holds one")
+    if weights == of_adapter:
+        raise _incomplete(folder, where, "holds a model without weights", "put its *.safetensors there")
+    return None
+
+
+def _names_in(folder: Path, where: str, allowed: Allowed) -> set[str]:
+    """The files in the folder. Links must lead to what may be read."""
+    try:
+        found = set(_readable(folder, where, allowed))
+    except OSError as error:
+        raise_shortage(error)
+        raise MissingReference(
+            f"{shown(str(folder))!r} cannot be read: {error.strerror}", where=where, mend="name a folder with a model"
+        ) from error
+    return found
+
+
+def _readable(folder: Path, where: str, allowed: Allowed) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for count, entry in enumerate(entries):
+            if count == _MOST_ENTRIES:
+                raise _incomplete(
+                    folder, where, f"holds more than {_MOST_ENTRIES} files", "name the model's own folder"
+                )
+            if entry.is_symlink():
+                allowed(entry.path, where)
+            if entry.is_file():
+                yield entry.name
+
+
+def _base_in(config: Path, where: str) -> str:
+    try:
+        base = _decode_adapter_config(read_regular(config, _LARGEST_CONFIG)).base_model_name_or_path
+    except (OSError, msgspec.DecodeError, UnicodeError) as error:
+        if isinstance(error, OSError):
+            raise_shortage(error)
+        raise MissingReference(
+            f"the adapter does not say what its base is: {shown(str(error))}",
+            where=where,
+            mend=f"mend {shown(str(config))}",
+        ) from error
+    if not base:
+        raise MissingReference(
+            "the adapter does not say what its base is: base_model_name_or_path is empty",
+            where=where,
+            mend=f"set it in {shown(str(config))}",
+        )
+    return base
+
+
+def _incomplete(folder: Path, where: str, what: str, mend: str) -> MissingReference:
+    return MissingReference(
+        f"{shown(str(folder))!r} {what}", where=where, mend=f"{mend} there" if "put" in mend else mend
+    )

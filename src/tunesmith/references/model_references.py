@@ -1,0 +1,196 @@
+"""What a model reference stands for: an alias, a run, a checkpoint, a deployment, a pulled model, a path, a hub id.
+
+Nothing is loaded or downloaded here. Folders are looked at, so call it from a thread where the disk may be slow.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tunesmith.errors import MissingReference
+from tunesmith.paths import StatePaths
+from tunesmith.records import Checkpoint, Deployment, RunState
+from tunesmith.references.model_folders import base_named_by
+from tunesmith.references.models import (
+    HUB_ID,
+    MODELSCOPE,
+    ModelNames,
+    Runs,
+    is_plain,
+    is_pull_of,
+    looks_like_path,
+)
+from tunesmith.references.paths import NamedPaths, is_folder, shown
+from tunesmith.references.resolved import Located, ModelKind, ResolvedModel
+
+
+class ModelReferences(NamedPaths):
+    """Resolves model references."""
+
+    def __init__(
+        self,
+        *,
+        roots: Sequence[Path],
+        aliases: Mapping[str, str],
+        paths: StatePaths,
+        book: Runs,
+        checkpoint: Callable[[str], Checkpoint | None],
+        deployment: Callable[[str], Deployment | None] = lambda _: None,
+        has_modelscope: Callable[[], bool] = lambda: importlib.util.find_spec("modelscope") is not None,
+    ) -> None:
+        super().__init__(roots, paths)
+        self._names = ModelNames(aliases, paths, book)
+        self._aliases = aliases
+        self._book = book
+        self._checkpoint = checkpoint
+        self._deployment = deployment
+        self._has_modelscope = has_modelscope
+
+    def model(self, reference: str) -> str:
+        """A folder's path, or a hub id that the worker will try to fetch. Whether that holds a model is not looked at.
+
+        Raises:
+            MissingReference: nothing goes by that name; the message lists what there is.
+            Forbidden: a path outside the allowed roots.
+        """
+        return self._locate(reference, "model").path
+
+    def resolve(self, reference: str, where: str = "model") -> ResolvedModel:
+        """What it stands for, with the base of an adapter. ``where`` is the field that has it.
+
+        Raises:
+            MissingReference: as ``model``; or what is there is no model, or an adapter without its base.
+            Forbidden: as ``model``; or an adapter names a base outside the allowed roots.
+        """
+        found = self._locate(reference, where)
+        base = None
+        of_hub = found.kind is ModelKind.HUB or (found.kind is ModelKind.DEPLOYMENT and _is_hub_id(found.path))
+        if not of_hub:
+            named = base_named_by(Path(found.path), where, self._readable)
+            base = self._base(named, where) if named is not None else None
+        told = f"an adapter for {base}, {found.explanation}" if base is not None else found.explanation
+        return ResolvedModel(
+            reference=reference,
+            kind=found.kind,
+            alias_of=found.alias_of,
+            path=found.path,
+            base=base,
+            adapter=base is not None,
+            explanation=f"It is {told}.",
+        )
+
+    def _locate(self, reference: str, where: str) -> Located:
+        meant = self._aliases.get(reference, reference)
+        kind, path, explanation = self._found(meant, where)
+        alias_of = meant if reference in self._aliases else None
+        return Located(kind=kind, path=path, alias_of=alias_of, explanation=explanation)
+
+    def _found(self, reference: str, where: str) -> tuple[ModelKind, str, str]:
+        if reference in self._book:
+            return ModelKind.RUN, self._output_of(reference, where), f"the model that run {reference} made"
+        checkpoint = self._checkpoint(reference)
+        if checkpoint is not None:
+            told = f"checkpoint {checkpoint.id} of run {checkpoint.run_id}, at step {checkpoint.step}"
+            return ModelKind.CHECKPOINT, self._still_there(checkpoint, where), told
+        deployment = self._deployment(reference)
+        if deployment is not None:
+            return ModelKind.DEPLOYMENT, deployment.model, f"what deployment {deployment.id} serves"
+        return self._unrecorded(reference, where)
+
+    def _unrecorded(self, reference: str, where: str) -> tuple[ModelKind, str, str]:
+        pulled = self._paths.models / reference
+        if is_plain(reference) and is_folder(pulled):
+            return ModelKind.PULLED, str(pulled.resolve()), "a model below state/models"
+        if looks_like_path(reference) or (not _is_of_modelscope(reference) and is_folder(Path(reference))):
+            return ModelKind.PATH, str(self.existing(reference, where)), "a folder below the allowed roots"
+        if _is_of_modelscope(reference):
+            return ModelKind.HUB, self._of_modelscope(reference, where), "a model of the ModelScope hub"
+        by_name = self._paths.models / reference.rpartition("/")[2]
+        if HUB_ID.fullmatch(reference) and is_pull_of(by_name, reference):
+            return ModelKind.PULLED, str(by_name.resolve()), f"{reference} as it was pulled to state/models"
+        if HUB_ID.fullmatch(reference):
+            return ModelKind.HUB, reference, "a model of the Hugging Face hub, which is fetched when it is needed"
+        raise MissingReference(f"there is no model {shown(reference)!r}", where=where, mend=self._names.mend(reference))
+
+    def _of_modelscope(self, reference: str, where: str) -> str:
+        if not HUB_ID.fullmatch(reference.removeprefix(MODELSCOPE)):
+            raise MissingReference(
+                f"{shown(reference)!r} names no model of ModelScope", where=where, mend=f"write {MODELSCOPE}owner/model"
+            )
+        if not self._has_modelscope():
+            raise MissingReference(
+                f"{shown(reference)!r} needs the package modelscope, which is not installed",
+                where=where,
+                mend="install the `modelscope` extra: pip install 'tunesmith[modelscope]'",
+            )
+        return reference
+
+    def _base(self, named: str, where: str) -> str:
+        """The base that an adapter names: not by the names of records, which could mean anything by now."""
+        if looks_like_path(named):
+            base = str(self._there(self._readable(named, where), named, where))
+        else:
+            base = self._unrecorded_base(named, where)
+        if _is_hub_id(base):
+            return base
+        if base_named_by(Path(base), where, self._readable) is not None:
+            raise MissingReference(
+                f"the base of the adapter, {shown(named)!r}, is an adapter itself",
+                where=where,
+                mend="merge that one into its base first",
+            )
+        return base
+
+    def _unrecorded_base(self, named: str, where: str) -> str:
+        try:
+            return self._unrecorded(named, where)[1]
+        except MissingReference as error:
+            raise MissingReference(
+                f"the base of the adapter is not there: {error.message}", where=where, mend=error.mend
+            ) from error
+
+    def _there(self, path: Path, named: str, where: str) -> Path:
+        if not path.exists():
+            raise MissingReference(
+                f"the base of the adapter is not there: {shown(named)!r} does not exist",
+                where=where,
+                mend="put it back, or set base_model_name_or_path in adapter_config.json to where it is",
+            )
+        return path
+
+    def _readable(self, name: str, where: str) -> Path:
+        """A path inside a model: below the allowed roots, or what a request may name of the state folder in any case."""
+        return self.allowed(name, where, also=self._paths.root.resolve())
+
+    def _output_of(self, run_id: str, where: str) -> str:
+        run = self._book.get(run_id)
+        path = run.progress.output_path
+        if run.state is not RunState.SUCCEEDED or path is None:
+            raise MissingReference(
+                f"run {run_id} is {run.state} and has no model", where=where, mend="name a run that succeeded"
+            )
+        if not is_folder(Path(path)):
+            raise MissingReference(
+                f"the model of run {run_id} is not at {path} any more", where=where, mend="train it again"
+            )
+        return path
+
+    def _still_there(self, checkpoint: Checkpoint, where: str) -> str:
+        if checkpoint.removed_at is not None or not is_folder(Path(checkpoint.path)):
+            raise MissingReference(
+                f"checkpoint {checkpoint.id} is not at {checkpoint.path} any more",
+                where=where,
+                mend="mark checkpoints that must be kept",
+            )
+        return checkpoint.path
+
+
+def _is_of_modelscope(reference: str) -> bool:
+    return reference.startswith(MODELSCOPE)
+
+
+def _is_hub_id(path: str) -> bool:
+    """Whether what was resolved is no folder: folders are absolute by then."""
+    return not path.startswith("/")
