@@ -40,6 +40,7 @@ from tunesmith.finetune import FunctionDoor
 from tunesmith.finetune.plan import RunPlan
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
+from tunesmith.inference import ChatService
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
 from tunesmith.journals import Journals, idempotent_calls_in
 from tunesmith.net.guarded import GuardedClient
@@ -469,7 +470,16 @@ def _services(
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
         finetune=finetune,
         deployments=deployments,
-        on_demand=OnDemandEngines(deployments, base.loopback, warm_models=base.settings.warm_models),
+        chat=_chat(base, deployments, references),
+    )
+
+
+def _chat(base: _Base, deployments: DeploymentService, references: References) -> ChatService:
+    return ChatService(
+        resolve=references.resolve,
+        engines=OnDemandEngines(deployments, base.loopback, warm_models=base.settings.warm_models),
+        loopback=base.loopback,
+        default_model=base.settings.default_model,
     )
 
 

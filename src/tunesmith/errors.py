@@ -2,13 +2,15 @@
 
     TunesmithError
     ├── InvalidInput          the request or a file it names is wrong            (422)
-    │   └── MissingReference  it names a file, model or dataset that is not there (400)
+    │   ├── MissingReference  it names a file, model or dataset that is not there (400)
+    │   └── PromptRefused     the engine that was asked says what is wrong with it (400)
     ├── NotFound              no record with that id                             (404)
     ├── Conflict              the record's state does not allow it               (409)
     ├── Unauthenticated       no key, or not a valid one                         (401)
     ├── Forbidden             a valid key without the needed scope, or a path
     │                         outside the allowed roots                          (403)
     ├── TooLarge              over a size limit                                  (413)
+    ├── Busy                  as many wait for it as may                         (429)
     ├── OutOfSpace            the state disk is full                             (507)
     ├── Unavailable           the journal stopped writing, or is shutting down   (503)
     ├── WorkerFailed          a worker process ended without an answer            (500)
@@ -65,6 +67,10 @@ class MissingReference(InvalidInput):
     """The request names a file, model, recipe or dataset that does not exist."""
 
 
+class PromptRefused(InvalidInput):
+    """The engine cannot answer this conversation: it is longer than the context, for instance."""
+
+
 class NotFound(TunesmithError):
     """There is no record with that id."""
 
@@ -83,6 +89,10 @@ class Forbidden(TunesmithError):
 
 class TooLarge(TunesmithError):
     """Something exceeds a size limit from the settings."""
+
+
+class Busy(TunesmithError):
+    """As many wait for it as may; later there is room."""
 
 
 class OutOfSpace(TunesmithError):

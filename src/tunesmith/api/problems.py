@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from tunesmith.api.bodies import WRONG_FIELDS
 from tunesmith.api.parameters import wrong_parameters
 from tunesmith.errors import (
+    Busy,
     Conflict,
     Fault,
     Forbidden,
@@ -20,6 +21,7 @@ from tunesmith.errors import (
     MissingReference,
     NotFound,
     OutOfSpace,
+    PromptRefused,
     TooLarge,
     TunesmithError,
     Unauthenticated,
@@ -34,12 +36,14 @@ _SEE_DOCS = "/docs lists every call with its fields"
 
 STATUS: dict[type[TunesmithError], int] = {
     MissingReference: 400,
+    PromptRefused: 400,
     InvalidInput: 422,
     Unauthenticated: 401,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
+    Busy: 429,
     OutOfSpace: 507,
     Unavailable: 503,
     WorkerFailed: 500,
@@ -59,9 +63,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: tuple[Fault, ...] = ()
 
 
+def status_of(error: TunesmithError) -> int:
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
 def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError) -> Response[Problem]:
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-    headers = {"Retry-After": "2"} if status == 503 else {}
+    status = status_of(error)
+    headers = {"Retry-After": "2"} if status in (429, 503) else {}
     if status == 401:
         # A browser asks its user for a password only when offered Basic: the key goes there.
         page = "text/html" in request.headers.get("accept", "")

@@ -13,10 +13,11 @@ from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook
 from tunesmith.datasets import DatasetService, TrainConfigs, UploadService
 from tunesmith.deid import DeidService
-from tunesmith.deployments import DeploymentService, OnDemandEngines
+from tunesmith.deployments import DeploymentService
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
+from tunesmith.inference import ChatService
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.recipes import RecipeBook
@@ -55,7 +56,7 @@ class Services:
     deid: DeidService
     finetune: FinetuneService
     deployments: DeploymentService
-    on_demand: OnDemandEngines
+    chat: ChatService
 
 
 def services_of(request: HttpRequest) -> Services:

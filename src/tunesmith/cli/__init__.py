@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "data": ("tunesmith.cli.data", "data", "Check a data file, and split it for training."),
         "recipes": ("tunesmith.cli.recipes", "recipes", "List, show and check recipes."),
         "models": ("tunesmith.cli.models", "models", "List models, pull new ones, look up a model reference."),
+        "chat": ("tunesmith.cli.chat", "chat", "Chat with any model: a run's, a checkpoint, a deployment, a hub id."),
         "deployments": (
             "tunesmith.cli.deployments",
             "deployments",

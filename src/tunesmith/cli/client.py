@@ -35,8 +35,6 @@ KEY_VARIABLE = "TUNESMITH_API_KEY"
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 # The answer comes when the disk has all of it.
 _UPLOAD_TIMEOUT = httpx.Timeout(300.0, connect=5.0)
-# An idle event stream says something every 15 s; one that is silent for much longer is dead.
-_STREAM_TIMEOUT = httpx.Timeout(45.0, connect=5.0)
 _PAGE = 500
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ERRORS: Mapping[int, type[TunesmithError]] = MappingProxyType(
@@ -132,15 +130,25 @@ class Service:
         return self._ask("PUT", path, files={"file": (name, content)}, timeout=_UPLOAD_TIMEOUT)
 
     @contextmanager
-    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
-        """An answer whose body is read as it comes.
+    def stream(
+        self, path: str, headers: Mapping[str, str], content: Any = None, *, silent_seconds: float = 45.0
+    ) -> Iterator[httpx.Response]:
+        """An answer whose body is read as it comes. With ``content``, it is posted as JSON.
+
+        ``silent_seconds`` is for what may say nothing for a while; an idle event stream says something every 15 seconds.
 
         Raises:
             Unavailable: the connection could not be made, or broke while reading.
         """
         with (
             self._explained(),
-            self._client.stream("GET", path, headers=dict(headers), timeout=_STREAM_TIMEOUT) as response,
+            self._client.stream(
+                "GET" if content is None else "POST",
+                path,
+                headers=dict(headers),
+                json=content,
+                timeout=httpx.Timeout(silent_seconds, connect=5.0),
+            ) as response,
         ):
             if response.is_error:
                 response.read()

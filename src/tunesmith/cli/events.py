@@ -88,6 +88,27 @@ def read_events(chunks: Iterable[bytes]) -> Iterator[Event]:
             name, data = "", b""
 
 
+def read_data(chunks: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and data of the events of an answer that is streamed, until it says that it is done.
+
+    Raises:
+        Unavailable: it broke off before.
+    """
+    name = ""
+    for line in _lines(chunks):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"event":
+            name = value.decode()
+        elif field == b"data" and value == b"[DONE]":
+            return
+        elif field == b"data":
+            yield name, msgspec.json.decode(value)
+            if name == "error":
+                return
+    raise Unavailable("the answer broke off", mend="see the service's log; try again")
+
+
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     # Split at newlines only: log text may hold the other characters that Unicode calls line ends.
     pieces: list[bytes] = []

@@ -24,6 +24,7 @@ from tunesmith.api import (
     documentation,
     experiments,
     finetune,
+    inference,
     keys,
     models,
     previews,
@@ -65,6 +66,7 @@ def create_app(opened: App) -> Litestar:
             *finetune.HANDLERS,
             *models.HANDLERS,
             *deployments.HANDLERS,
+            *inference.HANDLERS,
             *keys.HANDLERS,
         ],
         middleware=[

@@ -1,0 +1,17 @@
+"""Prompts and their answers: any model reference is answered by the engine that serves it, which is started if need be."""
+
+from tunesmith.inference.answers import Answer, Usage
+from tunesmith.inference.chat import ChatService, Delta, End
+from tunesmith.inference.request import BatchRequest, ChatRequest, GenerationFields, Message
+
+__all__ = [
+    "Answer",
+    "BatchRequest",
+    "ChatRequest",
+    "ChatService",
+    "Delta",
+    "End",
+    "GenerationFields",
+    "Message",
+    "Usage",
+]
