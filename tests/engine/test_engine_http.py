@@ -13,7 +13,7 @@ import time
 import httpx
 import jsonschema_rs
 import pytest
-from engine_parts import Served, serving
+from serving_parts import Served, serving
 
 SCHEMA = {
     "type": "object",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from engine_parts import answer, answers_to, finish, generated, loaded, some_prompts
+from serving_parts import answer, answers_to, finish, generated, loaded, some_prompts
 from transformers import AutoModelForCausalLM
 
 from support.families import model_of
