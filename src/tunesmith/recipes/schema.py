@@ -93,6 +93,7 @@ def _option(path: str, default: Any, given: Any, faults: Faults) -> Option | Non
     kind = _type(path, default, given, faults)
     if kind is None:
         return None
+    items = _items(kind, given, where, faults)
     option = Option(
         path=path,
         type=kind,
@@ -100,8 +101,8 @@ def _option(path: str, default: Any, given: Any, faults: Faults) -> Option | Non
         optional=_optional(default, given, where, faults),
         min=_limit("min", kind, given, where, faults),
         max=_limit("max", kind, given, where, faults),
-        choices=_choices(path, kind, given, where, faults),
-        items=_items(kind, given, where, faults),
+        choices=_choices(path, items or kind, given, where, faults),
+        items=items,
     )
     if option.min is not None and option.max is not None and option.min > option.max:
         faults.add("min is larger than max", where, "swap them")
