@@ -19,6 +19,9 @@ from tunesmith.recipes.suggest import described, did_you_mean, shortened
 Type = Literal["int", "float", "bool", "str", "list", "mapping"]
 TYPES: tuple[Type, ...] = get_args(Type)
 
+ReferenceKind = Literal["model", "url"]
+REFERENCE_KINDS: tuple[ReferenceKind, ...] = get_args(ReferenceKind)
+
 WANTED: Mapping[Type, str] = MappingProxyType(
     {
         "int": "a whole number",
@@ -50,6 +53,8 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     """The only values allowed, or the only items where ``items`` is given; empty when there is no such list."""
     items: Type | None = None
     """The type of a list's items, where it matters."""
+    reference: ReferenceKind | None = None
+    """What the text, or each item, names: a model, which becomes a path or a hub id, or an address, which is vetted."""
 
     @property
     def required(self) -> bool:
