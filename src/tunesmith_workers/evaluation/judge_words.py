@@ -28,8 +28,12 @@ _PLACES = ("{question}", "{reference}", "{answer}")
 _PLACE = re.compile("|".join(map(re.escape, _PLACES)))
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 _NUMBER = r"(\d{1,3}(?:\.\d{1,3})?)"
+_ENDS = r"(?=\s*(?:$|[.,;)*_\]}/\"]|out of))"
+"""What may follow a score: no word that it would be the number of."""
 _PATTERNS = (
-    re.compile(rf"(?:score|rating|grade)\"?[\s:=*_\[(]{{0,12}}{_NUMBER}(?![\d.]*\d)", re.IGNORECASE),
+    re.compile(
+        rf"(?:score|rating|grade)\"?[\s:=*_\[(]{{0,12}}{_NUMBER}(?![\d.]*\d){_ENDS}", re.IGNORECASE | re.MULTILINE
+    ),
     re.compile(rf"\[\[{_NUMBER}\]\]"),
     re.compile(rf"{_NUMBER}\s?(?:/|out of)\s?10\b"),
 )
