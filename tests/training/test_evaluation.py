@@ -20,6 +20,7 @@ from tunesmith_workers.evaluation.metrics import KINDS
 from tunesmith_workers.examples.rendering import Renderer
 from tunesmith_workers.examples.rows import read_rows
 from tunesmith_workers.process.faults import BadConfig, BadRows
+from tunesmith_workers.rollout.generation import answer
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]
 
@@ -119,6 +120,18 @@ def test_progress_ends_at_its_total(tiny_model, write_rows, tmp_path, capfdbinar
     assert steps[-1] == 2 * len(UNEVEN)
     assert told[-1]["eta_seconds"] == 0
     assert list(dict.fromkeys(event["part"] for event in told)) == ["model: answers", "model: probabilities"]
+
+
+def test_progress_is_told_within_a_batch(tiny_model, tokenizer):
+    """A batch of long answers takes minutes: what is begun counts by its length."""
+    model = transformers.LlamaForCausalLM.from_pretrained(tiny_model)
+    model.generation_config.eos_token_id = None  # so that no answer ends
+    told: list[int] = []
+    answers = answer(model, tokenizer, [[5, 6, 7]] * 8, batch_size=4, max_new_tokens=12, progress=told.append)
+    assert len(answers) == 8
+    assert told == sorted(told)
+    assert told[-1] == 8
+    assert {1, 2, 3} <= set(told)
 
 
 class Page(HTMLParser):
