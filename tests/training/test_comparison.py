@@ -15,6 +15,7 @@ from tunesmith_workers.evaluation.measured import mean_of, ratio_of
 from tunesmith_workers.evaluation.scoring import labels_of
 from tunesmith_workers.evaluation.text_scores import text_metrics
 from tunesmith_workers.objectives.token_cross_entropy import TokenCrossEntropy
+from tunesmith_workers.process.faults import ModelUnavailable
 from tunesmith_workers.process.stopping import StopRequest
 from tunesmith_workers.programs.training import Started, run
 from tunesmith_workers.weights.full import FullWeights
@@ -206,3 +207,11 @@ def test_the_second_model_scores_as_it_does_alone(tiny_model, tuned, write_rows,
     both = write_evaluation(tmp_path / "two", tiny_model, rows, metrics=["loss"], compare=[str(tuned)])
     [_, second] = evaluate_here(both, capfdbinary).report["models"]
     assert second["metrics"]["loss"]["value"] == pytest.approx(alone["loss"], rel=1e-6)
+
+
+def test_a_second_model_that_is_not_there_is_told_first(tiny_model, write_rows, tmp_path, capfdbinary):
+    """Not after the first one has answered for hours."""
+    path = write_evaluation(tmp_path / "run", tiny_model, write_rows(COLOURS[:8]), compare=[str(tmp_path / "gone")])
+    with pytest.raises(ModelUnavailable):
+        evaluate_here(path, capfdbinary)
+    assert b'"phase":"evaluating"' not in capfdbinary.readouterr().out

@@ -177,9 +177,9 @@ def test_markup_in_rows_and_answers_is_text(tmp_path, tiny_model, write_rows, ca
 def test_an_answer_with_markup_is_shown_as_text(said):
     """Also where it is marked word by word against what was expected."""
     from tunesmith_workers.evaluation.page import _said
-    from tunesmith_workers.evaluation.samples import Said
+    from tunesmith_workers.evaluation.samples import ModelAnswer
 
-    page = Page(_said(f"<i>{said}</i>, and more", Said("model<u>", f"{said} or less", {"exact_match": 0.0})))
+    page = Page(_said(f"<i>{said}</i>, and more", ModelAnswer("model<u>", f"{said} or less", {"exact_match": 0.0})))
     assert set(page.elements) == {"div", "b", "span", "ins", "del"}
     assert "model<u>" in page.text
     assert f"{said} or less" in page.without_missing

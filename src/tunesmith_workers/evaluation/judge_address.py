@@ -67,14 +67,22 @@ def ask_address(judge: Judge, prompts: Sequence[str], progress: Callable[[int], 
     """The reply to each prompt; None where none came, however often it was asked for.
 
     Raises:
-        BadConfig: no model is named, or the key's variable cannot be used.
+        BadConfig: as ``headers_for``.
         ModelUnavailable: the address refuses, or has answered nothing at all.
     """
-    headers = {"Authorization": f"Bearer {_key(judge.key_variable)}"} if judge.key_variable else {}
+    return anyio.run(_ask_all, judge, prompts, headers_for(judge), progress)
+
+
+def headers_for(judge: Judge) -> dict[str, str]:
+    """What every request carries, once it is certain that there can be one.
+
+    Raises:
+        BadConfig: the address is none, no model is named there, or the key's variable cannot be used.
+    """
+    _check_address(str(judge.url))
     if not judge.url_model:
         raise BadConfig("must be given", where="evaluation.judge.url_model", mend="name the model at the address")
-    _check_address(str(judge.url))
-    return anyio.run(_ask_all, judge, prompts, headers, progress)
+    return {"Authorization": f"Bearer {_key(judge.key_variable)}"} if judge.key_variable else {}
 
 
 def _key(variable: str) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from tunesmith_workers.evaluation.judge_address import ask_address
+from tunesmith_workers.evaluation.judge_address import ask_address, headers_for
 from tunesmith_workers.evaluation.judge_words import checked_prompt, filled, score_in
 from tunesmith_workers.evaluation.measured import Measured, mean_of
-from tunesmith_workers.evaluation.one_model import Heard, load_next, memory_explained
+from tunesmith_workers.evaluation.one_model import ModelOutputs, load_next, memory_explained, warn_of_long_prompts
 from tunesmith_workers.evaluation.progress import Progress
 from tunesmith_workers.evaluation.questions import Question
 from tunesmith_workers.models.chat_templates import require_template
@@ -21,7 +21,7 @@ from tunesmith_workers.process.faults import BadConfig
 from tunesmith_workers.rollout.generation import answer
 
 
-class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
+class Grades(msgspec.Struct, frozen=True, kw_only=True):
     """What the judge said of one model's answers, in the order of the rows."""
 
     replies: tuple[str | None, ...]
@@ -29,22 +29,28 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_judge(judge: Judge) -> Judge | None:
-    """The judge that a config names, if it names one.
+    """The judge that a config names, if it names one. Looks before hours of answers whether it could be asked.
 
     Raises:
-        BadConfig: it names two, or its prompt has no place for the answer.
+        BadConfig: it names two, its prompt has no place for the answer, or its address cannot be asked.
     """
     if not (judge.model or judge.url):
         return None
     if judge.model and judge.url:
         raise BadConfig("names two judges", where="evaluation.judge", mend="set model or url, not both")
     checked_prompt(judge.prompt)
+    if judge.url:
+        headers_for(judge)
     return judge
 
 
 def judge_all(
-    judge: Judge, heard: Sequence[Heard], questions: Sequence[Question], config: EvaluateConfig, progress: Progress
-) -> list[Verdicts]:
+    judge: Judge,
+    outputs: Sequence[ModelOutputs],
+    questions: Sequence[Question],
+    config: EvaluateConfig,
+    progress: Progress,
+) -> list[Grades]:
     """Grade every answer of every model, a judge of ours being loaded once.
 
     Raises:
@@ -53,7 +59,7 @@ def judge_all(
     prompt = checked_prompt(judge.prompt)
     prompts = [
         filled(prompt, question=question.text, reference=question.expected, answer=said)
-        for one in heard
+        for one in outputs
         for question, said in zip(questions, one.answers, strict=True)
     ]
     with memory_explained():
@@ -62,7 +68,7 @@ def judge_all(
     _tell(scores, replies)
     starts = range(0, len(prompts), len(questions))
     return [
-        Verdicts(
+        Grades(
             replies=tuple(replies[start : start + len(questions)]),
             scores=tuple(scores[start : start + len(questions)]),
         )
@@ -70,10 +76,10 @@ def judge_all(
     ]
 
 
-def judge_metrics(verdicts: Verdicts) -> list[Measured]:
+def judge_metrics(grades: Grades) -> list[Measured]:
     """The mean score of the answers that were graded, and the share of those that were not."""
-    missing = [float(score is None) for score in verdicts.scores]
-    return [mean_of("judge_score", verdicts.scores), mean_of("judge_unparsed", missing)]
+    missing = [float(score is None) for score in grades.scores]
+    return [mean_of("judge_score", grades.scores), mean_of("judge_unparsed", missing)]
 
 
 def _ask_url(judge: Judge, prompts: Sequence[str], progress: Progress) -> list[str | None]:
@@ -92,11 +98,13 @@ def _ask_model(judge: Judge, prompts: Sequence[str], config: EvaluateConfig, pro
         for prompt in prompts
     ]
     model = load_next(judge.model, "the judge", config.model.dtype, config, progress)
+    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered]
+    warn_of_long_prompts(model, tokens, judge.reply_tokens, "the judge")
     progress.begin("the judge")
     replies = answer(
         model,
         tokenizer,
-        [tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered],
+        tokens,
         batch_size=config.evaluation.batch_size,
         max_new_tokens=judge.reply_tokens,
         progress=progress.done,

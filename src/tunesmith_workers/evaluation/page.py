@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tunesmith_workers.evaluation.samples import Chosen, Said, Sample
+from tunesmith_workers.evaluation.samples import Chosen, ModelAnswer, Sample
 from tunesmith_workers.evaluation.text_differences import Piece, pieces
 
 _MOST_SHOWN = 1500
@@ -36,6 +36,12 @@ summary { cursor: pointer; }
 """
 
 
+_LEGEND = (
+    "<p class=dim>In the answers below, <ins>what was not expected</ins> is underlined and <del>what is missing</del> "
+    "struck out.</p>"
+)
+
+
 def page(report: Mapping[str, Any], chosen: Sequence[Chosen]) -> str:
     """The page for a report as ``report`` makes it."""
     models: Sequence[Mapping[str, Any]] = report["models"]
@@ -46,6 +52,7 @@ def page(report: Mapping[str, Any], chosen: Sequence[Chosen]) -> str:
         _metrics(models),
         _comparisons(report["comparisons"]),
         _explained(report),
+        _LEGEND if chosen else "",
         *(_group(one) for one in chosen),
         _facts(report),
     ]
@@ -110,7 +117,7 @@ def _sample(sample: Sample) -> str:
     )
 
 
-def _said(expected: str, said: Said) -> str:
+def _said(expected: str, said: ModelAnswer) -> str:
     scores = ", ".join(f"{name} {_number(value)}" for name, value in said.scores.items())
     answer = ""
     if said.answer is not None:
@@ -132,8 +139,7 @@ def _facts(report: Mapping[str, Any]) -> str:
         "made at": report["at"],
     }
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
-    legend = "<p class=dim>In an answer, <ins>what was not expected</ins> is underlined and <del>what is missing</del> struck out.</p>"
-    return f"{legend}<h2>Facts</h2><div class=wide><table>{rows}</table></div>"
+    return f"<h2>Facts</h2><div class=wide><table>{rows}</table></div>"
 
 
 def _cut(text: str) -> str:

@@ -102,7 +102,7 @@ def _report(
 def _model(scored: Scored) -> dict[str, Any]:
     found = intervals(scored.measured)
     return {
-        "model": scored.heard.base,
+        "model": scored.outputs.base,
         "label": scored.label,
         "metrics": {
             one.name: {
@@ -114,7 +114,7 @@ def _model(scored: Scored) -> dict[str, Any]:
             }
             for one, interval in zip(scored.measured, found, strict=True)
         },
-        "scored_tokens": sum(scored.heard.tokens.tokens) if scored.heard.tokens else None,
+        "scored_tokens": sum(scored.outputs.tokens.tokens) if scored.outputs.tokens else None,
     }
 
 
@@ -123,7 +123,7 @@ def _prediction(scored: Sequence[Scored], place: int, question: Question) -> Pre
     answer = _answer(first, place, question)
     return Prediction(
         where=question.where,
-        prompt=first.heard.prompts[place] if first.heard.prompts else None,
+        prompt=first.outputs.prompts[place] if first.outputs.prompts else None,
         expected=question.expected,
         predicted=answer.predicted,
         correct=answer.correct,
@@ -134,13 +134,13 @@ def _prediction(scored: Sequence[Scored], place: int, question: Question) -> Pre
 
 
 def _answer(scored: Scored, place: int, question: Question) -> Answer:
-    said = scored.heard.answers[place] if scored.heard.answers else None
+    said = scored.outputs.answers[place] if scored.outputs.answers else None
     return Answer(
         model=scored.label,
         predicted=said,
         correct=None if said is None else correct(question.expected, said),
         scores={name: round(value, 6) for name, value in scored.of_row(place).items()},
-        judge=scored.verdicts.replies[place] if scored.verdicts else None,
+        judge=scored.grades.replies[place] if scored.grades else None,
     )
 
 

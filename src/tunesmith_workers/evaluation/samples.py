@@ -13,7 +13,7 @@ from tunesmith_workers.evaluation.questions import Question
 from tunesmith_workers.evaluation.scored import Scored
 
 _EACH = 5
-_TELLING = (
+_ORDER_BY = (
     "judge_score",
     "json_match",
     "rougeL",
@@ -30,7 +30,7 @@ _LOOKED_AT = 300
 """Characters."""
 
 
-class Said(msgspec.Struct, frozen=True):
+class ModelAnswer(msgspec.Struct, frozen=True):
     """One model's part in a sample."""
 
     label: str
@@ -44,7 +44,7 @@ class Sample(msgspec.Struct, frozen=True):
     where: str
     question: str
     expected: str
-    said: tuple[Said, ...]
+    said: tuple[ModelAnswer, ...]
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ class Chosen(msgspec.Struct, frozen=True):
 def samples_of(questions: Sequence[Question], scored: Sequence[Scored]) -> list[Chosen]:
     """The rows to show, in groups; a group without any is left out."""
     first, *others = scored
-    metric = next((name for name in _TELLING if any(one.name == name and one.rows for one in first.measured)), None)
+    metric = next((name for name in _ORDER_BY if any(one.name == name and one.rows for one in first.measured)), None)
     if metric is None:
         return []
     worth = _worth(first, metric, questions)
@@ -88,15 +88,16 @@ def _worth(scored: Scored, metric: str, questions: Sequence[Question]) -> dict[i
 
 
 def _closeness(scored: Scored, at: int, questions: Sequence[Question]) -> float:
-    if not scored.heard.answers:
+    if not scored.outputs.answers:
         return 0.0
-    texts = questions[at].expected[:_LOOKED_AT], scored.heard.answers[at][:_LOOKED_AT]
+    texts = questions[at].expected[:_LOOKED_AT], scored.outputs.answers[at][:_LOOKED_AT]
     return difflib.SequenceMatcher(None, *texts).quick_ratio()
 
 
 def _sample(at: int, questions: Sequence[Question], scored: Sequence[Scored]) -> Sample:
     question = questions[at]
     said = tuple(
-        Said(one.label, one.heard.answers[at] if one.heard.answers else None, one.of_row(at)) for one in scored
+        ModelAnswer(one.label, one.outputs.answers[at] if one.outputs.answers else None, one.of_row(at))
+        for one in scored
     )
     return Sample(question.where, question.text, question.expected, said)

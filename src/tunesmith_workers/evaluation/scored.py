@@ -1,4 +1,4 @@
-"""All metrics of one model, from what was heard of it and what a judge said of it."""
+"""All metrics of one model, from what was outputs of it and what a judge said of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tunesmith_workers.evaluation.judging import Verdicts, judge_metrics
+from tunesmith_workers.evaluation.judging import Grades, judge_metrics
 from tunesmith_workers.evaluation.measured import Measured
-from tunesmith_workers.evaluation.one_model import Heard
+from tunesmith_workers.evaluation.one_model import ModelOutputs
 from tunesmith_workers.evaluation.questions import Question
 from tunesmith_workers.evaluation.text_scores import text_metrics
 from tunesmith_workers.evaluation.token_scores import token_metrics
@@ -17,13 +17,13 @@ from tunesmith_workers.evaluation.token_scores import token_metrics
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """One model with its metrics, in the order that they were asked for."""
 
-    heard: Heard
+    outputs: ModelOutputs
     measured: tuple[Measured, ...]
-    verdicts: Verdicts | None = None
+    grades: Grades | None = None
 
     @property
     def label(self) -> str:
-        return self.heard.label
+        return self.outputs.label
 
     def metrics(self) -> dict[str, float]:
         """Each metric over all rows; one that no row could be measured for is left out."""
@@ -35,17 +35,19 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
         return {name: value for name, value in found.items() if value is not None}
 
 
-def scored_by(heard: Heard, names: Sequence[str], questions: Sequence[Question], verdicts: Verdicts | None) -> Scored:
+def scored_by(
+    outputs: ModelOutputs, names: Sequence[str], questions: Sequence[Question], grades: Grades | None
+) -> Scored:
     """Compute every metric among ``names``."""
     found: list[Measured] = []
-    if heard.tokens is not None:
-        found += token_metrics(names, heard.tokens)
-    if heard.answers:
-        found += text_metrics(names, [question.expected for question in questions], heard.answers)
-    if verdicts is not None:
-        found += judge_metrics(verdicts)
+    if outputs.tokens is not None:
+        found += token_metrics(names, outputs.tokens)
+    if outputs.answers:
+        found += text_metrics(names, [question.expected for question in questions], outputs.answers)
+    if grades is not None:
+        found += judge_metrics(grades)
     order = {name: place for place, name in enumerate(names)}
     last = len(order)
     beside = {"json_valid": "json_match", "json_wrapped": "json_match", "judge_unparsed": "judge_score"}
     found.sort(key=lambda one: order.get(beside.get(one.name, one.name), last))
-    return Scored(heard=heard, measured=tuple(found), verdicts=verdicts)
+    return Scored(outputs=outputs, measured=tuple(found), grades=grades)

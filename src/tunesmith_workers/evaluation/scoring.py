@@ -24,7 +24,7 @@ def evaluate(config: EvaluateConfig, folders: Folders) -> None:
         WorkerFault: the config, the rows or a model cannot be used.
     """
     from tunesmith_workers.evaluation.judging import check_judge, judge_all  # noqa: PLC0415  # imports torch: seconds
-    from tunesmith_workers.evaluation.one_model import hear  # noqa: PLC0415  # likewise
+    from tunesmith_workers.evaluation.one_model import run_model  # noqa: PLC0415  # likewise
     from tunesmith_workers.evaluation.report import write_report  # noqa: PLC0415  # likewise
     from tunesmith_workers.evaluation.scored import scored_by  # noqa: PLC0415  # likewise
     from tunesmith_workers.process.quiet import quiet  # noqa: PLC0415  # likewise
@@ -38,16 +38,15 @@ def evaluate(config: EvaluateConfig, folders: Folders) -> None:
     wanted = needs(names)
     questions = questions_of(rows, answers=bool(wanted & {"answers", "judge"}))
     bases = (config.base, *config.evaluation.compare)
+    _refuse_absent([*bases[1:], *([judge.model] if judge is not None and judge.model else [])])
     progress = Progress(len(bases) * len(rows) * _passes(wanted))
-    heard = []
+    outputs = []
     for base, label in zip(bases, labels_of(bases), strict=True):
         emit_message(f"scoring {base} on {len(rows)} rows of {config.data_file}")
-        heard.append(hear(base, label, questions, config, wanted, progress))
-    verdicts = judge_all(judge, heard, questions, config, progress) if judge is not None else []
+        outputs.append(run_model(base, label, questions, config, wanted, progress))
+    grades = judge_all(judge, outputs, questions, config, progress) if judge is not None else []
     emit("progress", phase="reporting")
-    scored = [
-        scored_by(one, names, questions, verdicts[place] if verdicts else None) for place, one in enumerate(heard)
-    ]
+    scored = [scored_by(one, names, questions, grades[place] if grades else None) for place, one in enumerate(outputs)]
     write_report(config, folders, questions, scored)
 
 
@@ -62,12 +61,24 @@ def labels_of(bases: Sequence[str]) -> list[str]:
     return labels
 
 
+def _refuse_absent(bases: Sequence[str]) -> None:
+    """Before the first model has answered for hours. Raises ModelUnavailable."""
+    from tunesmith_workers.models.loading import load_tokenizer  # noqa: PLC0415  # imports torch: seconds
+
+    for base in bases:
+        load_tokenizer(base)
+
+
 def _label(base: str) -> str:
-    parts = PurePath(base).parts
-    if "runs" in parts[:-2]:
-        run, *below = parts[len(parts) - 1 - parts[::-1].index("runs") + 1 :]
-        return run if below == ["output"] else f"{run}/{below[-1]}"
-    return base if not base.startswith(("/", ".", "~")) and base.count("/") == 1 else parts[-1]
+    match PurePath(base).parts:
+        case (*_, "runs", run, "output"):
+            return run
+        case (*_, "runs", run, "checkpoints", checkpoint):
+            return f"{run}/{checkpoint}"
+        case ("/" | ".." | "~", *_, name):
+            return name
+        case _:
+            return base
 
 
 def _passes(wanted: frozenset[Needs]) -> int:

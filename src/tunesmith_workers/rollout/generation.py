@@ -34,8 +34,8 @@ def answer(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers, done = [""] * len(prompts), 0
     for batch in batches:
-        pulse = _Pulse(progress, done, len(batch), max_new_tokens)
-        texts = _generate(model, tokenizer, [prompts[i] for i in batch], max_new_tokens, pulse)
+        after_each_token = _AfterEachToken(progress, done, len(batch), max_new_tokens)
+        texts = _generate(model, tokenizer, [prompts[i] for i in batch], max_new_tokens, after_each_token)
         for i, text in zip(batch, texts, strict=True):
             answers[i] = text
         done += len(batch)
@@ -43,7 +43,7 @@ def answer(
     return answers
 
 
-class _Pulse(StoppingCriteria):
+class _AfterEachToken(StoppingCriteria):
     """Stops nothing: it is what `generate` calls after each token."""
 
     def __init__(self, progress: Callable[[int], None], done: int, rows: int, most: int) -> None:
@@ -61,7 +61,7 @@ class _Pulse(StoppingCriteria):
 
 @torch.inference_mode()
 def _generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, pulse: _Pulse
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, after_each_token: _AfterEachToken
 ) -> list[str]:
     filler = pad_token_for(model, tokenizer.pad_token_id)
     ids, mask = _padded_left(prompts, filler, model.device)
@@ -71,7 +71,7 @@ def _generate(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        stopping_criteria=StoppingCriteriaList([pulse]),
+        stopping_criteria=StoppingCriteriaList([after_each_token]),
         # A model's own defaults for sampling mean nothing here, and would only be warned about.
         temperature=None,
         top_p=None,
