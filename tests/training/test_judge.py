@@ -18,6 +18,7 @@ import pytest
 from evaluation_parts import evaluate_here, write_evaluation
 from training_parts import COLOURS, RECIPES, Told, environment
 
+from support.server import ServerProcess, start_run, wait_for_run
 from tunesmith_workers.evaluation.judge_address import ask_address
 from tunesmith_workers.evaluation.judge_words import PROMPT, checked_prompt, filled, score_in
 from tunesmith_workers.evaluation.judging import check_judge
@@ -305,3 +306,61 @@ def test_waiting_for_a_judge_is_stopped_at_once(tiny_model, write_rows, tmp_path
     assert process.returncode == 128 + signal.SIGTERM, output
     assert not Told(output).of("result")
     assert not Path(path.parent / "output" / "report.json").exists()
+
+
+@pytest.mark.parametrize("allowed", ["1", "0"])
+def test_a_private_network_is_reached_where_the_operator_allows_it(monkeypatch, allowed):
+    """As a run of the service sees it; by hand, loopback is what everybody uses."""
+    monkeypatch.setenv("TUNESMITH_RUN_ID", "run_1")
+    monkeypatch.setenv("TUNESMITH_ALLOW_PRIVATE_URLS", allowed)
+    with judging(lambda _: reply("Score: 5")) as server:
+        if allowed == "1":
+            assert ask(server, 1) == ["Score: 5"]
+            return
+        with pytest.raises(BadConfig, match=r"leads to 127\.0\.0\.1, where nothing may be sent"):
+            ask(server, 1)
+        assert server.asked == []
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/v1", "http://[fd00:ec2::254]/v1", "http://2852039166/v1"])
+def test_metadata_services_are_never_reached(url):
+    """Not even by hand, however the address is written."""
+    with pytest.raises(BadConfig, match="where nothing may be sent"):
+        ask_address(Judge(url=url, url_model="m"), ["prompt"], lambda _: None)
+
+
+def test_a_judge_beside_the_service(tiny_model, write_rows, tmp_path):
+    """Over HTTP from end to end: refused by default, reached where private addresses are allowed; the key is in no file."""
+    env = {
+        **environment(tmp_path),
+        "TUNESMITH_ALLOWED_ROOTS": f"{tmp_path}:{tiny_model.parent}",
+        "JUDGE_API_KEY": "sesame",
+    }
+    env["TUNESMITH_RUN_ENVIRONMENT"] = "JUDGE_API_KEY"
+    del env["TUNESMITH_RUN_DIR"], env["TUNESMITH_OUTPUT_DIR"]
+    rows = write_rows(COLOURS[:4])
+    with judging(lambda _: reply("Score: 6")) as judge:
+        wishes = {
+            "metrics": ["judge_score"],
+            "max_new_tokens": 4,
+            "judge": {"url": judge.url, "url_model": "grader", "key_variable": "JUDGE_API_KEY"},
+        }
+        request = {
+            "recipe": "evaluate",
+            "model": str(tiny_model),
+            "dataset": {"name": str(rows)},
+            "hyperparams": wishes,
+        }
+        with ServerProcess.start(tmp_path / "strict", RECIPES, env) as server, server.client() as client:
+            experiment = client.post("/v1/experiments", json={"name": "x", "task_type": "sft"}).json()["id"]
+            refused = client.post(f"/v1/experiments/{experiment}/runs", json=request)
+            assert refused.status_code == 422
+            assert "evaluation.judge.url" in refused.text
+        env["TUNESMITH_ALLOW_PRIVATE_URLS"] = "true"
+        with ServerProcess.start(tmp_path / "open", RECIPES, env) as server, server.client() as client:
+            run_id = start_run(client, **request)
+            done = wait_for_run(client, run_id, seconds=120)
+    assert done["status"] == "succeeded", done
+    assert done["metrics"]["judge_score"] == 6.0
+    assert {asked.headers["authorization"] for asked in judge.asked} == {"Bearer sesame"}
+    assert not [path for path in (tmp_path / "open").rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]

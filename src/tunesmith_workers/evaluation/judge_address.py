@@ -1,7 +1,7 @@
 """Asks a judge behind an OpenAI-shaped address: a few requests at a time, each with a deadline, tried again when that helps.
 
-The address was judged by the service when the run was created; redirects are not followed. The key comes from the environment
-and is in no message.
+Redirects are not followed, and where a request may go is looked at each time; see ``judge_network``. The key comes from the
+environment and is in no message.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import anyio
 import httpx
 import msgspec
 
+from tunesmith_workers.evaluation.judge_network import GuardedTransport
 from tunesmith_workers.process.config import Judge
 from tunesmith_workers.process.faults import BadConfig, ModelUnavailable, WorkerFault
 
@@ -116,9 +117,9 @@ async def _ask_all(
 ) -> list[str | None]:
     state = _State(len(prompts))
     places = iter(range(len(prompts)))
-    limits = httpx.Limits(max_connections=judge.concurrency)
+    transport = GuardedTransport(httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=judge.concurrency)))
     async with (
-        httpx.AsyncClient(headers=headers, limits=limits, timeout=judge.timeout_seconds) as client,
+        httpx.AsyncClient(headers=headers, transport=transport, timeout=judge.timeout_seconds) as client,
         anyio.create_task_group() as tasks,
     ):
 
@@ -143,7 +144,7 @@ async def _ask_one(client: httpx.AsyncClient, judge: Judge, prompt: str, place: 
         try:
             with anyio.fail_after(judge.timeout_seconds):
                 state.replies[place] = await _post(client, judge, prompt)
-        except ModelUnavailable as fault:
+        except WorkerFault as fault:
             state.fault = fault
             return
         except (_Again, TimeoutError, httpx.RequestError) as error:
