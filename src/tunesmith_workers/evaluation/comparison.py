@@ -69,25 +69,23 @@ def verdict_of(difference: float, interval: Interval | None, sign: int) -> str:
 
 
 def _difference(baseline: str, model: str, one: Measured, two: Measured, interval: Interval | None) -> Difference:
-    both = one.present & two.present
-    rows = int(both.sum())
+    rows = int((one.present & two.present).sum())
+    found = Difference(metric=one.name, model=model, baseline=baseline, rows=rows, difference=None, verdict="")
+    kind = kind_of(one.name)
+    if kind.needs == "tokens" and not _same_tokens(one, two):
+        reason = "cannot be compared: the models split the rows into different tokens"
+        return msgspec.structs.replace(found, verdict=reason)
     sums, value = _paired(one, two)
     difference = float(value(sums.sum(axis=0, keepdims=True))[0])
-    if kind_of(one.name).needs == "tokens" and not _same_tokens(one, two):
-        verdict = "cannot be compared: the models split the rows into different tokens"
-        known = False
-    else:
-        known = math.isfinite(difference) and rows > 0
-        verdict = verdict_of(difference, interval if rows > 1 else None, kind_of(one.name).sign)
-    return Difference(
-        metric=one.name,
-        model=model,
-        baseline=baseline,
-        rows=rows,
-        difference=difference if known else None,
-        low=interval.low if known and interval is not None and rows > 1 else None,
-        high=interval.high if known and interval is not None and rows > 1 else None,
-        verdict=verdict,
+    if not rows or not math.isfinite(difference):
+        return msgspec.structs.replace(found, verdict="there is no row that both could be measured on")
+    shown = interval if rows > 1 else None
+    return msgspec.structs.replace(
+        found,
+        difference=difference,
+        low=shown.low if shown else None,
+        high=shown.high if shown else None,
+        verdict=verdict_of(difference, shown, kind.sign),
     )
 
 
