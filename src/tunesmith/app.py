@@ -301,7 +301,7 @@ def _scheduler(
         supervisor=supervisor,
         capacity=slots,
         demand_of=demand_of,
-        launch_of=partial(launch_of, base.paths),
+        launch_of=partial(launch_of, base.paths, allow_private_urls=base.settings.allow_private_urls),
     )
 
 

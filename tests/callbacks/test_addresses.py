@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.net.addresses import Reach, reach
+from tunesmith.contract.addresses import Reach, reach
 
 NEVER = (
     "0.1.2.3 0.255.255.255 169.254.169.254 169.254.0.1 169.254.170.2 100.100.100.200 168.63.129.16 192.0.0.192 "

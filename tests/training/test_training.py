@@ -13,7 +13,6 @@ import msgspec
 import pytest
 import torch
 import transformers
-import yaml
 from training_parts import (
     CHATML,
     COLOURS,
@@ -26,7 +25,8 @@ from training_parts import (
     run_recipe,
 )
 
-from tunesmith_workers.evaluation.scoring import _token_metrics, evaluate
+from tunesmith_workers.evaluation.scoring import evaluate
+from tunesmith_workers.evaluation.token_scores import score_tokens, token_metrics
 from tunesmith_workers.examples.rendering import Renderer
 from tunesmith_workers.examples.rows import read_rows
 from tunesmith_workers.models.structure import attention_of
@@ -286,20 +286,22 @@ def test_eager_attention_is_used_only_where_it_is_compared(train_here, tiny_mode
     assert attention_of(load_for_inference(str(tiny_model), "bfloat16", "eager")) == "eager"
 
 
-def test_accuracy_is_left_out_where_it_cannot_be_measured(tiny_model, tokenizer, write_rows, tmp_path, capfdbinary):
+def test_accuracy_is_left_out_where_it_cannot_be_measured(tiny_model, tokenizer, write_rows, capfdbinary):
     """A model whose output layer cannot be found is scored by its own loss, which says nothing about its choices."""
 
     class Hidden(transformers.LlamaForCausalLM):
         def get_output_embeddings(self):
             return None
 
-    options = {"base": str(tiny_model), "dtype": "float32", "attention": "auto"}
-    path = tmp_path / "evaluate.yaml"
-    path.write_text(yaml.safe_dump({"model": options, "data": {"train_file": str(write_rows(COLOURS[:8]))}}))
-    config = read_config(EvaluateConfig, path, RECIPES / "evaluate" / "recipe.yaml")
-    rows = Renderer(tokenizer).render(read_rows(config.data_file))
-    known = _token_metrics(config, transformers.LlamaForCausalLM.from_pretrained(tiny_model), rows, 0)
-    unknown = _token_metrics(config, Hidden.from_pretrained(tiny_model), rows, 0)
+    rows = Renderer(tokenizer).render(read_rows(write_rows(COLOURS[:8])))
+    places = {row.where: place for place, row in enumerate(rows)}
+
+    def metrics(model):
+        scores = score_tokens(model, rows, places, pad_token=0, batch_size=4)
+        return {one.name: one.overall for one in token_metrics(("loss", "accuracy"), scores)}
+
+    known = metrics(transformers.LlamaForCausalLM.from_pretrained(tiny_model))
+    unknown = metrics(Hidden.from_pretrained(tiny_model))
     assert known.keys() - unknown.keys() == {"accuracy"}
     assert unknown["loss"] == pytest.approx(known["loss"], rel=1e-5)
     assert Told(capfdbinary.readouterr().out).said("accuracy is left out")

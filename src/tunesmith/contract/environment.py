@@ -24,5 +24,8 @@ RESUME_FROM: Final = "TUNESMITH_RESUME_FROM"
 PYTHON: Final = "TUNESMITH_PYTHON"
 """The server's Python interpreter, for recipes that have none of their own."""
 
+ALLOW_PRIVATE_URLS: Final = "TUNESMITH_ALLOW_PRIVATE_URLS"
+"""1 where requests to addresses that a config names may go to private networks, else 0. It says what the setting of the name does."""
+
 SHIM_OF: Final = "TUNESMITH_SHIM_OF"
 """Which run a shim is of. Only the shim has it, and its program does not."""

@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 import httpcore
 
+from tunesmith.contract.addresses import THIS_MACHINE, Address, Reach, reach
 from tunesmith.errors import InvalidInput, MissingReference
-from tunesmith.net.addresses import THIS_MACHINE, Address, Reach, reach
 
 _MOST_LOOKUPS = 64
 

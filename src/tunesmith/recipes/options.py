@@ -19,6 +19,9 @@ from tunesmith.recipes.suggest import described, did_you_mean, shortened
 Type = Literal["int", "float", "bool", "str", "list", "mapping"]
 TYPES: tuple[Type, ...] = get_args(Type)
 
+ReferenceKind = Literal["model", "url"]
+REFERENCE_KINDS: tuple[ReferenceKind, ...] = get_args(ReferenceKind)
+
 WANTED: Mapping[Type, str] = MappingProxyType(
     {
         "int": "a whole number",
@@ -47,9 +50,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     max: float | None = None
     """Inclusive, for numbers."""
     choices: tuple[Any, ...] = ()
-    """The only values allowed; empty when there is no such list."""
+    """The only values allowed, or the only items where ``items`` is given; empty when there is no such list."""
     items: Type | None = None
     """The type of a list's items, where it matters."""
+    reference: ReferenceKind | None = None
+    """What the text, or each item, names: a model, which becomes a path or a hub id, or an address, which is vetted."""
 
     @property
     def required(self) -> bool:
@@ -71,19 +76,23 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
         return Fault(message=f"must be {WANTED[self.type]}, not null", where=where, mend=mend)
 
     def _limit_faults(self, value: Any, where: str) -> list[Fault]:
-        if self.choices and value not in self.choices:
-            return [
-                Fault(
-                    message=f"must be one of {', '.join(map(str, self.choices))}; not {described(value)}",
-                    where=where,
-                    mend=did_you_mean(value, map(str, self.choices)),
-                )
-            ]
+        if self.choices and isinstance(value, list) and self.items:
+            chosen = [self._choice_faults(item, f"{where}[{number}]") for number, item in enumerate(value)]
+            return [fault for faults in chosen for fault in faults]
+        if self.choices:
+            return self._choice_faults(value, where)
         if self.min is not None and value < self.min:
             return [Fault(message=f"must be at least {self.min:g}, not {value}", where=where)]
         if self.max is not None and value > self.max:
             return [Fault(message=f"must be at most {self.max:g}, not {value}", where=where)]
         return []
+
+    def _choice_faults(self, value: Any, where: str) -> list[Fault]:
+        if value in self.choices:
+            return []
+        names = [str(choice) for choice in self.choices]
+        message = f"must be one of {', '.join(names)}; not {described(value)}"
+        return [Fault(message=message, where=where, mend=did_you_mean(value, names))]
 
 
 def type_of(value: Any) -> Type | None:

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from tunesmith.recipes.faults import Faults, at
-from tunesmith.recipes.options import TYPES, WANTED, Option, Type, plain_faults, type_of
+from tunesmith.recipes.options import REFERENCE_KINDS, TYPES, WANTED, Option, ReferenceKind, Type, plain_faults, type_of
 from tunesmith.recipes.recipe import SECTIONS
 from tunesmith.recipes.suggest import described, did_you_mean
 
-_REFINEMENTS = ("type", "optional", "min", "max", "choices", "items")
+_REFINEMENTS = ("type", "optional", "min", "max", "choices", "items", "reference")
 _OPTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 _SET_BY_SERVER: Mapping[str, Type] = MappingProxyType(
@@ -93,6 +93,7 @@ def _option(path: str, default: Any, given: Any, faults: Faults) -> Option | Non
     kind = _type(path, default, given, faults)
     if kind is None:
         return None
+    items = _items(kind, given, where, faults)
     option = Option(
         path=path,
         type=kind,
@@ -100,8 +101,9 @@ def _option(path: str, default: Any, given: Any, faults: Faults) -> Option | Non
         optional=_optional(default, given, where, faults),
         min=_limit("min", kind, given, where, faults),
         max=_limit("max", kind, given, where, faults),
-        choices=_choices(path, kind, given, where, faults),
-        items=_items(kind, given, where, faults),
+        choices=_choices(path, items or kind, given, where, faults),
+        items=items,
+        reference=_reference(items or kind, given, where, faults),
     )
     if option.min is not None and option.max is not None and option.min > option.max:
         faults.add("min is larger than max", where, "swap them")
@@ -166,6 +168,19 @@ def _items(kind: Type, given: dict[str, Any], where: str, faults: Faults) -> Typ
         known: Type | None = items
         return known
     faults.add(f"must be one of {', '.join(TYPES)}, for a list", f"{where}.items", did_you_mean(items, TYPES))
+    return None
+
+
+def _reference(kind: Type, given: dict[str, Any], where: str, faults: Faults) -> ReferenceKind | None:
+    reference: Any = given.get("reference")
+    if reference is None or (reference in REFERENCE_KINDS and kind == "str"):
+        known: ReferenceKind | None = reference
+        return known
+    faults.add(
+        f"must be one of {', '.join(REFERENCE_KINDS)}, for text or a list of texts",
+        f"{where}.reference",
+        did_you_mean(reference, REFERENCE_KINDS),
+    )
     return None
 
 

@@ -32,8 +32,9 @@ class Checkpoints(Protocol):
 
 
 def used_by(checkpoints: Checkpoints, config: Mapping[str, Any], resume_from: str | None) -> tuple[str, ...]:
-    """The checkpoints that a resolved config names, whichever option it is, and the one to resume from."""
-    named = [value for _, value in leaves(config, set()) if isinstance(value, str)]
+    """The checkpoints that a resolved config names, whichever option or item of one it is, and the one to resume from."""
+    values = [value for _, value in leaves(config, set())]
+    named = [one for value in values for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
     found = map(checkpoints.holding, filter(None, (*named, resume_from)))
     return tuple(dict.fromkeys(path for path in found if path is not None))
 

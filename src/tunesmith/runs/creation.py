@@ -22,6 +22,7 @@ from tunesmith.runs.book import RunBook
 from tunesmith.runs.checkpoints import Checkpoints, refuse_finished, refuse_if_gone, refuse_misfit, used_by
 from tunesmith.runs.demand import demand_for
 from tunesmith.runs.live import LiveRuns
+from tunesmith.runs.named_in_config import vet_addresses
 from tunesmith.runs.request import DATA_OPTIONS, RequestResolver, Resolved, RunRequest, check_size, option_at
 from tunesmith.runs.unfinished import UnfinishedRuns
 
@@ -70,7 +71,8 @@ class RunCreator:
         """
         if request.callback is not None:
             await self._vet_callback(request.callback)
-        run, config, origins = await anyio.to_thread.run_sync(self._prepare, request)
+        run, config, origins, resolved = await anyio.to_thread.run_sync(self._prepare, request)
+        await vet_addresses(resolved.recipe, resolved.config, self._vet_url)
         if run.dataset is not None:
             self._references.refuse_if_gone(run.dataset)
         refuse_if_gone(self._checkpoints, run)
@@ -92,7 +94,7 @@ class RunCreator:
         except InvalidInput as error:
             raise InvalidInput(error.message, where="callback.url", mend=error.mend) from error
 
-    def _prepare(self, request: RunRequest) -> tuple[Run, bytes, bytes]:
+    def _prepare(self, request: RunRequest) -> tuple[Run, bytes, bytes, Resolved]:
         resolved = self._resolver.resolve(request)
         recipe, config = resolved.recipe, resolved.config
         self._refuse_untrainable(recipe, config)
@@ -105,7 +107,7 @@ class RunCreator:
         if demand.gpus:
             self._capacity.check(demand)
         run = self._new_run(request, resolved, demand, (*warnings, *resolved.warnings))
-        return run, to_yaml(config), msgspec.json.encode(resolved.origins) + b"\n"
+        return run, to_yaml(config), msgspec.json.encode(resolved.origins) + b"\n", resolved
 
     def _new_run(self, request: RunRequest, resolved: Resolved, demand: Demand, warnings: tuple[str, ...]) -> Run:
         recipe, run_id = resolved.recipe, new_id("run")

@@ -11,7 +11,7 @@ from tunesmith.records import Run
 from tunesmith.runner import Launch
 
 
-def launch_of(state: StatePaths, run: Run, gpus: tuple[str, ...]) -> Launch:
+def launch_of(state: StatePaths, run: Run, gpus: tuple[str, ...], *, allow_private_urls: bool = False) -> Launch:
     """What to start for the run's next attempt, which sees these GPUs and no others."""
     paths = state.run(run.id)
     folder = paths.folder.resolve()
@@ -26,6 +26,7 @@ def launch_of(state: StatePaths, run: Run, gpus: tuple[str, ...]) -> Launch:
             environment.OUTPUT_DIR: str(folder / paths.output.name),
             environment.RESUME_FROM: run.resume_from or "",
             environment.PYTHON: sys.executable,
+            environment.ALLOW_PRIVATE_URLS: str(int(allow_private_urls)),
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),
             "PYTHONUNBUFFERED": "1",
         },

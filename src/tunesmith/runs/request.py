@@ -25,6 +25,7 @@ from tunesmith.recipes import (
 )
 from tunesmith.records import Callback, Checkpoint, DatasetReference, IdempotentCall, Resources
 from tunesmith.references import References, gather
+from tunesmith.runs.named_in_config import resolve_models
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
 DATA_OPTIONS = ("data.train_file", "data.validation_file", "data.test_file")
@@ -124,6 +125,7 @@ class RequestResolver:
             filled=filled,
             places=(place, "hyperparams"),
         )
+        resolve_models(recipe, config, self._references)
         self._check_files(recipe, config, filled, request)
         origins = origins_of(
             recipe, train_config=train_config, request=request.hyperparams, filled=filled, by_service=request.filled

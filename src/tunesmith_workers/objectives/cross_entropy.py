@@ -31,11 +31,26 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return total
 
 
+def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    """``-log softmax(logits)[target]`` of each row, (rows,), computed in float32. Without a gradient."""
+    rows = _rows_at_once(logits)
+    found = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        logarithms = torch.log_softmax(logits[part].detach(), -1, dtype=torch.float32)
+        found[part] = -logarithms.gather(1, targets[part, None]).squeeze(1)
+    return found
+
+
+def _rows_at_once(logits: Tensor) -> int:
+    at_once = _AT_ONCE_ON_CPU if logits.device.type == "cpu" else _AT_ONCE
+    return max(1, at_once // logits.shape[-1])
+
+
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        at_once = _AT_ONCE_ON_CPU if logits.device.type == "cpu" else _AT_ONCE
-        rows = max(1, at_once // logits.shape[-1])
+        rows = _rows_at_once(logits)
         ctx.gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=torch.float64, device=logits.device)
         for start in range(0, len(logits), rows):

@@ -123,11 +123,27 @@ class EvaluateData(Section, frozen=True, kw_only=True):
     chat_template: str | None
 
 
+class Judge(Section, frozen=True, kw_only=True):
+    """Who grades answers: a model reference that was resolved, or an OpenAI-shaped address; nobody where both are null."""
+
+    model: str | None = None
+    url: str | None = None
+    url_model: str | None = None
+    key_variable: str | None = None
+    prompt: str | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    timeout_seconds: Annotated[float, msgspec.Meta(ge=1, le=600)] = 60
+    reply_tokens: Positive = 256
+
+
 class Scoring(Section, frozen=True, kw_only=True):
-    metrics: tuple[Literal["exact_match", "loss", "perplexity", "accuracy"], ...]
+    metrics: tuple[str, ...]
     batch_size: Positive
     max_new_tokens: Positive
     limit: Positive | None
+    # Defaults, because recipes that people copied earlier do not have these.
+    compare: tuple[str, ...] = ()
+    judge: Judge = Judge()
 
 
 class EvaluateConfig(Section, frozen=True, kw_only=True):

@@ -101,7 +101,7 @@ def explain(error: BaseException) -> WorkerFault:
     for cause in _chain(error):
         if isinstance(cause, WorkerFault):
             return cause
-        if _is_out_of_memory(cause):
+        if is_out_of_memory(cause):
             return WorkerFault(
                 f"out of memory: {_first_line(cause)}",
                 where="training.per_device_train_batch_size",
@@ -147,7 +147,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     # torch names its class, but on a CPU it raises a bare RuntimeError; importing torch here would slow every error.
     return (
         isinstance(error, MemoryError)
