@@ -20,6 +20,7 @@ from tunesmith.checkpoints import MarkRequest
 from tunesmith.datasets import DatasetRequest
 from tunesmith.deployments import DeploymentRequest
 from tunesmith.experiments import ExperimentRequest, ProjectChange, ProjectRequest
+from tunesmith.inference import BatchRequest, ChatRequest
 from tunesmith.runs import ResumeRequest
 
 _MODEL = "SmolLM2-135M-Instruct"
@@ -106,6 +107,14 @@ BODIES: Mapping[Any, dict[str, Any]] = {
         "engine": "auto",
         "name": "orders",
     },
+    ChatRequest: {
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "max_tokens": 40,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "model": _MODEL,
+    },
+    BatchRequest: {"prompts": ["Name a colour.", "Name a fruit."], "max_tokens": 16, "model": _MODEL},
     KeyRequest: {"name": "laptop", "scope": "write"},
 }
 """By the struct that a body becomes."""

@@ -51,8 +51,10 @@ async def chat(request: HttpRequest, data: JSONBody[ChatRequest]) -> Answer:
 
 @post("/chat/stream", opt=NEEDS_WRITE, tags=["Inference"], status_code=200, media_type="text/event-stream")
 async def chat_stream(request: HttpRequest, data: JSONBody[ChatRequest]) -> Stream:
-    """The answer as it is made, as server-sent events: `{"delta": ...}`, at the end `{"usage": ...}` and `[DONE]`. A failure
-    after the beginning is an event `error` with a problem document.
+    """The answer as it is made, as server-sent events.
+
+    `{"delta": ...}`, then one with `usage` and `finish_reason`, then `[DONE]`. A failure after the beginning is an event `error`
+    with a problem document.
     """
     parts = services_of(request).chat.stream(data)
     # What is refused is refused with its own status; from here on the answer is under way, and ends if nobody reads it.

@@ -44,7 +44,8 @@ def demo(
     """Fine-tune a small model on this machine and show what it learned.
 
     It fetches the model, starts the service if none holds the state folder, and then does over HTTP what any client
-    could: score the model on orders it has never seen, fine-tune it with LoRA, score it again. Ctrl-C stops the run.
+    could: score the model on orders it has never seen, fine-tune it with LoRA, score it again, and ask it a question. Ctrl-C
+    stops the run.
     """
     from tunesmith.demo import interrupts
     from tunesmith.settings import load

@@ -24,6 +24,8 @@ def print_report(outcome: Outcome, *, state_dir: Path, seconds: float, url: str 
     )
     click.echo("\nFor example:\n")
     print_facts(_example(outcome))
+    click.echo("\nThe tuned model, asked through the service (POST /api/inference/chat):\n")
+    print_facts({"order": outcome.chat.order, "answer": outcome.chat.answer})
     click.echo(f"\nAll of it took {duration_text(seconds)}, the training {outcome.training_took}.\n")
     print_facts(
         {
@@ -59,6 +61,7 @@ def _next_commands(outcome: Outcome, state_dir: Path, url: str | None) -> Mappin
         "tunesmith runs list": "the three runs",
         f"tunesmith runs show {outcome.training_id}": "the training",
         f"tunesmith logs {outcome.training_id}": "what it printed",
+        f"tunesmith chat {outcome.training_id}": "talk to the tuned model",
         "tunesmith recipes show lora": "every option and its default",
         f"{url or 'http://127.0.0.1:8000'}/docs": "the whole API, to try in a browser",
     }

@@ -26,6 +26,8 @@ Show = Callable[[str], AbstractContextManager[Display]]
 
 _PREDICTIONS = "predictions.jsonl"
 _CANCEL_PATIENCE_SECONDS = 120.0
+_CHAT_PATIENCE_SECONDS = 600.0
+"""The model may have to be loaded first."""
 # More than any right answer has; an untrained model would go on and on.
 _LONGEST_ANSWER_TOKENS = 64
 
@@ -54,6 +56,13 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """What the model made of the example's order."""
 
 
+class Chat(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to the tuned model through the service, as anybody would ask it."""
+
+    order: str
+    answer: str
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What the demo found."""
 
@@ -66,6 +75,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     example: Example
     before: Scored
     after: Scored
+    chat: Chat
     data: DemoData
 
 
@@ -81,7 +91,7 @@ def write_data(folder: Path) -> DemoData:
 def play(
     service: Service, paths: StatePaths, *, model: str, data: DemoData, hyperparams: Mapping[str, Any], show: Show
 ) -> Outcome:
-    """Three runs in a new experiment, each followed to its end.
+    """Three runs in a new experiment, each followed to its end, and a question to the tuned model.
 
     Raises:
         TunesmithError: the service refused something, or a run did not succeed; with the run's own words.
@@ -101,6 +111,9 @@ def play(
         hyperparams=dict(hyperparams),
     )
     after = run("3/3 after", **_evaluation(training["run_id"], data))
+    with show("chat") as shown:
+        shown.note("asking the tuned model through the service, which loads it first")
+        chat = _chat(service, training["run_id"])
     return Outcome(
         experiment_id=experiment_id,
         training_id=training["run_id"],
@@ -111,6 +124,7 @@ def play(
         example=_example(),
         before=_scored(before, paths),
         after=_scored(after, paths),
+        chat=chat,
         data=data,
     )
 
@@ -153,6 +167,14 @@ def _run(service: Service, experiment_id: str, request: dict[str, Any], shown: D
             faults=faults,
         )
     return ended
+
+
+def _chat(service: Service, model: str) -> Chat:
+    """The first order that nobody was scored on."""
+    *asked, _ = orders.held_out(orders.HELD_OUT_ROWS + 1)[-1]["messages"]
+    request = {"model": model, "messages": asked, "temperature": 0, "max_tokens": _LONGEST_ANSWER_TOKENS}
+    answered = service.post("/api/inference/chat", request, patience_seconds=_CHAT_PATIENCE_SECONDS)
+    return Chat(order=asked[-1]["content"], answer=answered["message"]["content"])
 
 
 def _scored(run: dict[str, Any], paths: StatePaths) -> Scored:

@@ -33,13 +33,17 @@ class GenerationFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     """0: always the most likely token."""
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    """Only from the most likely tokens that make up this much together."""
     top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    """Only from so many of the most likely tokens; 0 and -1: from all."""
     seed: int | None = None
     """The same seed gives the same answer."""
     stop: str | list[str] | None = None
     """Texts that end an answer; they are not part of it."""
     frequency_penalty: _Penalty | None = None
+    """Makes a token less likely, the more often the answer has it already."""
     presence_penalty: _Penalty | None = None
+    """Makes a token less likely once the answer has it."""
     response_format: dict[str, Any] | None = None
     """`{"type": "json_object"}`, or `{"type": "json_schema", "json_schema": {"schema": {...}}}`."""
     tools: list[dict[str, Any]] | None = None
@@ -50,18 +54,21 @@ class ChatRequest(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fi
     """A conversation to be answered."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=10_000)]
+    """What was said so far, ending with what is to be answered."""
 
 
 class BatchItem(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One conversation of a batch; what it says itself goes before what the batch says for all."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=10_000)]
+    """What was said so far, ending with what is to be answered."""
 
 
 class BatchRequest(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Many conversations, or prompts, to be answered side by side."""
 
     requests: Annotated[list[BatchItem], msgspec.Meta(max_length=MOST_IN_A_BATCH)] | None = None
+    """Conversations, each with its own fields where it has any."""
     prompts: Annotated[list[_Content], msgspec.Meta(max_length=MOST_IN_A_BATCH)] | None = None
     """Each the one message of a user."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -44,31 +45,32 @@ from tunesmith.finetune import leftovers, sweep
 
 _log = structlog.get_logger()
 _LARGEST_JSON_BODY = 4 * 1024 * 1024
+_HANDLERS: list[Any] = [
+    *service.HANDLERS,
+    *documentation.HANDLERS,
+    *experiments.HANDLERS,
+    *projects.HANDLERS,
+    *runs.HANDLERS,
+    *artifacts.HANDLERS,
+    *checkpoints.HANDLERS,
+    *data.HANDLERS,
+    *datasets.HANDLERS,
+    *deid.HANDLERS,
+    *previews.HANDLERS,
+    *callbacks.HANDLERS,
+    *finetune.HANDLERS,
+    *models.HANDLERS,
+    *deployments.HANDLERS,
+    *inference.HANDLERS,
+    *keys.HANDLERS,
+]
 
 
 def create_app(opened: App) -> Litestar:
     """The HTTP application over open services."""
     times = RequestTimes()
     app = Litestar(
-        route_handlers=[
-            *service.HANDLERS,
-            *documentation.HANDLERS,
-            *experiments.HANDLERS,
-            *projects.HANDLERS,
-            *runs.HANDLERS,
-            *artifacts.HANDLERS,
-            *checkpoints.HANDLERS,
-            *data.HANDLERS,
-            *datasets.HANDLERS,
-            *deid.HANDLERS,
-            *previews.HANDLERS,
-            *callbacks.HANDLERS,
-            *finetune.HANDLERS,
-            *models.HANDLERS,
-            *deployments.HANDLERS,
-            *inference.HANDLERS,
-            *keys.HANDLERS,
-        ],
+        route_handlers=_HANDLERS,
         middleware=[
             DefineMiddleware(RequestTimer, times=times),
             DefineMiddleware(AccessGuard, keys=opened.services.keys),
