@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tunesmith.errors import MissingReference
+from tunesmith.errors import Forbidden, MissingReference
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Deployment, RunState
 from tunesmith.references.model_folders import base_named_by
@@ -68,7 +68,12 @@ class ModelReferences(NamedPaths):
         base = None
         of_hub = found.kind is ModelKind.HUB or (found.kind is ModelKind.DEPLOYMENT and _is_hub_id(found.path))
         if not of_hub:
-            named = base_named_by(Path(found.path), where, self._readable)
+            folder = Path(found.path)
+            if found.kind in (ModelKind.RUN, ModelKind.CHECKPOINT):
+                folder = self._readable(
+                    found.path, where
+                )  # a run may have reported any path, or put a link in its place
+            named = base_named_by(folder, where, self._readable)
             base = self._base(named, where) if named is not None else None
         told = f"an adapter for {base}, {found.explanation}" if base is not None else found.explanation
         return ResolvedModel(
@@ -130,7 +135,7 @@ class ModelReferences(NamedPaths):
     def _base(self, named: str, where: str) -> str:
         """The base that an adapter names: not by the names of records, which could mean anything by now."""
         if looks_like_path(named):
-            base = str(self._there(self._readable(named, where), named, where))
+            base = str(self._there(self._base_folder(named, where), named, where))
         else:
             base = self._unrecorded_base(named, where)
         if _is_hub_id(base):
@@ -142,6 +147,17 @@ class ModelReferences(NamedPaths):
                 mend="merge that one into its base first",
             )
         return base
+
+    def _base_folder(self, named: str, where: str) -> Path:
+        try:
+            return self._readable(named, where)
+        except Forbidden:
+            # The operator may keep models elsewhere, with links to them below state/models.
+            for name in self._names.pulled_models():
+                target = (self._paths.models / name).resolve()
+                if str(target) == named:
+                    return target
+            raise
 
     def _unrecorded_base(self, named: str, where: str) -> str:
         try:
