@@ -12,7 +12,7 @@ from pathlib import Path
 from tunesmith.errors import Forbidden, MissingReference
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Deployment, RunState
-from tunesmith.references.model_folders import base_named_by
+from tunesmith.references.model_folders import AdapterConfig, adapter_config_in
 from tunesmith.references.models import (
     HUB_ID,
     MODELSCOPE,
@@ -65,7 +65,7 @@ class ModelReferences(NamedPaths):
             Forbidden: as ``model``; or an adapter names a base outside the allowed roots.
         """
         found = self._locate(reference, where)
-        base = None
+        base, config = None, None
         of_hub = found.kind is ModelKind.HUB or (found.kind is ModelKind.DEPLOYMENT and _is_hub_id(found.path))
         if not of_hub:
             folder = Path(found.path)
@@ -73,8 +73,8 @@ class ModelReferences(NamedPaths):
                 folder = self._readable(
                     found.path, where
                 )  # a run may have reported any path, or put a link in its place
-            named = base_named_by(folder, where, self._readable)
-            base = self._base(named, where) if named is not None else None
+            config = adapter_config_in(folder, where, self._readable)
+            base = self._base(config, where) if config is not None else None
         told = f"an adapter for {base}, {found.explanation}" if base is not None else found.explanation
         return ResolvedModel(
             reference=reference,
@@ -82,6 +82,7 @@ class ModelReferences(NamedPaths):
             alias_of=found.alias_of,
             path=found.path,
             base=base,
+            rank=config.r if config is not None else None,
             adapter=base is not None,
             explanation=f"It is {told}.",
         )
@@ -132,15 +133,16 @@ class ModelReferences(NamedPaths):
             )
         return reference
 
-    def _base(self, named: str, where: str) -> str:
+    def _base(self, config: AdapterConfig, where: str) -> str:
         """The base that an adapter names: not by the names of records, which could mean anything by now."""
+        named = config.base_model_name_or_path
         if looks_like_path(named):
             base = str(self._there(self._base_folder(named, where), named, where))
         else:
             base = self._unrecorded_base(named, where)
         if _is_hub_id(base):
             return base
-        if base_named_by(Path(base), where, self._readable) is not None:
+        if adapter_config_in(Path(base), where, self._readable) is not None:
             raise MissingReference(
                 f"the base of the adapter, {shown(named)!r}, is an adapter itself",
                 where=where,
