@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
-from engine_parts import deploy, once, shown
+from engine_parts import adapter, deploy, once, shown
 
 from support.commands import Cli
 
@@ -56,8 +57,23 @@ def test_an_adapter_is_served_with_its_base(shared, shared_engines):
     words = shared_engines.argv(found["port"])
     assert words[1] == found["base"]
     assert words[-3:] == ["--enable-lora", "--lora-modules", f"{name}={state / 'adapter'}"]
-    assert words[words.index("--served-model-name") + 1] != name
+    assert words[words.index("--served-model-name") + 1] == found["served_models"][1] != name
+    assert "--max-lora-rank" not in words
     shared.delete(f"/api/v1/deployments/{made['deployment_id']}")
+
+
+def test_an_adapter_of_a_high_rank(shared, shared_engines):
+    """The engine is told to make room for it; who asks for more gets more."""
+    place = shared_engines.place.parent / "high"
+    adapter(place, "small")
+    (place / "adapter_config.json").write_text('{"base_model_name_or_path": "small", "r": 100}')
+    for given, meant in ((None, "128"), ("--max-lora-rank 256", "256")):
+        made = deploy(shared, "./high", extra_args=given)
+        words = shlex.split(made["vllm_cmd"])
+        assert words[len(words) - words[::-1].index("--max-lora-rank")] == meant
+        shared.delete(f"/api/v1/deployments/{made['deployment_id']}")
+    (place / "adapter_config.json").write_text('{"base_model_name_or_path": "small", "r": "many"}')
+    assert shared.post("/api/v1/deployments", json={"model_path": "./high"}).status_code == 400
 
 
 def test_the_list(shared):

@@ -142,6 +142,16 @@ def test_a_checkpoint_and_a_deployment(references, root, kept):
     assert references.model("orders") == str(trained)
 
 
+def test_a_checkpoint_leads_nowhere_outside(references, root, kept):
+    """What a run reported, or a link that it put in the place of its checkpoint, is input like any other."""
+    outside = root.parent / "outside/model"
+    (root / "link").symlink_to(outside)
+    for path in (outside, root / "link"):
+        kept.checkpoints["c"] = Checkpoint(id="c", run_id="r", step=1, path=str(path), bytes=1, created_at=utc_now())
+        with pytest.raises(Forbidden):
+            references.resolve("c")
+
+
 def test_an_adapter_is_told_with_its_base(references, root, state):
     """However its config names the base: by path, by hub id, by the name of a pulled model."""
     pulled = str(state.models / "Pulled")
@@ -161,6 +171,16 @@ def test_the_base_of_an_adapter_may_be_the_output_of_a_run(references, root, sta
     """It lies in the state folder, which no path in a request needs to name."""
     base = whole_model(state.run("run_1").output)
     assert references.resolve(str(adapter(root / "adapter", str(base)))).base == str(base)
+
+
+def test_the_base_may_lie_where_the_operator_keeps_models(references, root, state):
+    """A link below state/models is the operator's word for it."""
+    kept = whole_model(root.parent / "outside/kept")
+    with pytest.raises(Forbidden):
+        references.resolve(str(adapter(root / "adapter", str(kept))))
+    (state.models / "kept").symlink_to(kept)
+    assert references.resolve(str(adapter(root / "adapter", str(kept)))).base == str(kept)
+    assert references.resolve("kept").path == str(kept)
 
 
 @pytest.mark.parametrize("base", ["/etc", "../outside/model", "small/../../outside/model", "~root", "//etc"])

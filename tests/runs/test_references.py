@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,7 +204,13 @@ async def test_a_run_is_a_model_once_it_has_made_one(open_app, executor, tmp_pat
         executor.end(run_id)
         await reached(app, run_id, "succeeded")
         assert app.services.references.model(run_id) == str(output)
-        output.rmdir()
+        with pytest.raises(MissingReference, match=r"config\.json is missing"):
+            app.services.references.resolve(run_id)
+        for name in ("config.json", "model.safetensors"):
+            (output / name).write_text("{}")
+        found = app.services.references.resolve(run_id)
+        assert (found.kind, found.path, found.adapter) == ("run", str(output), False)
+        shutil.rmtree(output)
         with pytest.raises(MissingReference, match="any more"):
             app.services.references.model(run_id)
 

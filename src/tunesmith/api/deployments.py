@@ -18,7 +18,7 @@ from tunesmith.api.lists import next_page
 from tunesmith.api.runs import AfterLine, AnyOf, AtLeast, Contains, Cursor, Limit, Offset
 from tunesmith.api.service import Health
 from tunesmith.api.services import HttpRequest, Services, services_of
-from tunesmith.deployments import DeploymentRequest
+from tunesmith.deployments import DeploymentRequest, name_of
 from tunesmith.records import Deployment, DeploymentStatus, EngineKind, ProcessIdentity
 from tunesmith.runner.logs import LogFilter, LogPage, read_log
 
@@ -171,7 +171,7 @@ def deployments_health() -> Health:
 
 def info_of(services: Services, one: Deployment) -> DeploymentInfo:
     """A deployment as it is answered."""
-    names = (one.served_name, *(adapter.name for adapter in one.adapters if adapter.name != one.served_name))
+    names = dict.fromkeys((one.served_name, *(adapter.name for adapter in one.adapters), name_of(one.path)))
     return DeploymentInfo(
         deployment_id=one.id,
         name=one.name,
@@ -194,7 +194,7 @@ def info_of(services: Services, one: Deployment) -> DeploymentInfo:
         on_demand=one.on_demand,
         model=one.model,
         base=one.path if one.model != one.path else None,
-        served_models=names,
+        served_models=tuple(names),
     )
 
 

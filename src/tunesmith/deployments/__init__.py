@@ -2,7 +2,7 @@
 
 from tunesmith.deployments.arguments import EngineArguments
 from tunesmith.deployments.book import DeploymentBook, DeploymentPage, DeploymentSummary
-from tunesmith.deployments.engines import Engines
+from tunesmith.deployments.engines import Engines, name_of
 from tunesmith.deployments.health import HealthCheck, Loopback
 from tunesmith.deployments.keeper import Keeper, Limits
 from tunesmith.deployments.on_demand import Endpoint, OnDemandEngines
@@ -26,4 +26,5 @@ __all__ = [
     "OnDemandEngines",
     "Planner",
     "Ports",
+    "name_of",
 ]

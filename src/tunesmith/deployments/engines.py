@@ -21,6 +21,8 @@ EngineChoice = Literal["auto", "vllm", "transformers"]
 _BUILT_IN = ("-m", "tunesmith_workers.programs.serve")
 _VLLM = ("-m", "vllm.entrypoints.openai.api_server")
 _HOST = "127.0.0.1"
+_USUAL_RANK, _RANKS = 16, (32, 64, 128, 256, 320, 512)
+"""What vLLM has room for without being told, and what it can be told."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_READABLE = 60
 
@@ -65,7 +67,7 @@ class Engines:
         served = ("--host", _HOST, "--port", str(deployment.port), "--served-model-name", name_of(deployment.path))
         named = [f"{adapter.name}={adapter.path}" for adapter in deployment.adapters]
         if is_vllm:
-            adapters = ["--enable-lora", "--lora-modules", *named] if named else []
+            adapters = ["--enable-lora", *_room_for(deployment), "--lora-modules", *named] if named else []
         else:
             adapters = [word for one in named for word in ("--adapter", one)]
         return (*start, "--model", deployment.path, *served, *adapters, *deployment.arguments)
@@ -73,6 +75,13 @@ class Engines:
     def launch(self, deployment: Deployment, folder: str, log: str) -> Launch:
         """What starts it. Nothing that lies in its working folder can be imported."""
         return Launch(argv=deployment.command, cwd=folder, log=log, env=_environment(deployment))
+
+
+def _room_for(deployment: Deployment) -> list[str]:
+    """The rank up to which vLLM loads adapters, told beforehand. What a request says comes later in the command and wins."""
+    rank = max((adapter.rank or 0 for adapter in deployment.adapters), default=0)
+    enough = next((one for one in _RANKS if one >= rank), _RANKS[-1])
+    return ["--max-lora-rank", str(enough)] if rank > _USUAL_RANK else []
 
 
 def _environment(deployment: Deployment) -> Mapping[str, str]:

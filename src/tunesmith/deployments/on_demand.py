@@ -156,7 +156,7 @@ class OnDemandEngines:
             one = await self._running(one.id)
             if resolved.adapter:
                 async with self._loading:
-                    one = await self._with_adapter(self._book.get(one.id), resolved.path)
+                    one = await self._with_adapter(self._book.get(one.id), resolved)
         return one
 
     def _warm(self, base: str) -> Deployment | None:
@@ -223,11 +223,12 @@ class OnDemandEngines:
             return one
         raise _not_served(one)
 
-    async def _with_adapter(self, one: Deployment, path: str) -> Deployment:
+    async def _with_adapter(self, one: Deployment, resolved: ResolvedModel) -> Deployment:
         """Load an adapter into the engine of its base, and put it on record so that the next engine loads it, too."""
+        path = resolved.path
         if _serves(one, path):
             return one
-        adapter = ServedAdapter(name=name_of(path), path=path)
+        adapter = ServedAdapter(name=name_of(path), path=path, rank=resolved.rank)
         answer = await self._loopback.post_json(
             one.port, _LOAD_PATH, {"lora_name": adapter.name, "lora_path": path}, seconds=_LOAD_SECONDS
         )

@@ -66,7 +66,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def adapters(self) -> tuple[ServedAdapter, ...]:
-        return (ServedAdapter(name=self.served_name, path=self.resolved.path),) if self.resolved.adapter else ()
+        if not self.resolved.adapter:
+            return ()
+        return (ServedAdapter(name=self.served_name, path=self.resolved.path, rank=self.resolved.rank),)
 
 
 class Planner:

@@ -28,11 +28,12 @@ class EngineKind(StrEnum):
     TRANSFORMERS = "transformers"  # the built-in one
 
 
-class ServedAdapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ServedAdapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """An adapter that the engine serves under a name of its own."""
 
     name: str
     path: str
+    rank: int | None = None
 
 
 class Deployment(Record, frozen=True, kw_only=True):

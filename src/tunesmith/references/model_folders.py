@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -26,17 +27,18 @@ Allowed = Callable[[str, str], Path]
 """From a path and the field that named it to the path with links followed; raises Forbidden outside of what may be read."""
 
 
-class _AdapterConfig(msgspec.Struct):
+class AdapterConfig(msgspec.Struct):
     """What of adapter_config.json matters here."""
 
     base_model_name_or_path: str = ""
+    r: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | None = None
 
 
-_decode_adapter_config = msgspec.json.Decoder(_AdapterConfig).decode
+_decode_adapter_config = msgspec.json.Decoder(AdapterConfig).decode
 
 
-def base_named_by(folder: Path, where: str, allowed: Allowed) -> str | None:
-    """The base that an adapter names, as it names it; None for the folder of a whole model.
+def adapter_config_in(folder: Path, where: str, allowed: Allowed) -> AdapterConfig | None:
+    """What an adapter says of itself, with a base that it names in any way; None for the folder of a whole model.
 
     Raises:
         MissingReference: the folder holds neither, or a part of it is missing.
@@ -50,7 +52,7 @@ def base_named_by(folder: Path, where: str, allowed: Allowed) -> str | None:
             raise _incomplete(
                 folder, where, "holds an adapter without weights", f"put {_ADAPTER_WEIGHTS}.safetensors there"
             )
-        return _base_in(allowed(str(folder / _ADAPTER_CONFIG), where), where)
+        return _config_in(allowed(str(folder / _ADAPTER_CONFIG), where), where)
     if _CONFIG not in names:
         raise _incomplete(folder, where, "holds no model: config.json is missing", "name a folder that holds one")
     if weights == of_adapter:
@@ -83,9 +85,9 @@ def _readable(folder: Path, where: str, allowed: Allowed) -> Iterator[str]:
                 yield entry.name
 
 
-def _base_in(config: Path, where: str) -> str:
+def _config_in(config: Path, where: str) -> AdapterConfig:
     try:
-        base = _decode_adapter_config(read_regular(config, _LARGEST_CONFIG)).base_model_name_or_path
+        found = _decode_adapter_config(read_regular(config, _LARGEST_CONFIG))
     except (OSError, msgspec.DecodeError, UnicodeError) as error:
         if isinstance(error, OSError):
             raise_shortage(error)
@@ -94,13 +96,13 @@ def _base_in(config: Path, where: str) -> str:
             where=where,
             mend=f"mend {shown(str(config))}",
         ) from error
-    if not base:
+    if not found.base_model_name_or_path:
         raise MissingReference(
             "the adapter does not say what its base is: base_model_name_or_path is empty",
             where=where,
             mend=f"set it in {shown(str(config))}",
         )
-    return base
+    return found
 
 
 def _incomplete(folder: Path, where: str, what: str, mend: str) -> MissingReference:

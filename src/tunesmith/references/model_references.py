@@ -9,10 +9,10 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tunesmith.errors import MissingReference
+from tunesmith.errors import Forbidden, MissingReference
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Deployment, RunState
-from tunesmith.references.model_folders import base_named_by
+from tunesmith.references.model_folders import AdapterConfig, adapter_config_in
 from tunesmith.references.models import (
     HUB_ID,
     MODELSCOPE,
@@ -65,11 +65,16 @@ class ModelReferences(NamedPaths):
             Forbidden: as ``model``; or an adapter names a base outside the allowed roots.
         """
         found = self._locate(reference, where)
-        base = None
+        base, config = None, None
         of_hub = found.kind is ModelKind.HUB or (found.kind is ModelKind.DEPLOYMENT and _is_hub_id(found.path))
         if not of_hub:
-            named = base_named_by(Path(found.path), where, self._readable)
-            base = self._base(named, where) if named is not None else None
+            folder = Path(found.path)
+            if found.kind in (ModelKind.RUN, ModelKind.CHECKPOINT):
+                folder = self._readable(
+                    found.path, where
+                )  # a run may have reported any path, or put a link in its place
+            config = adapter_config_in(folder, where, self._readable)
+            base = self._base(config, where) if config is not None else None
         told = f"an adapter for {base}, {found.explanation}" if base is not None else found.explanation
         return ResolvedModel(
             reference=reference,
@@ -77,6 +82,7 @@ class ModelReferences(NamedPaths):
             alias_of=found.alias_of,
             path=found.path,
             base=base,
+            rank=config.r if config is not None else None,
             adapter=base is not None,
             explanation=f"It is {told}.",
         )
@@ -127,21 +133,33 @@ class ModelReferences(NamedPaths):
             )
         return reference
 
-    def _base(self, named: str, where: str) -> str:
+    def _base(self, config: AdapterConfig, where: str) -> str:
         """The base that an adapter names: not by the names of records, which could mean anything by now."""
+        named = config.base_model_name_or_path
         if looks_like_path(named):
-            base = str(self._there(self._readable(named, where), named, where))
+            base = str(self._there(self._base_folder(named, where), named, where))
         else:
             base = self._unrecorded_base(named, where)
         if _is_hub_id(base):
             return base
-        if base_named_by(Path(base), where, self._readable) is not None:
+        if adapter_config_in(Path(base), where, self._readable) is not None:
             raise MissingReference(
                 f"the base of the adapter, {shown(named)!r}, is an adapter itself",
                 where=where,
                 mend="merge that one into its base first",
             )
         return base
+
+    def _base_folder(self, named: str, where: str) -> Path:
+        try:
+            return self._readable(named, where)
+        except Forbidden:
+            # The operator may keep models elsewhere, with links to them below state/models.
+            for name in self._names.pulled_models():
+                target = (self._paths.models / name).resolve()
+                if str(target) == named:
+                    return target
+            raise
 
     def _unrecorded_base(self, named: str, where: str) -> str:
         try:

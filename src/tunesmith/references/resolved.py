@@ -29,6 +29,8 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
     """The folder with the model or the adapter, or a hub id that a worker fetches."""
     base: str | None = None
     """Of an adapter: the folder or hub id of its base model. Null for a whole model."""
+    rank: int | None = None
+    """Of an adapter: its rank, where it says so."""
     adapter: bool
     """Whether it is an adapter, which needs its base to be loaded."""
     explanation: str
