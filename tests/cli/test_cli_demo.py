@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from support.commands import Cli
 from support.server import ServerProcess, polled, write_recipe
+from support.tiny_model import save_tiny_model, tiny_tokenizer
 from tunesmith.demo.orders import DEMO_HYPERPARAMS
 from tunesmith.server.state_lock import holder
 
@@ -22,6 +24,7 @@ if [ -e "$(dirname "$1")/../../fail" ]; then
   echo '{"tunesmith":"message","level":"error","text":"the loss is not a number","mend":"lower the rate"}'
   exit 1
 fi
+cp "$(dirname "$1")/../../models/SmolLM2-135M-Instruct/"* "$TUNESMITH_OUTPUT_DIR"
 touch "$TUNESMITH_OUTPUT_DIR/trained"
 echo "{\"tunesmith\":\"result\",\"model\":\"$TUNESMITH_OUTPUT_DIR\"}"
 """
@@ -52,11 +55,19 @@ def stage(cli: Cli) -> Path:
         config.setdefault(section, {})[name] = value
     write_recipe(cli.folder / "recipes", "lora", TRAIN, config, data=["messages"], schema=schema)
     state = cli.folder / "state"
-    model = state / "models" / "SmolLM2-135M-Instruct"
-    model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").touch()
+    save_tiny_model(state / "models" / "SmolLM2-135M-Instruct", tiny_tokenizer())
     return state
+
+
+def processes_below(state: Path) -> list[str]:
+    """Commands of processes that have a file of this folder open, or name it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(state) in command:
+                found.append(command)
+    return found
 
 
 def _is_free(state: Path) -> bool:
@@ -74,6 +85,8 @@ def test_the_demo_shows_before_and_after(cli: Cli, stage: Path) -> None:
     assert '"customer":' in played.stdout
     assert "the score will be 0.95" in played.stdout
     assert "tunesmith runs list" in played.stdout
+    assert "POST /api/inference/chat" in played.stdout
+    assert not processes_below(stage)
     assert _is_free(stage)
     assert len((stage / "demo" / "train.jsonl").read_text().splitlines()) == 400
     assert len((stage / "demo" / "held_out.jsonl").read_text().splitlines()) == 60
@@ -87,7 +100,12 @@ def test_the_demo_uses_a_service_that_runs(cli: Cli, stage: Path) -> None:
         assert played.returncode == 0, played.stderr
         outcome = json.loads(played.stdout)
         assert outcome["after"]["exact_match"] == 0.95
+        assert isinstance(outcome["chat"]["answer"], str)
         with server.client() as client:
+            # The service goes on, and with it the engine that is kept warm for the next question.
+            (engine,) = client.get("/api/v1/deployments").json()
+            assert engine["on_demand"]
+            client.delete(f"/api/v1/deployments/{engine['deployment_id']}").raise_for_status()
             training = client.get(f"/v1/runs/{outcome['training_id']}").json()
         assert training["hyperparams"]["training.max_steps"] == 7
         assert server.stop() == 0

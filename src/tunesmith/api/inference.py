@@ -29,16 +29,22 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation of a batch: its answer, or what is wrong with it."""
 
     index: int
+    """Its place in the batch, from 0."""
     answer: Answer | None = None
+    """Null where it failed."""
     error: Problem | None = None
+    """Null where it was answered."""
 
 
 class BatchResults(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of the requests."""
 
     results: list[BatchResult]
+    """One for each request."""
     answered: int
+    """How many have an answer."""
     failed: int
+    """How many have an error."""
     usage: Usage
     """Of all answers together."""
 

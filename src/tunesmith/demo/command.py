@@ -66,7 +66,6 @@ def _play(settings: Settings, model: str, steps: int | None, *, keep_serving: bo
     from tunesmith.cli.models import fetch, refuse_without_train_extra
     from tunesmith.demo import orders
     from tunesmith.demo.host import hosting
-    from tunesmith.demo.report import print_report
     from tunesmith.demo.story import play, write_data
     from tunesmith.paths import StatePaths
 
@@ -82,6 +81,7 @@ def _play(settings: Settings, model: str, steps: int | None, *, keep_serving: bo
     hyperparams = {**orders.DEMO_HYPERPARAMS, **({"training.max_steps": steps} if steps else {})}
     with hosting(settings, paths.root / "demo" / "server.log") as host:
         click.echo(f"service: {host.url}", file=progress_stream)
+        stays = keep_serving or not host.is_ours
         with Service.found_by(lambda: host.url) as service:
             outcome = play(
                 service,
@@ -90,16 +90,22 @@ def _play(settings: Settings, model: str, steps: int | None, *, keep_serving: bo
                 data=data,
                 hyperparams=hyperparams,
                 show=lambda label: display(label, stream=progress_stream),
+                keeps_engines=stays,
             )
-        seconds = time.monotonic() - began
-        stays = keep_serving or not host.is_ours
-        if as_json:
-            _print_outcome(outcome, seconds)
-        else:
-            print_report(outcome, state_dir=settings.state_dir, seconds=seconds, url=host.url if stays else None)
+        url = host.url if stays else None
+        _show(outcome, settings, seconds=time.monotonic() - began, url=url, as_json=as_json)
         if keep_serving and host.is_ours:
             click.echo(f"\nserving at {host.url}; Ctrl-C stops it", err=True)
             signal.pause()
+
+
+def _show(outcome: Outcome, settings: Settings, *, seconds: float, url: str | None, as_json: bool) -> None:
+    from tunesmith.demo.report import print_report
+
+    if as_json:
+        _print_outcome(outcome, seconds)
+    else:
+        print_report(outcome, state_dir=settings.state_dir, seconds=seconds, url=url)
 
 
 def _print_outcome(outcome: Outcome, seconds: float) -> None:

@@ -25,6 +25,7 @@ Show = Callable[[str], AbstractContextManager[Display]]
 """Makes a display with a label."""
 
 _PREDICTIONS = "predictions.jsonl"
+_DEPLOYMENTS = "/api/v1/deployments"
 _CANCEL_PATIENCE_SECONDS = 120.0
 _CHAT_PATIENCE_SECONDS = 600.0
 """The model may have to be loaded first."""
@@ -89,9 +90,18 @@ def write_data(folder: Path) -> DemoData:
 
 
 def play(
-    service: Service, paths: StatePaths, *, model: str, data: DemoData, hyperparams: Mapping[str, Any], show: Show
+    service: Service,
+    paths: StatePaths,
+    *,
+    model: str,
+    data: DemoData,
+    hyperparams: Mapping[str, Any],
+    show: Show,
+    keeps_engines: bool,
 ) -> Outcome:
     """Three runs in a new experiment, each followed to its end, and a question to the tuned model.
+
+    Unless ``keeps_engines``, what was started to answer it is ended.
 
     Raises:
         TunesmithError: the service refused something, or a run did not succeed; with the run's own words.
@@ -113,7 +123,20 @@ def play(
     after = run("3/3 after", **_evaluation(training["run_id"], data))
     with show("chat") as shown:
         shown.note("asking the tuned model through the service, which loads it first")
-        chat = _chat(service, training["run_id"])
+        chat = _chat(service, training["run_id"], keeps_engines=keeps_engines)
+    return _outcome(experiment_id, training, paths, before=before, after=after, chat=chat, data=data)
+
+
+def _outcome(
+    experiment_id: str,
+    training: Mapping[str, Any],
+    paths: StatePaths,
+    *,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    chat: Chat,
+    data: DemoData,
+) -> Outcome:
     return Outcome(
         experiment_id=experiment_id,
         training_id=training["run_id"],
@@ -169,12 +192,21 @@ def _run(service: Service, experiment_id: str, request: dict[str, Any], shown: D
     return ended
 
 
-def _chat(service: Service, model: str) -> Chat:
+def _chat(service: Service, model: str, *, keeps_engines: bool) -> Chat:
     """The first order that nobody was scored on."""
+    before = _engines(service)
     *asked, _ = orders.held_out(orders.HELD_OUT_ROWS + 1)[-1]["messages"]
     request = {"model": model, "messages": asked, "temperature": 0, "max_tokens": _LONGEST_ANSWER_TOKENS}
     answered = service.post("/api/inference/chat", request, patience_seconds=_CHAT_PATIENCE_SECONDS)
+    for engine in _engines(service) - before if not keeps_engines else ():
+        service.delete(f"{_DEPLOYMENTS}/{engine}", patience_seconds=_CANCEL_PATIENCE_SECONDS)
     return Chat(order=asked[-1]["content"], answer=answered["message"]["content"])
+
+
+def _engines(service: Service) -> set[str]:
+    """Those that the service started itself."""
+    listed = service.listed(_DEPLOYMENTS, limit=1000)
+    return {one["deployment_id"] for one in listed if one["on_demand"]}
 
 
 def _scored(run: dict[str, Any], paths: StatePaths) -> Scored:

@@ -23,19 +23,18 @@ _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 Takes = Mapping[str, bool]
 """By the name of an option: whether it takes a value."""
 
-_BOTH = {"max-model-len": True, "max-num-seqs": True, "dtype": True, "seed": True}
+_BOTH = {"max-model-len": True, "max-num-seqs": True, "dtype": True}
 ALLOWED: Mapping[EngineKind, Takes] = MappingProxyType(
     {
         EngineKind.TRANSFORMERS: {
             **_BOTH,
             "max-queue": True,
-            "max-loras": True,
-            "threads": True,
-            "device": True,
-            "attention": True,
+            "max-num-batched-tokens": True,
+            "accelerate": True,
         },
         EngineKind.VLLM: {
             **_BOTH,
+            "seed": True,
             "max-num-batched-tokens": True,
             "max-logprobs": True,
             "gpu-memory-utilization": True,

@@ -15,8 +15,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of a prompt and its answer."""
 
     prompt_tokens: int = 0
+    """Of the conversation as the chat template renders it."""
     completion_tokens: int = 0
+    """Of the answer, with the token that ended it."""
     total_tokens: int = 0
+    """Both."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -30,7 +33,9 @@ class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What the model said."""
 
     role: str = "assistant"
+    """Always the assistant."""
     content: str | None = None
+    """The text."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +44,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """The model reference that was asked for."""
     message: AnswerMessage
+    """What it said."""
     finish_reason: str | None
     """`stop`: it ended by itself, or with a stop text; `length`: it was cut."""
     usage: Usage
+    """Of this answer."""
 
 
 class _Choice(msgspec.Struct, frozen=True):

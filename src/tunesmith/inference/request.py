@@ -17,10 +17,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
+    """Who says it."""
     content: _Content | None
+    """What is said."""
     name: str | None = None
+    """Who exactly, for templates that tell speakers of one role apart."""
     tool_calls: list[dict[str, Any]] | None = None
+    """Of the assistant, given to the chat template."""
     tool_call_id: str | None = None
+    """Which call a tool's message answers."""
 
 
 class GenerationFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
