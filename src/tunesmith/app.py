@@ -33,6 +33,7 @@ from tunesmith.journals import Journals, idempotent_calls_in
 from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
+from tunesmith.publishing import Publisher
 from tunesmith.recipes import RecipeBook
 from tunesmith.records import (
     Clock,
@@ -72,6 +73,7 @@ from tunesmith.runs import (
 )
 from tunesmith.settings import Settings
 from tunesmith.state_folder import refuse_incomplete, refuse_unrecorded_runs
+from tunesmith.tasks import EndWaiter, TaskPlan, TaskService
 from tunesmith.vitals import BackgroundTask, Vitals
 
 
@@ -94,9 +96,10 @@ class App:
     watermarks: WatermarkKeeper
 
     def let_go(self) -> None:
-        """End what would keep a server from stopping: event streams, and uploads that are coming in."""
+        """End what would keep a server from stopping: event streams, uploads that are coming in, who waits for a run."""
         self.services.runs.live.close()
         self.services.uploads.close()
+        self.services.end_waiter.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +146,11 @@ def open_services(
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
     scheduler = _scheduler(base, slots, executor or _executor(base), live, keeper, datasets.uploads)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
-    finetune = _finetune(base, function, references, runs.creator)
-    for listener in (live.committed, scheduler.committed, reporter.committed):
+    doors = _doors(base, function, references, runs.creator)
+    for listener in (live.committed, scheduler.committed, reporter.committed, doors.publisher.committed):
         base.journals.runs.on_commit(listener)
     return App(
-        services=_services(base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, finetune),
+        services=_services(base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, doors),
         vitals=Vitals(),
         reporter=reporter,
         client=base.client,
@@ -322,6 +325,25 @@ def _creator(
     )
 
 
+class _Doors(NamedTuple):
+    """What only one or two of the doors need, by its name among the services."""
+
+    finetune: FinetuneService
+    publisher: Publisher
+    tasks: TaskService
+    end_waiter: EndWaiter
+
+
+def _doors(base: _Base, function: FunctionDoor | None, references: References, creator: RunCreator) -> _Doors:
+    publisher = Publisher(base.book, base.paths, base.clock)
+    return _Doors(
+        finetune=_finetune(base, function, references, creator),
+        publisher=publisher,
+        tasks=_tasks(base, references, creator, publisher),
+        end_waiter=EndWaiter(base.book.wait_until_over, publisher),
+    )
+
+
 def _finetune(
     base: _Base, function: FunctionDoor | None, references: References, creator: RunCreator
 ) -> FinetuneService:
@@ -344,6 +366,21 @@ def _finetune(
     )
 
 
+def _tasks(base: _Base, references: References, creator: RunCreator, publisher: Publisher) -> TaskService:
+    return TaskService(
+        create_run=lambda plan: creator.create(_run_request(plan)),
+        check_plan=lambda plan: creator.resolved(_run_request(plan)),
+        recipes=base.recipes,
+        references=references,
+        outputs=publisher,
+        default_model=base.settings.default_model,
+    )
+
+
+def _run_request(plan: TaskPlan) -> RunRequest:
+    return RunRequest(**msgspec.structs.asdict(plan))
+
+
 def _services(
     base: _Base,
     keys: KeyRing,
@@ -354,7 +391,7 @@ def _services(
     callbacks: CallbackService,
     scheduler: Scheduler,
     runs: RunServices,
-    finetune: FinetuneService,
+    doors: _Doors,
 ) -> Services:
     journals, variables = base.journals, base.settings.run_environment
     calls = WorkerCalls(variables=variables, descriptors=base.descriptors)
@@ -380,7 +417,7 @@ def _services(
         calls=calls,
         previews=PreviewService(calls, base.paths.previews),
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
-        finetune=finetune,
+        **doors._asdict(),
     )
 
 

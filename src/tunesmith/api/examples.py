@@ -20,6 +20,7 @@ from tunesmith.checkpoints import MarkRequest
 from tunesmith.datasets import DatasetRequest
 from tunesmith.experiments import ExperimentRequest, ProjectChange, ProjectRequest
 from tunesmith.runs import ResumeRequest
+from tunesmith.tasks import TrainRequest
 
 _MODEL = "SmolLM2-135M-Instruct"
 _DATA = "state/demo/train.jsonl"
@@ -95,6 +96,18 @@ BODIES: Mapping[Any, dict[str, Any]] = {
             "total_epoch_number": 1,
             "batch_size": 4,
             "lr": 0.001,
+        },
+    },
+    TrainRequest: {
+        "strategy": "lora",
+        "dataset_path": _DATA,
+        "output_dir": "models/orders",
+        "config": {
+            "model_path": _MODEL,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 2e-4,
+            "max_steps": 10,
+            "lora_config": {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.05},
         },
     },
     KeyRequest: {"name": "laptop", "scope": "write"},

@@ -1,4 +1,5 @@
-"""``limit`` and ``cursor`` for lists that are short and have names: recipes, policies, keys.
+"""``limit`` and ``cursor`` for lists that are short and have names: recipes, policies, keys. And the next page of lists that
+are plain arrays.
 
 The cursor is the last name of the page before, so what comes or goes between two pages repeats and skips nothing else.
 """
@@ -7,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
+from urllib.parse import urlencode
 
 from litestar.params import QueryParameter
 
+from tunesmith.api.services import HttpRequest
 from tunesmith.journal import fill, name_before, name_cursor
 
 T = TypeVar("T")
@@ -27,3 +30,11 @@ def page_by_name(
     after = name_before(cursor)
     page = fill(sorted((item for item in items if name_of(item) > after), key=name_of), limit=limit)
     return page.items, name_cursor(name_of(page.items[-1])) if page.following is not None else None
+
+
+def next_page(request: HttpRequest, cursor: str | None) -> dict[str, str]:
+    """The header for an answer that is a plain array, as RFC 8288 has it: the same query, further on."""
+    if cursor is None:
+        return {}
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    return {"Link": f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'}

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import anyio.to_thread
 import msgspec
@@ -17,7 +16,7 @@ from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.artifacts import NewTags, OneTag, content_of, page_of
 from tunesmith.api.experiments import run_of
 from tunesmith.api.idempotency import IdempotencyKey, made_once
-from tunesmith.api.lists import NameCursor
+from tunesmith.api.lists import NameCursor, next_page
 from tunesmith.api.runs import (
     AfterLine,
     AnyOf,
@@ -161,7 +160,7 @@ def list_projects(
     """Projects by status, tag and owner, newest first. The header `Link` has the address of the next page, if there is one."""
     services = services_of(request)
     page = services.projects.page(limit=limit, cursor=cursor, statuses=project_state, tags=tag, owners=owner)
-    return Response([_view(services, one) for one in page.projects], headers=_next_page(request, page.cursor))
+    return Response([_view(services, one) for one in page.projects], headers=next_page(request, page.cursor))
 
 
 @get("/{ref:str}", opt=NEEDS_READ, tags=["Projects"], sync_to_thread=False)
@@ -312,14 +311,6 @@ async def untag_project_artifact(
     """Take one tag away."""
     services = services_of(request)
     return await services.artifacts.untag(_run(services, ref, run_id).id, artifact_id, one_tag)
-
-
-def _next_page(request: HttpRequest, cursor: str | None) -> dict[str, str]:
-    """RFC 8288: the same query, further on."""
-    if cursor is None:
-        return {}
-    query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
-    return {"Link": f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'}
 
 
 def _run(services: Services, ref: str, run_id: str) -> Run:

@@ -18,11 +18,13 @@ from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
+from tunesmith.publishing import Publisher
 from tunesmith.recipes import RecipeBook
 from tunesmith.references import References
 from tunesmith.runner import Slots, WorkerCalls
 from tunesmith.runs import ArtifactBook, RunServices, Scheduler
 from tunesmith.settings import Settings
+from tunesmith.tasks import EndWaiter, TaskService
 
 HttpRequest = Request[Any, Any, State]
 
@@ -53,6 +55,9 @@ class Services:
     previews: PreviewService
     deid: DeidService
     finetune: FinetuneService
+    publisher: Publisher
+    tasks: TaskService
+    end_waiter: EndWaiter
 
 
 def services_of(request: HttpRequest) -> Services:

@@ -43,6 +43,7 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "process_data": {**_RUN, 409: "The output folder holds other files.", 500: _WORKER},
     "deidentify": {500: _WORKER, 503: _BUSY},
     "finetune": {**_RUN, 409: "The `task_id` was used with another body."},
+    "start_task": {**_RUN, 409: "There is something in the output folder, or another run is to put its output there."},
     "show_service_config": {404: "There is none."},
     "delete_service_config": {404: "There is none."},
     "revoke_key": {409: "It was revoked already."},

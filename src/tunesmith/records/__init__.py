@@ -8,6 +8,8 @@ from tunesmith.records.deliveries import BodySource, Delivery, DeliveryAttempt, 
 from tunesmith.records.experiments import Experiment, Project, ProjectStatus
 from tunesmith.records.runs import (
     LEGAL_MOVES,
+    PUBLISH_FILE,
+    PUBLISH_TO,
     ArtifactTags,
     Callback,
     CallbackEvent,
@@ -24,6 +26,8 @@ from tunesmith.records.runs import (
 
 __all__ = [
     "LEGAL_MOVES",
+    "PUBLISH_FILE",
+    "PUBLISH_TO",
     "ArtifactTags",
     "BodySource",
     "Callback",

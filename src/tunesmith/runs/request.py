@@ -50,6 +50,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     dataset: DatasetReference | None = None
     hyperparams: Mapping[str, Any] = {}
+    hyperparams_from: str = "hyperparams"
+    """The field of the request that they come from, as faults name it."""
     train_config: str | Path | Mapping[str, Any] | None = None
     """A path as a caller wrote it, a file that the door itself found, or the content."""
     resources: Resources = Resources()
@@ -122,7 +124,7 @@ class RequestResolver:
             train_config=train_config,
             request=request.hyperparams,
             filled=filled,
-            places=(place, "hyperparams"),
+            places=(place, request.hyperparams_from),
         )
         self._check_files(recipe, config, filled, request)
         origins = origins_of(

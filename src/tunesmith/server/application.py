@@ -29,6 +29,7 @@ from tunesmith.api import (
     projects,
     runs,
     service,
+    tasks,
 )
 from tunesmith.api.access import AccessGuard
 from tunesmith.api.bodies import StrictBody
@@ -61,6 +62,7 @@ def create_app(opened: App) -> Litestar:
             *previews.HANDLERS,
             *callbacks.HANDLERS,
             *finetune.HANDLERS,
+            *tasks.HANDLERS,
             *keys.HANDLERS,
         ],
         middleware=[
@@ -89,16 +91,17 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
         await opened.services.datasets.recover()
         await opened.services.previews.forget_deleted()
         downloads = leftovers(opened.services.paths)
-        async with anyio.create_task_group() as tasks:
-            await opened.vitals.start(tasks, "watermarks", opened.watermarks.run)
-            await opened.vitals.start(tasks, "callbacks", opened.services.callbacks.run)
-            await opened.vitals.start(tasks, "reporter", opened.reporter.run)
-            await opened.vitals.start(tasks, "scheduler", opened.services.scheduler.run)
-            await opened.vitals.start(tasks, "deid", opened.services.deid.run)
-            tasks.start_soon(_sweep_downloads, opened, downloads)
+        async with anyio.create_task_group() as background:
+            await opened.vitals.start(background, "watermarks", opened.watermarks.run)
+            await opened.vitals.start(background, "callbacks", opened.services.callbacks.run)
+            await opened.vitals.start(background, "reporter", opened.reporter.run)
+            await opened.vitals.start(background, "publisher", opened.services.publisher.run)
+            await opened.vitals.start(background, "scheduler", opened.services.scheduler.run)
+            await opened.vitals.start(background, "deid", opened.services.deid.run)
+            background.start_soon(_sweep_downloads, opened, downloads)
             yield
             # Runs go on without us; the next server finds them.
-            tasks.cancel_scope.cancel()
+            background.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await opened.client.aclose()
             for journal in opened.journals:
