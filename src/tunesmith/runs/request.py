@@ -172,7 +172,7 @@ class RequestResolver:
 
     def _resolve_references(self, request: RunRequest, recipe: Recipe) -> tuple[str | None, DatasetReference | None]:
         if not recipe.data:
-            return None, None
+            return self._model(request) if _needs_model(recipe) else None, None
         missing: list[MissingReference | None] = []
         model, dataset = None, None
         try:
@@ -224,6 +224,12 @@ class RequestResolver:
             trusted = path in filled or named in (option_at(recipe.config, path), option_at(before, path))
             if isinstance(named, str) and not trusted and ("/" in named or Path(named).exists()):
                 self._references.file(named, path)
+
+
+def _needs_model(recipe: Recipe) -> bool:
+    """Whether a recipe without data, such as an export, has to be given a model all the same."""
+    option = recipe.schema.get("model.base")
+    return option is not None and option.required
 
 
 def _inherited(origins: Mapping[str, Origin], earlier: Mapping[str, Origin]) -> dict[str, Origin]:
