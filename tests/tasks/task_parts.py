@@ -25,6 +25,20 @@ mkfifo "$TUNESMITH_OUTPUT_DIR/pipe"
 echo '{"tunesmith":"metrics","step":10,"total_steps":10,"epoch":1.0,"loss":0.25,"learning_rate":0.0}'
 echo "{\"tunesmith\":\"result\",\"model\":\"$TUNESMITH_OUTPUT_DIR\",\"metrics\":{}}"
 """
+EXPORTS = r"""
+while [ -e "$(dirname "$0")/hold" ]; do sleep 0.02; done
+mkdir -p "$TUNESMITH_OUTPUT_DIR"
+printf graph > "$TUNESMITH_OUTPUT_DIR/model.onnx"
+printf '{}' > "$TUNESMITH_OUTPUT_DIR/tokenizer.json"
+cat "$1" > "$TUNESMITH_OUTPUT_DIR/config.yaml"
+echo '{"tunesmith":"result","metrics":{"max_abs_diff":0.00002,"greedy_agreement":1.0,"bytes":5.0,"opset_version":18.0}}'
+"""
+SCORES = r"""
+printf '{}' > "$TUNESMITH_OUTPUT_DIR/report.json"
+echo "{\"tunesmith\":\"artifact\",\"path\":\"$TUNESMITH_OUTPUT_DIR/report.json\",\"kind\":\"report\"}"
+echo '{"tunesmith":"metrics","loss":0.5,"exact_match":1.0}'
+echo '{"tunesmith":"result","metrics":{"loss":0.5,"exact_match":1.0,"rows":1}}'
+"""
 FAILS = """
 echo '{"tunesmith":"message","level":"error","text":"out of cheese","where":"cheese","mend":"buy some"}'
 exit 7
@@ -38,8 +52,9 @@ def script(body: str) -> str:
 def write_home(home: Path) -> Path:
     """Recipes, a model and rows, as the tests name them."""
     shutil.copytree(SHIPPED, home / "recipes")
+    programs = {"sft": FAILS, "export-onnx": EXPORTS, "evaluate": SCORES}
     for run_sh in home.glob("recipes/*/run.sh"):
-        run_sh.write_text(script(FAILS if run_sh.parent.name == "sft" else TRAINS))
+        run_sh.write_text(script(programs.get(run_sh.parent.name, TRAINS)))
     (home / "model").mkdir()
     (home / "rows.jsonl").write_text(ROW)
     return home

@@ -20,7 +20,7 @@ from tunesmith.checkpoints import MarkRequest
 from tunesmith.datasets import DatasetRequest
 from tunesmith.experiments import ExperimentRequest, ProjectChange, ProjectRequest
 from tunesmith.runs import ResumeRequest
-from tunesmith.tasks import TrainRequest
+from tunesmith.tasks import EvaluateRequest, ExportRequest, TrainRequest
 
 _MODEL = "SmolLM2-135M-Instruct"
 _DATA = "state/demo/train.jsonl"
@@ -109,6 +109,18 @@ BODIES: Mapping[Any, dict[str, Any]] = {
             "max_steps": 10,
             "lora_config": {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.05},
         },
+    },
+    EvaluateRequest: {
+        "model_path": _MODEL,
+        "dataset_path": "state/demo/test.jsonl",
+        "metrics": ["loss", "perplexity", "accuracy"],
+        "batch_size": 8,
+    },
+    ExportRequest: {
+        "model_path": _MODEL,
+        "output_path": "models/orders-onnx",
+        "export_format": "onnx",
+        "opset_version": 18,
     },
     KeyRequest: {"name": "laptop", "scope": "write"},
 }

@@ -21,6 +21,7 @@ from tunesmith.api import (
     datasets,
     deid,
     documentation,
+    evaluate_export,
     experiments,
     finetune,
     keys,
@@ -63,6 +64,7 @@ def create_app(opened: App) -> Litestar:
             *callbacks.HANDLERS,
             *finetune.HANDLERS,
             *tasks.HANDLERS,
+            *evaluate_export.HANDLERS,
             *keys.HANDLERS,
         ],
         middleware=[

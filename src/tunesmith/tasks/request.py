@@ -39,6 +39,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where it is put: a folder below the allowed roots that is empty or not there yet; or a name that ends in `.onnx`, for that
     file alone."""
     export_format: Literal["onnx"] = "onnx"
+    """There is no other."""
     opset_version: int | None = None
     """Of the ONNX operators; null: what the exporter does best."""
 
