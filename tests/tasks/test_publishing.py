@@ -58,7 +58,7 @@ def test_a_server_that_dies_between_the_end_and_the_receipt(server):
     """Before the copy, in the middle of it, and after it: the model is there once, whole, and nothing beside it."""
     task_id, place = begin(server)
     receipt = server.state_dir / "runs" / task_id / "published.json"
-    half = place.with_name(f".model.{task_id}.partial")
+    half = place.with_name(f".{task_id}.partial")
     with server.client() as client:
         ended(client, task_id)
     for left in ("nothing", "half", "all"):

@@ -152,7 +152,7 @@ class Publisher:
         run, paths = self._runs.get(run_id), self._paths.run(run_id)
         target, file = Path(run.labels[PUBLISH_TO]), run.labels.get(PUBLISH_FILE)
         output = paths.output / file if file else Path(run.progress.output_path or paths.output)
-        beside = target.with_name(f".{target.name}.{run_id}.partial")
+        beside = target.with_name(f".{run_id}.partial")  # not made of its name, which may be as long as names may be
         error: Fault | None = None
         try:
             (publish_file if file else publish_folder)(output, target, beside)

@@ -154,10 +154,9 @@ class TaskService:
     def _export_target(self, name: str) -> tuple[Path, dict[str, str]]:
         if not name.endswith(".onnx"):
             return self._references.output_folder(name, "output_path"), {}
-        place = Path(name)
-        return self._references.output_folder(str(place.parent), "output_path") / place.name, {
-            PUBLISH_FILE: _MODEL_FILE
-        }
+        file = self._references.allowed(name, "output_path")
+        self._references.output_folder(str(file.parent), "output_path")
+        return file, {PUBLISH_FILE: _MODEL_FILE}
 
     async def evaluate(self, request: EvaluateRequest, call: IdempotentCall | None) -> Run:
         """Queue an evaluation. Raises as ``train``, but for the output."""

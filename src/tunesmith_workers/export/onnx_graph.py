@@ -53,7 +53,20 @@ def export_graph(model: Any, opset: int | None) -> Graph:
 
 def _exported(model: Any, sample: dict[str, Any], opset: int | None) -> Any:
     exporter = OnnxExporter()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    return exporter.export(model, sample, config=OnnxConfig(dynamic=True, opset_version=opset)).program
+    config = OnnxConfig(dynamic=True, dynamic_shapes=_free_sizes(sample), opset_version=opset)
+    return exporter.export(model, sample, config=config).program
+
+
+def _free_sizes(sample: dict[str, Any]) -> dict[str, Any]:
+    """Which axes may have any size: batch and length. To name them saves the exporter from finding out about the others."""
+    free = torch.export.Dim.AUTO
+    sizes: dict[str, Any] = {
+        name: {0: free, 1: free} for name, value in sample.items() if isinstance(value, torch.Tensor)
+    }
+    if "past_key_values" in sample:
+        tensors = 2 * len(sample["past_key_values"].layers)
+        sizes["past_key_values"] = [{0: free, 2: free} for _ in range(tensors)]  # (batch, heads, length, size)
+    return sizes
 
 
 def _sample(model: Any, *, with_cache: bool) -> dict[str, Any]:
