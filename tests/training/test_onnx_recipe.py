@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,23 @@ def test_an_opset_that_is_too_old_and_a_file_that_is_not_exact(tiny_model, tmp_p
     assert told.said("the file has opset 18")
     assert code == 1
     assert told.error["where"] == "export.tolerance"
+    assert not (tmp_path / "output").exists()
+
+
+def test_it_is_stopped_at_once_and_leaves_nothing(tiny_model, tmp_path):
+    """In the middle of the export."""
+    config = export_config(tmp_path, tiny_model)
+    command = ["bash", str(RECIPES / "export-onnx/run.sh"), str(config)]
+    with subprocess.Popen(
+        command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if b'"exporting"' in line:
+                break
+        assert (tmp_path / "output").exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert not (tmp_path / "output").exists()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from litestar.params import HeaderParameter
 
+from tunesmith.api.leaving import while_connected
 from tunesmith.api.services import HttpRequest, services_of
 from tunesmith.errors import Conflict, InvalidInput, WorkerFailed
 from tunesmith.records import Run, RunState
@@ -45,8 +46,10 @@ async def ended(request: HttpRequest, run: Run, prefer: str | None) -> Run | Non
         InvalidInput: the run failed; with its own error.
         Conflict: it was cancelled, or its output could not be put where it was promised.
         WorkerFailed: how it ended cannot be known.
+        ClientException: the client left.
     """
-    how = await services_of(request).end_waiter.wait(run.id, seconds_to_wait(prefer))
+    waiter = services_of(request).end_waiter
+    how = await while_connected(request, waiter.wait(run.id, seconds_to_wait(prefer)))
     if how is None:
         return None
     _refuse_failed(how)

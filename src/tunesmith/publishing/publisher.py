@@ -59,9 +59,10 @@ class Publisher:
             self._note(run.id)
 
     def _note(self, run_id: str) -> None:
-        self._due.setdefault(run_id, asyncio.Event())
-        self._new[run_id] = None
-        self._wake.set()
+        if run_id not in self._due:
+            self._due[run_id] = asyncio.Event()
+            self._new[run_id] = None
+            self._wake.set()
 
     @asynccontextmanager
     async def promising(self, target: Path, where: str) -> AsyncIterator[None]:
@@ -142,10 +143,10 @@ class Publisher:
                 break
             except OSError as shortage:
                 _log.warning("output_not_published_yet", run_id=run_id, reason=str(shortage))
+            except Exception:  # whatever it is, it must not reach the other runs
+                _log.exception("output_not_published_yet", run_id=run_id)
             await anyio.sleep(_RETRY_SECONDS)
-        due = self._due.pop(run_id, None)  # None: it was noted again while this went on
-        if due is not None:
-            due.set()
+        self._due.pop(run_id).set()
 
     def _put(self, run_id: str) -> None:
         """Publish it and write the receipt. Raises OSError where it is worth another try."""
@@ -156,7 +157,7 @@ class Publisher:
         error: Fault | None = None
         try:
             (publish_file if file else publish_folder)(output, target, beside)
-        except Exception as failure:  # whatever it is, it must not reach the other runs
+        except Exception as failure:  # what will not pass is told of by the receipt
             if isinstance(failure, OSError) and failure.errno in NO_ROOM | SHORTAGE:
                 raise
             if not _is_there(output, target):
