@@ -143,7 +143,7 @@ class Publisher:
                 break
             except OSError as shortage:
                 _log.warning("output_not_published_yet", run_id=run_id, reason=str(shortage))
-            except Exception:  # whatever it is, it must not reach the other runs
+            except Exception:  # noqa: BLE001  # whatever it is, it must not reach the other runs
                 _log.exception("output_not_published_yet", run_id=run_id)
             await anyio.sleep(_RETRY_SECONDS)
         self._due.pop(run_id).set()
