@@ -47,6 +47,7 @@ from tunesmith.net.guarded import GuardedClient
 from tunesmith.net.loopback import LoopbackClient
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
+from tunesmith.publishing import Publisher
 from tunesmith.recipes import RecipeBook
 from tunesmith.records import (
     Clock,
@@ -86,6 +87,7 @@ from tunesmith.runs import (
 )
 from tunesmith.settings import Settings
 from tunesmith.state_folder import refuse_incomplete, refuse_unrecorded_runs
+from tunesmith.tasks import EndWaiter, TaskPlan, TaskService
 from tunesmith.vitals import BackgroundTask, Vitals
 
 
@@ -109,9 +111,10 @@ class App:
     watermarks: WatermarkKeeper
 
     def let_go(self) -> None:
-        """End what would keep a server from stopping: event streams, and uploads that are coming in."""
+        """End what would keep a server from stopping: event streams, uploads that are coming in, who waits for a run."""
         self.services.runs.live.close()
         self.services.uploads.close()
+        self.services.end_waiter.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +166,11 @@ def open_services(
     scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
     deployments = _deployments(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
-    finetune = _finetune(base, function, references, runs.creator)
-    for listener in (live.committed, scheduler.committed, reporter.committed):
+    doors = _doors(base, function, references, runs.creator)
+    for listener in (live.committed, scheduler.committed, reporter.committed, doors.publisher.committed):
         base.journals.runs.on_commit(listener)
     services = _services(
-        base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, finetune, deployments
+        base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, doors, deployments
     )
     return _opened(base, services, reporter)
 
@@ -358,6 +361,25 @@ def _creator(
     )
 
 
+class _Doors(NamedTuple):
+    """What only one or two of the doors need, by its name among the services."""
+
+    finetune: FinetuneService
+    publisher: Publisher
+    tasks: TaskService
+    end_waiter: EndWaiter
+
+
+def _doors(base: _Base, function: FunctionDoor | None, references: References, creator: RunCreator) -> _Doors:
+    publisher = Publisher(base.book, base.paths, base.clock)
+    return _Doors(
+        finetune=_finetune(base, function, references, creator),
+        publisher=publisher,
+        tasks=_tasks(base, references, creator, publisher),
+        end_waiter=EndWaiter(base.book.wait_until_over, publisher),
+    )
+
+
 def _finetune(
     base: _Base, function: FunctionDoor | None, references: References, creator: RunCreator
 ) -> FinetuneService:
@@ -432,6 +454,21 @@ def _engine_keeper(base: _Base, executor: Executor, engines: Engines, ports: Por
     )
 
 
+def _tasks(base: _Base, references: References, creator: RunCreator, publisher: Publisher) -> TaskService:
+    return TaskService(
+        create_run=lambda plan: creator.create(_run_request(plan)),
+        check_plan=lambda plan: creator.resolved(_run_request(plan)),
+        recipes=base.recipes,
+        references=references,
+        outputs=publisher,
+        default_model=base.settings.default_model,
+    )
+
+
+def _run_request(plan: TaskPlan) -> RunRequest:
+    return RunRequest(**msgspec.structs.asdict(plan))
+
+
 def _services(
     base: _Base,
     keys: KeyRing,
@@ -442,7 +479,7 @@ def _services(
     callbacks: CallbackService,
     scheduler: Scheduler,
     runs: RunServices,
-    finetune: FinetuneService,
+    doors: _Doors,
     deployments: DeploymentService,
 ) -> Services:
     journals, variables = base.journals, base.settings.run_environment
@@ -468,9 +505,9 @@ def _services(
         calls=base.calls,
         previews=PreviewService(base.calls, base.paths.previews),
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
-        finetune=finetune,
         deployments=deployments,
         chat=_chat(base, deployments, references),
+        **doors._asdict(),
     )
 
 

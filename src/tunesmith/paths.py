@@ -69,6 +69,11 @@ class RunPaths:
     def output(self) -> Path:
         return self.folder / "output"
 
+    @property
+    def published(self) -> Path:
+        """What came of putting the output where a door has promised it; only runs with such a promise have one."""
+        return self.folder / "published.json"
+
     def attempt(self, number: int) -> AttemptPaths:
         return AttemptPaths(self.folder / "attempts" / str(number))
 

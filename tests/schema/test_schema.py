@@ -65,6 +65,7 @@ def records(client: httpx.Client) -> dict[str, str]:
     client.headers["Authorization"] = f"Bearer {key['token']}"
     return {
         "run_id": run_id,
+        "task_id": run_id,
         "experiment_id": run["experiment_id"],
         "ref": client.post("/api/projects", json=project).raise_for_status().json()["id"],
         "dataset_id": dataset,

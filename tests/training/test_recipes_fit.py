@@ -7,10 +7,16 @@ from training_parts import RECIPES
 
 from tunesmith.demo.orders import DEMO_HYPERPARAMS
 from tunesmith.recipes import Recipe, parse_train_config, read_recipe, resolve, to_yaml
-from tunesmith_workers.process.config import EvaluateConfig, TrainConfig, read_config
+from tunesmith_workers.process.config import EvaluateConfig, MergeConfig, OnnxConfig, TrainConfig, read_config
 from tunesmith_workers.process.faults import BadConfig
 
-KINDS = {"sft": TrainConfig, "lora": TrainConfig, "evaluate": EvaluateConfig}
+KINDS = {
+    "sft": TrainConfig,
+    "lora": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "merge": MergeConfig,
+    "export-onnx": OnnxConfig,
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -18,7 +24,8 @@ def test_a_resolved_config_is_read_whole(name, tmp_path):
     """The worker accepts exactly the options of the recipe, with no defaults of its own to fill in."""
     recipe = read_recipe(RECIPES / name)
     assert isinstance(recipe, Recipe), recipe
-    config = resolve(recipe, filled={"model.base": "some/model", "data.train_file": "rows.jsonl"})
+    data = {"data.train_file": "rows.jsonl"} if recipe.data else {}
+    config = resolve(recipe, filled={"model.base": "some/model", **data})
     path = tmp_path / "config.yaml"
     path.write_bytes(to_yaml(config))
     read = read_config(KINDS[name], path)

@@ -22,6 +22,7 @@ from tunesmith.deployments import DeploymentRequest
 from tunesmith.experiments import ExperimentRequest, ProjectChange, ProjectRequest
 from tunesmith.inference import BatchRequest, ChatRequest
 from tunesmith.runs import ResumeRequest
+from tunesmith.tasks import EvaluateRequest, ExportRequest, TrainRequest
 
 _MODEL = "SmolLM2-135M-Instruct"
 _DATA = "state/demo/train.jsonl"
@@ -115,6 +116,30 @@ BODIES: Mapping[Any, dict[str, Any]] = {
         "model": _MODEL,
     },
     BatchRequest: {"prompts": ["Name a colour.", "Name a fruit."], "max_tokens": 16, "model": _MODEL},
+    TrainRequest: {
+        "strategy": "lora",
+        "dataset_path": _DATA,
+        "output_dir": "models/orders",
+        "config": {
+            "model_path": _MODEL,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 2e-4,
+            "max_steps": 10,
+            "lora_config": {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.05},
+        },
+    },
+    EvaluateRequest: {
+        "model_path": _MODEL,
+        "dataset_path": "state/demo/test.jsonl",
+        "metrics": ["loss", "perplexity", "accuracy"],
+        "batch_size": 8,
+    },
+    ExportRequest: {
+        "model_path": _MODEL,
+        "output_path": "models/orders-onnx",
+        "export_format": "onnx",
+        "opset_version": 18,
+    },
     KeyRequest: {"name": "laptop", "scope": "write"},
 }
 """By the struct that a body becomes."""

@@ -20,11 +20,13 @@ from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
+from tunesmith.publishing import Publisher
 from tunesmith.recipes import RecipeBook
 from tunesmith.references import References
 from tunesmith.runner import Slots, WorkerCalls
 from tunesmith.runs import ArtifactBook, RunServices, Scheduler
 from tunesmith.settings import Settings
+from tunesmith.tasks import EndWaiter, TaskService
 
 HttpRequest = Request[Any, Any, State]
 
@@ -57,6 +59,9 @@ class Services:
     finetune: FinetuneService
     deployments: DeploymentService
     chat: ChatService
+    publisher: Publisher
+    tasks: TaskService
+    end_waiter: EndWaiter
 
 
 def services_of(request: HttpRequest) -> Services:

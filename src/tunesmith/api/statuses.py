@@ -15,6 +15,7 @@ from tunesmith.records import Scope
 _KEY = "Idempotency-Key"
 _NOT_HERE = "A file, model or recipe that the request names does not exist; all that is missing is named."
 _WORKER = "The worker process ended without an answer; the log has its output."
+_LOST = "The process of the run is gone, and how it ended cannot be known."
 _BUSY = "The service is stopping, or too much of this is going on at once; try again."
 _RUN = {400: f"The body is no JSON, or: {_NOT_HERE[0].lower()}{_NOT_HERE[1:]}"}
 _DOWNLOAD = {
@@ -48,6 +49,13 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "deidentify": {500: _WORKER, 503: _BUSY},
     "finetune": {**_RUN, 409: "The `task_id` was used with another body."},
     "resolve_model": {400: _NOT_HERE},
+    "start_task": {**_RUN, 409: "There is something in the output folder, or another run is to put its output there."},
+    "evaluate": {**_RUN, 409: "The run was cancelled.", 500: _LOST},
+    "export_onnx": {
+        **_RUN,
+        409: "There is something at the output path, another run is to put its output there, or the run was cancelled.",
+        500: _LOST,
+    },
     "show_service_config": {404: "There is none."},
     "delete_service_config": {404: "There is none."},
     "revoke_key": {409: "It was revoked already."},
@@ -58,7 +66,10 @@ ALSO: Mapping[str, Mapping[int, str]] = {
 }
 """By the name of the handler's function: what its route does not tell."""
 
+_GOES_ON = {202: "The run goes on: `Prefer` asked not to wait for it, or it took longer than is waited."}
 SUCCESS: Mapping[str, Mapping[int, str]] = {
+    "evaluate": _GOES_ON,
+    "export_onnx": _GOES_ON,
     "run_events": {204: "The run is over and everything was sent: do not come back."},
     "download_file": {206: "The range that was asked for."},
     "download_run_artifact": {206: "The range that was asked for."},

@@ -1,20 +1,17 @@
 """What the finetune door promises of a built-in recipe: its model as ``model_files`` and its log, below the finetuned folder.
 
-The run's own folder stays the truth. Large files are linked where the file system allows it, which takes no room; small
-ones are copied, so that whoever edits one here changes nothing there.
+The run's own folder stays the truth. How files come to be there is in ``tunesmith.publish``.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-from tunesmith.files import sync_folder
+from tunesmith.publish import publish_folder
 
 MODEL = "model_files"
 LOG = "finetune.log"
-_LARGE_BYTES = 1024 * 1024
 
 
 def show_log(log: Path, place: Path) -> None:
@@ -39,25 +36,7 @@ def publish(output: Path, place: Path) -> None:
     Raises:
         OSError: there is no room, or it cannot be written.
     """
-    model, beside = place / MODEL, place / f".{MODEL}.partial"
+    model = place / MODEL
     if model.is_dir() and any(model.iterdir()):
         return
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(output, beside, copy_function=_link_or_copy)
-    beside.rename(model)  # over the empty folder, in one step
-    sync_folder(place)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    if Path(source).stat().st_size >= _LARGE_BYTES:
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)  # another file system
-    else:
-        shutil.copyfile(source, target)
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    publish_folder(output, model, place / f".{MODEL}.partial")

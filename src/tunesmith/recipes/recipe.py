@@ -14,7 +14,7 @@ from tunesmith.records import RunKind
 RECIPE_FILE = "recipe.yaml"
 SCRIPT_FILE = "run.sh"
 
-SECTIONS = ("job", "model", "data", "lora", "training", "evaluation", "checkpoint")
+SECTIONS = ("job", "model", "data", "lora", "training", "evaluation", "checkpoint", "export")
 """The sections that a config may have, in the order people expect them."""
 
 DATA_SHAPES = ("messages", "conversations", "instruction", "prompt_completion", "preference", "scored", "prompt")
@@ -37,7 +37,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     kind: RunKind
     summary: str
     data: tuple[str, ...]
-    """Accepted row shapes; empty when it needs neither data nor a model."""
+    """Accepted row shapes; empty when it needs no data, and no model either unless it requires ``model.base``."""
     resources: RecipeResources
     aliases: dict[str, str]
     """Short names for hyperparameters of a request, and the dotted paths they stand for."""

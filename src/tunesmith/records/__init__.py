@@ -9,6 +9,8 @@ from tunesmith.records.deployments import Deployment, DeploymentStatus, EngineKi
 from tunesmith.records.experiments import Experiment, Project, ProjectStatus
 from tunesmith.records.runs import (
     LEGAL_MOVES,
+    PUBLISH_FILE,
+    PUBLISH_TO,
     ArtifactTags,
     Callback,
     CallbackEvent,
@@ -25,6 +27,8 @@ from tunesmith.records.runs import (
 
 __all__ = [
     "LEGAL_MOVES",
+    "PUBLISH_FILE",
+    "PUBLISH_TO",
     "ArtifactTags",
     "BodySource",
     "Callback",

@@ -13,6 +13,11 @@ import msgspec
 from tunesmith.errors import Fault
 from tunesmith.records.base import IdempotentCall, Record
 
+PUBLISH_TO = "publish_to"
+"""The label of a run whose output is promised somewhere: a folder, or with ``PUBLISH_FILE`` a file."""
+PUBLISH_FILE = "publish_file"
+"""The label that names the one file of the output that is promised; without it, all of the output is."""
+
 
 class RunKind(StrEnum):
     TRAIN = "train"
@@ -183,8 +188,8 @@ class Run(Record, frozen=True, kw_only=True):
     checkpoints_used: tuple[str, ...] = ()
     """The folders of all checkpoints that its config names: they stay until it has ended."""
     labels: dict[str, str] = {}
-    """What the door that created it keeps with it, by ``<door>.<name>``. ``task_id``, without a door, is what its caller
-    calls it: a run can be found by that."""
+    """What the door that created it keeps with it, by ``<door>.<name>``. Those without a door are known to others as well:
+    ``task_id`` is what its caller calls it, and it can be found by that; ``publish_to`` is where its output is promised."""
     restarts: int = 0
     """How often it was queued again because its process died with the machine."""
     attempt: int = 0

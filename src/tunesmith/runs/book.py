@@ -19,6 +19,7 @@ class TaskSummary(msgspec.Struct, frozen=True):
     """What is kept in memory of a run's labels."""
 
     task_id: str | None = None
+    publish_to: str | None = None
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -131,6 +132,14 @@ class RunBook:
         """Every run that names a callback, by id, oldest first."""
         return {run_id: summary for run_id, summary in self._journal.summaries.items() if summary.callback is not None}
 
+    def with_promised_output(self) -> list[str]:
+        """Every run that succeeded and whose output is promised somewhere, oldest first. Reads no record."""
+        return [
+            run_id
+            for run_id, summary in self._journal.summaries.items()
+            if summary.labels.publish_to is not None and summary.state is RunState.SUCCEEDED
+        ]
+
     def counts(self) -> dict[RunState, int]:
         return dict(self._counts)
 
@@ -141,6 +150,7 @@ class RunBook:
         cursor: str | None = None,
         states: Collection[RunState] = (),
         recipes: Collection[str] = (),
+        kinds: Collection[RunKind] = (),
         experiment_ids: Collection[str] = (),
         id_prefix: str = "",
     ) -> RunPage:
@@ -154,7 +164,11 @@ class RunBook:
             self._order,
             (position for position in positions if self._order[position].startswith(id_prefix)),
             limit=limit,
-            keep=lambda one: (not states or one.state in states) and (not recipes or one.recipe in recipes),
+            keep=lambda one: (
+                (not states or one.state in states)
+                and (not recipes or one.recipe in recipes)
+                and (not kinds or one.kind in kinds)
+            ),
         )
         return RunPage([self.get(run_id) for run_id in page.ids], page.cursor)
 
@@ -201,3 +215,7 @@ class RunBook:
         while not until(run := self.get(run_id)):
             await self._changed.setdefault(run_id, asyncio.Event()).wait()
         return run
+
+    async def wait_until_over(self, run_id: str) -> Run:
+        """Return the run as soon as it is final."""
+        return await self.wait(run_id, lambda run: run.state.final)

@@ -51,6 +51,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     dataset: DatasetReference | None = None
     hyperparams: Mapping[str, Any] = {}
+    hyperparams_from: str = "hyperparams"
+    """The field of the request that they come from, as faults name it."""
     train_config: str | Path | Mapping[str, Any] | None = None
     """A path as a caller wrote it, a file that the door itself found, or the content."""
     resources: Resources = Resources()
@@ -123,7 +125,7 @@ class RequestResolver:
             train_config=train_config,
             request=request.hyperparams,
             filled=filled,
-            places=(place, "hyperparams"),
+            places=(place, request.hyperparams_from),
         )
         resolve_models(recipe, config, self._references)
         self._check_files(recipe, config, filled, request)
@@ -172,7 +174,7 @@ class RequestResolver:
 
     def _resolve_references(self, request: RunRequest, recipe: Recipe) -> tuple[str | None, DatasetReference | None]:
         if not recipe.data:
-            return None, None
+            return self._model(request) if _needs_model(recipe) else None, None
         missing: list[MissingReference | None] = []
         model, dataset = None, None
         try:
@@ -224,6 +226,12 @@ class RequestResolver:
             trusted = path in filled or named in (option_at(recipe.config, path), option_at(before, path))
             if isinstance(named, str) and not trusted and ("/" in named or Path(named).exists()):
                 self._references.file(named, path)
+
+
+def _needs_model(recipe: Recipe) -> bool:
+    """Whether a recipe without data, such as an export, has to be given a model all the same."""
+    option = recipe.schema.get("model.base")
+    return option is not None and option.required
 
 
 def _inherited(origins: Mapping[str, Origin], earlier: Mapping[str, Origin]) -> dict[str, Origin]:

@@ -23,6 +23,7 @@ from tunesmith.api import (
     deid,
     deployments,
     documentation,
+    evaluate_export,
     experiments,
     finetune,
     inference,
@@ -33,6 +34,7 @@ from tunesmith.api import (
     projects,
     runs,
     service,
+    tasks,
 )
 from tunesmith.api.access import AccessGuard
 from tunesmith.api.bodies import StrictBody
@@ -62,6 +64,8 @@ _HANDLERS: list[Any] = [
     *models.HANDLERS,
     *deployments.HANDLERS,
     *inference.HANDLERS,
+    *tasks.HANDLERS,
+    *evaluate_export.HANDLERS,
     *keys.HANDLERS,
 ]
 
@@ -97,18 +101,19 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
         await opened.services.datasets.recover()
         await opened.services.previews.forget_deleted()
         downloads = leftovers(opened.services.paths)
-        async with anyio.create_task_group() as tasks:
-            await opened.vitals.start(tasks, "watermarks", opened.watermarks.run)
-            await opened.vitals.start(tasks, "callbacks", opened.services.callbacks.run)
-            await opened.vitals.start(tasks, "reporter", opened.reporter.run)
+        async with anyio.create_task_group() as background:
+            await opened.vitals.start(background, "watermarks", opened.watermarks.run)
+            await opened.vitals.start(background, "callbacks", opened.services.callbacks.run)
+            await opened.vitals.start(background, "reporter", opened.reporter.run)
+            await opened.vitals.start(background, "publisher", opened.services.publisher.run)
             # Before the scheduler: engines that are alive keep their GPUs.
-            await opened.vitals.start(tasks, "deployments", opened.services.deployments.run)
-            await opened.vitals.start(tasks, "scheduler", opened.services.scheduler.run)
-            await opened.vitals.start(tasks, "deid", opened.services.deid.run)
-            tasks.start_soon(_sweep_downloads, opened, downloads)
+            await opened.vitals.start(background, "deployments", opened.services.deployments.run)
+            await opened.vitals.start(background, "scheduler", opened.services.scheduler.run)
+            await opened.vitals.start(background, "deid", opened.services.deid.run)
+            background.start_soon(_sweep_downloads, opened, downloads)
             yield
             # Runs go on without us; the next server finds them.
-            tasks.cancel_scope.cancel()
+            background.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await opened.client.aclose()
             await opened.loopback.aclose()

@@ -23,6 +23,7 @@ _LARGEST = 16 * 1024 * 1024
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Tolerance = Annotated[float, msgspec.Meta(gt=0)]
 
 DType = Literal["auto", "bfloat16", "float32"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
@@ -163,6 +164,48 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
         return Path(_given(self.data.train_file, "data.train_file", "name a JSON Lines file"))
 
 
+class ExportModel(Section, frozen=True, kw_only=True):
+    base: str | None
+
+
+class MergeModel(ExportModel, frozen=True, kw_only=True):
+    dtype: DType
+
+
+class Merging(Section, frozen=True, kw_only=True):
+    tolerance: Tolerance
+
+
+class MergeConfig(Section, frozen=True, kw_only=True):
+    """What ``merge`` reads. ``model.base`` is the adapter."""
+
+    job: Job
+    model: MergeModel
+    export: Merging
+
+    @property
+    def base(self) -> str:
+        return _given(self.model.base, "model.base", "name the folder of an adapter")
+
+
+class OnnxExport(Section, frozen=True, kw_only=True):
+    opset: Annotated[int, msgspec.Meta(ge=11, le=25)] | None
+    tolerance: Tolerance
+    single_file: bool
+
+
+class OnnxConfig(Section, frozen=True, kw_only=True):
+    """What ``export-onnx`` reads. ``model.base`` is the model to export."""
+
+    job: Job
+    model: ExportModel
+    export: OnnxExport
+
+    @property
+    def base(self) -> str:
+        return _given(self.model.base, "model.base", "name a folder or a hub id")
+
+
 class Folders(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run writes. Started by hand, it writes beside its config."""
 
@@ -175,7 +218,7 @@ class Folders(msgspec.Struct, frozen=True, kw_only=True):
         return self.run / "checkpoints"
 
 
-AnyConfig = TypeVar("AnyConfig", TrainConfig, EvaluateConfig)
+AnyConfig = TypeVar("AnyConfig", TrainConfig, EvaluateConfig, MergeConfig, OnnxConfig)
 
 
 def read_arguments(kind: type[AnyConfig]) -> tuple[AnyConfig, Folders]:

@@ -6,6 +6,7 @@
     ├── ModelUnavailable      the model is missing, incomplete, or the hub cannot be reached
     ├── PackageMissing        an extra of the package is not installed
     ├── Diverged              training produced numbers that are not finite
+    ├── Inexact               what was exported does not compute what the model computes
     ├── OutOfSpace            the disk is full
     └── Unexpected            none of these: most likely a bug
 
@@ -62,6 +63,10 @@ class PackageMissing(WorkerFault):
 
 class Diverged(WorkerFault):
     """The loss or a gradient is not finite."""
+
+
+class Inexact(WorkerFault):
+    """Something was exported that does not compute what the model computes."""
 
 
 class OutOfSpace(WorkerFault):

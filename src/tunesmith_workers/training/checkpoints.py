@@ -33,16 +33,17 @@ class Origin(contract.Origin, frozen=True, kw_only=True):
     """The de-identification policy that the data went through, as the provenance.json beside it says."""
 
 
-def origin_of(*, base: str, tokenizer: Any, data: Path, config: dict[str, Any]) -> Origin:
+def origin_of(*, base: str, tokenizer: Any, data: Path | None, config: dict[str, Any]) -> Origin:
+    """``data`` is None for what was not trained, such as an export."""
     template = tokenizer.chat_template
-    data_sha256 = sha256_of_data(data)
+    data_sha256 = sha256_of_data(data) if data is not None else None
     return Origin(
         base_model=base,
         template_sha256=_sha256(template.encode()) if isinstance(template, str) else None,
         tokenizer_sha256=_sha256(tokenizer.backend_tokenizer.to_str().encode()),
         data_sha256=data_sha256,
         config=config,
-        data_policy=policy_behind(data, data_sha256),
+        data_policy=policy_behind(data, data_sha256) if data is not None and data_sha256 is not None else None,
     )
 
 

@@ -29,7 +29,7 @@ def load_for_inference(base: str, dtype: DType, attention: Attention) -> Any:
 
         from tunesmith_workers.weights.fused_lora import use_fused_layers  # noqa: PLC0415  # likewise
 
-        model = load_model(_base_of(adapter), precision.weights, chosen)
+        model = load_model(base_of(adapter), precision.weights, chosen)
         with explained(base, "adapter"):
             config = PeftConfig.from_pretrained(base)
             if isinstance(config, LoraConfig):
@@ -39,7 +39,8 @@ def load_for_inference(base: str, dtype: DType, attention: Attention) -> Any:
     return model.eval().to(device())
 
 
-def _base_of(adapter: Path) -> str:
+def base_of(adapter: Path) -> str:
+    """The model that an adapter belongs to, as its adapter_config.json names it. Raises ModelUnavailable."""
     try:
         found = msgspec.json.decode(adapter.read_bytes(), type=dict[str, Any]).get("base_model_name_or_path")
     except (OSError, msgspec.DecodeError) as error:
