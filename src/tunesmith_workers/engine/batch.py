@@ -24,8 +24,8 @@ class Piece(NamedTuple):
     tokens: Sequence[int]
     adapter: int
     """The adapter's number, or ``NO_ADAPTER``."""
-    answers: bool
-    """Whether what comes after its last token is asked for."""
+    answers: int
+    """After how many of its last tokens it is asked what may come."""
 
     @property
     def end(self) -> int:
@@ -41,14 +41,12 @@ class StepBatch:
         self.singles = sum(len(piece.tokens) == 1 for piece in self.pieces)
 
     def in_order(self, rows: Tensor, asked: Sequence[Piece]) -> Tensor:
-        """Rows of the answering pieces in the order in which they were asked for."""
-        place = {id(piece): number for number, piece in enumerate(self.answering)}
-        order = [place[id(piece)] for piece in asked if piece.answers]
+        """Rows of the answers in the order in which the pieces were asked for."""
+        begins, begin = {}, 0
+        for piece in self.pieces:
+            begins[id(piece)], begin = begin, begin + piece.answers
+        order = [begins[id(piece)] + row for piece in asked for row in range(piece.answers)]
         return rows if order == list(range(len(order))) else rows[order]
-
-    @cached_property
-    def answering(self) -> list[Piece]:
-        return [piece for piece in self.pieces if piece.answers]
 
     @cached_property
     def ids(self) -> Tensor:
@@ -67,13 +65,13 @@ class StepBatch:
 
     @cached_property
     def last(self) -> Tensor | None:
-        """The places of the last tokens of answering pieces; None where these are all tokens there are."""
-        places, place = [], -1
+        """The places of the tokens after which it is asked what comes; None where these are all tokens there are."""
+        places: list[int] = []
+        end = 0
         for piece in self.pieces:
-            place += len(piece.tokens)
-            if piece.answers:
-                places.append(place)
-        return None if len(places) == place + 1 else self._tensor(places)
+            end += len(piece.tokens)
+            places += range(end - piece.answers, end)
+        return None if len(places) == end else self._tensor(places)
 
     @cached_property
     def adapters(self) -> list[int]:
@@ -104,7 +102,7 @@ class Backend(Protocol):
     """Whether a prompt can be computed in several pieces."""
 
     def step(self, pieces: Sequence[Piece]) -> Tensor:
-        """What may come after each piece that answers, in their order: logits (pieces, vocabulary)."""
+        """What may come after each token that answers, in the order of the pieces: logits (tokens, vocabulary)."""
         ...
 
     def copy(self, source: int, target: int, length: int) -> None:

@@ -49,7 +49,7 @@ class Engine:
         *,
         most_waiting: int,
         prompt_tokens_per_step: int,
-        tokens_by_default: int | None = None,
+        most_guessed: int,
     ) -> None:
         """``name`` is what requests call the base by."""
         self._loaded = loaded
@@ -57,8 +57,9 @@ class Engine:
         self.adapters: dict[str, tuple[int, str]] = {}
         """Number and folder, by name."""
         self._tokenizers = {name: loaded.tokenizer}
-        self._default = tokens_by_default
-        self._scheduler = Scheduler(loaded.backend, prompt_tokens_per_step=prompt_tokens_per_step)
+        self._scheduler = Scheduler(
+            loaded.backend, prompt_tokens_per_step=prompt_tokens_per_step, most_guessed=most_guessed
+        )
         self._grammars = Grammars(loaded.tokenizer, sorted(loaded.ends))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.running = Running(self._scheduler, self._deliver, most_waiting=most_waiting)

@@ -16,6 +16,7 @@ import msgspec
 
 from tunesmith_workers.engine.batch import Backend, Piece
 from tunesmith_workers.engine.grammar import Grammar
+from tunesmith_workers.engine.lookup import Lookup
 from tunesmith_workers.engine.prefixes import Contents, common
 from tunesmith_workers.engine.sampling import Chooser, Drawn, choose
 
@@ -60,12 +61,22 @@ class Answer:
         self.reused = 0
         """How many of them were there already."""
         self.said: list[int] = []
+        self.lookup: Lookup | None = None
+        """Made when something is guessed for the first time."""
 
     def next_tokens(self, most: int) -> list[int]:
-        """What has to be computed next."""
+        """What of the prompt has to be computed next, or the token that was said last."""
         if self.computed < len(self.prompt):
             return self.prompt[self.computed : self.computed + most]
         return self.said[-1:]
+
+    def guess(self, most: int) -> list[int]:
+        """Tokens that may be said next."""
+        if self.grammar is not None:
+            return []  # what fits depends on each token before
+        if self.lookup is None:
+            self.lookup = Lookup([*self.prompt, *self.said])
+        return self.lookup.guess(min(most, self.most - len(self.said) - 1))
 
     @property
     def is_answering(self) -> bool:
@@ -84,8 +95,10 @@ class Event(msgspec.Struct, frozen=True):
 class Scheduler:
     """The sequences, their slots and the next step."""
 
-    def __init__(self, backend: Backend, *, prompt_tokens_per_step: int) -> None:
+    def __init__(self, backend: Backend, *, prompt_tokens_per_step: int, most_guessed: int = 0) -> None:
+        """``most_guessed``: so many tokens of answers are guessed in one step, together."""
         self._backend = backend
+        self._most_guessed = most_guessed if backend.shares_prefixes else 0
         self._budget = prompt_tokens_per_step if backend.splits_prompts else sys.maxsize
         self._waiting: deque[Answer] = deque()
         self._active: list[Answer] = []
@@ -124,7 +137,7 @@ class Scheduler:
         pieces = [self._piece(answer, tokens) for answer, tokens in chosen]
         try:
             logits = self._backend.step(pieces)
-            return self._advance(chosen, logits)
+            return self._advance(chosen, pieces, logits)
         except Exception as error:  # noqa: BLE001  # whatever a model raises: the others go on
             return self._failed([answer for answer, _ in chosen], f"{type(error).__name__}: {error}")
 
@@ -183,27 +196,60 @@ class Scheduler:
                 left -= len(tokens)
             if tokens:
                 chosen.append((answer, tokens))
+        if left == self._budget and len(chosen) <= self._most_guessed:
+            each = self._most_guessed // max(len(chosen), 1)
+            chosen = [(answer, [*tokens, *answer.guess(each)]) for answer, tokens in chosen]
         return chosen
 
     def _piece(self, answer: Answer, tokens: list[int]) -> Piece:
-        answers = answer.computed + len(tokens) >= len(answer.prompt)
-        return Piece(answer.slot, answer.computed, tokens, answer.adapter, answers)
+        if answer.is_answering:
+            return Piece(answer.slot, answer.computed, tokens, answer.adapter, len(tokens))
+        ends = answer.computed + len(tokens) >= len(answer.prompt)
+        return Piece(answer.slot, answer.computed, tokens, answer.adapter, int(ends))
 
-    def _advance(self, chosen: Sequence[tuple[Answer, list[int]]], logits: Any) -> list[Event]:
-        for answer, tokens in chosen:
-            answer.computed += len(tokens)
-            self._contents.extend(answer.slot, tokens)
-        answering = [answer for answer, _ in chosen if answer.is_answering]
-        if not answering:
-            return []
-        for answer in answering:
+    def _advance(self, chosen: Sequence[tuple[Answer, list[int]]], pieces: Sequence[Piece], logits: Any) -> list[Event]:
+        events: list[Event] = []
+        together: list[tuple[Answer, int]] = []
+        row = 0
+        for (answer, tokens), piece in zip(chosen, pieces, strict=True):
+            if piece.answers > 1:
+                events += self._with_guesses(answer, tokens, logits[row : row + piece.answers])
+            else:
+                self._computed(answer, tokens)
+                together += [(answer, row)] * piece.answers
+            row += piece.answers
+        if together:
+            rows = logits if len(together) == row else logits[[place for _, place in together]]
+            events += self._said([answer for answer, _ in together], rows)
+        return events
+
+    def _computed(self, answer: Answer, tokens: Sequence[int]) -> None:
+        answer.computed += len(tokens)
+        self._contents.extend(answer.slot, tokens)
+
+    def _with_guesses(self, answer: Answer, tokens: Sequence[int], logits: Any) -> list[Event]:
+        """What is said after each token, as long as the next one was guessed right."""
+        events: list[Event] = []
+        for place, token in enumerate(tokens):
+            self._computed(answer, [token])
+            events += self._said([answer], logits[place : place + 1])
+            if events[-1].finish is not None or answer.said[-1:] != list(tokens[place + 1 : place + 2]):
+                break
+        if answer.lookup is not None:
+            answer.lookup.learn(len(events) - 1, len(tokens) - 1)
+        return events
+
+    def _said(self, answers: Sequence[Answer], logits: Any) -> list[Event]:
+        for answer in answers:
             if answer.grammar is not None:
                 answer.chooser.allowed = answer.grammar.allowed(logits.shape[-1]).to(logits.device)
-        drawn = choose(logits, [answer.chooser for answer in answering])
-        return [self._event(answer, one) for answer, one in zip(answering, drawn, strict=True)]
+        drawn = choose(logits, [answer.chooser for answer in answers])
+        return [self._event(answer, one) for answer, one in zip(answers, drawn, strict=True)]
 
     def _event(self, answer: Answer, drawn: Drawn) -> Event:
         answer.said.append(drawn.token)
+        if answer.lookup is not None:
+            answer.lookup.extend([drawn.token])
         finish: Finish | None = None
         if drawn.token in answer.ends or (answer.grammar is not None and not _goes_on(answer.grammar, drawn.token)):
             finish = "stop"

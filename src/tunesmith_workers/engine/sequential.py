@@ -33,7 +33,7 @@ class Sequential:
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> Tensor:
         rows = [self._one(piece) for piece in pieces]
-        return torch.cat([row for row, piece in zip(rows, pieces, strict=True) if piece.answers])
+        return torch.cat([found for found, piece in zip(rows, pieces, strict=True) if piece.answers])
 
     def _one(self, piece: Piece) -> Tensor:
         batch = StepBatch([piece], self._model.device)
@@ -41,7 +41,7 @@ class Sequential:
         kept = self._caches.get(piece.slot, {}) if piece.start else {}
         found = self._model(input_ids=batch.ids[None], use_cache=True, **kept)
         self._caches[piece.slot] = {name: found[name] for name in _CACHES if found.get(name) is not None}
-        logits: Tensor = found.logits[0, -1:]
+        logits: Tensor = found.logits[0, -max(piece.answers, 1) :]
         return logits
 
     def copy(self, source: int, target: int, length: int) -> None:

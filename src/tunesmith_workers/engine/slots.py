@@ -21,6 +21,7 @@ NAME = "tunesmith_slots"
 _HARMLESS = frozenset({"position_ids", "use_cache", "cache_position", "is_causal", "output_attentions"})
 _MOST_WASTED = 2.0
 """Slots attend together, as if all were as long as the longest, while that costs at most so many times what is needed ..."""
+_FEW_TOKENS = 16
 _LITTLE = 2048
 """... or so many tokens more: little enough to be cheaper than attending one after the other."""
 
@@ -33,11 +34,12 @@ class Slots:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._batch: StepBatch | None = None
         self._mask: Tensor | None = None
+        self._masks: dict[int, Tensor] = {}
         self._together = False
 
     def begin(self, batch: StepBatch) -> None:
         """What is computed from now on belongs to this step."""
-        self._batch, self._mask = batch, None  # the mask is the same for all layers, in the dtype of the first
+        self._batch, self._mask, self._masks = batch, None, {}  # a mask is the same for all layers
         singles = batch.pieces[: batch.singles]
         slots = [piece.slot for piece in singles]
         self._reach = max((piece.end for piece in singles), default=0)
@@ -72,9 +74,10 @@ class Slots:
             result[: batch.singles] = self._singles(query[: batch.singles], keys, values, scale)
         elif batch.singles:
             for place, piece in enumerate(batch.pieces[: batch.singles]):
-                result[place : place + 1] = _of_piece(query[place : place + 1], keys, values, piece, scale)
-        for piece, places in batch.longer():
-            result[places] = _of_piece(query[places], keys, values, piece, scale)
+                result[place : place + 1] = _of_piece(query[place : place + 1], keys, values, piece, scale, None)
+        for number, (piece, places) in enumerate(batch.longer()):
+            mask = self._mask_of_piece(number, piece, query)
+            result[places] = _of_piece(query[places], keys, values, piece, scale, mask)
         return result
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -119,6 +122,15 @@ class Slots:
         mask = torch.zeros(hidden.shape, dtype=dtype, device=batch.device)
         return mask.masked_fill_(hidden, float("-inf"))[:, None, None]
 
+    def _mask_of_piece(self, number: int, piece: Piece, query: Tensor) -> Tensor | None:
+        """What is added to the scores of a piece: (tokens, end); None where each token sees those before it, and no more."""
+        if not piece.start:
+            return None
+        if number not in self._masks:
+            hidden = torch.full((len(piece.tokens), piece.end), float("-inf"), dtype=query.dtype, device=query.device)
+            self._masks[number] = hidden.triu_(piece.start + 1)
+        return self._masks[number]
+
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """On a CPU without touching the memory, which torch's own zeros would."""
@@ -128,20 +140,22 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.from_numpy(untouched).view(like.dtype).view(shape)
 
 
-def _of_piece(query: Tensor, keys: Tensor, values: Tensor, piece: Piece, scale: float | None) -> Tensor:
+def _of_piece(
+    query: Tensor, keys: Tensor, values: Tensor, piece: Piece, scale: float | None, mask: Tensor | None
+) -> Tensor:
     """(tokens, heads, size) of one piece, each token to all before it."""
-    tokens, heads, _ = query.shape
-    groups = heads // keys.shape[1]
-    seen_keys, seen_values = (
-        states[piece.slot, :, : piece.end].repeat_interleave(groups, 0)[None] for states in (keys, values)
-    )
-    mask = None
-    if piece.start and tokens > 1:
-        hidden = torch.full((tokens, piece.end), float("-inf"), dtype=query.dtype, device=query.device)
-        mask = hidden.triu_(piece.start + 1)
-    whole = not piece.start and tokens > 1
+    tokens, heads, size = query.shape
+    seen_keys, seen_values = (states[piece.slot, :, : piece.end] for states in (keys, values))
+    groups = heads // len(seen_keys)
+    if tokens <= _FEW_TOKENS and (mask is not None or tokens == 1):
+        # The heads of a key stand for more tokens: nothing has to be repeated.
+        asking = query.view(tokens, -1, groups, size).permute(1, 2, 0, 3).reshape(1, -1, groups * tokens, size)
+        repeated = mask.repeat(groups, 1) if mask is not None else None
+        found = scaled_dot_product_attention(asking, seen_keys[None], seen_values[None], repeated, scale=scale)
+        return found.view(-1, groups, tokens, found.shape[-1]).permute(2, 0, 1, 3).reshape(tokens, heads, -1)
+    seen_keys, seen_values = (states.repeat_interleave(groups, 0)[None] for states in (seen_keys, seen_values))
     found = scaled_dot_product_attention(
-        query.transpose(0, 1)[None], seen_keys, seen_values, mask, is_causal=whole, scale=scale
+        query.transpose(0, 1)[None], seen_keys, seen_values, mask, is_causal=mask is None and tokens > 1, scale=scale
     )
     return found[0].transpose(0, 1)
 

@@ -54,9 +54,7 @@ def _compare(backend: Backend, expected: Expected) -> str | None:
     def step(parts: list[tuple[int, int, int]]) -> None:
         """Of slot, first token and end."""
         nonlocal worst
-        pieces = [
-            Piece(slot, start, wanted[slot][0][start:end], NO_ADAPTER, answers=True) for slot, start, end in parts
-        ]
+        pieces = [Piece(slot, start, wanted[slot][0][start:end], NO_ADAPTER, answers=1) for slot, start, end in parts]
         for (slot, _, end), row in zip(parts, backend.step(pieces), strict=True):
             right = wanted[slot][1][end - 1].float()
             worst = max(worst, float((row.float() - right).abs().max() / right.abs().max()))

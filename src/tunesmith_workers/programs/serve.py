@@ -49,6 +49,7 @@ def _arguments() -> argparse.Namespace:
         "--max-queue", type=_count, default=256, help="answers that may wait; more are refused with 429"
     )
     parser.add_argument("--max-num-batched-tokens", type=_count, default=512, help="tokens of prompts in one step")
+    parser.add_argument("--num-speculative-tokens", type=int, default=4, help="tokens that are guessed in one step")
     parser.add_argument("--accelerate", default="auto", choices=["auto", "off"], help="off: as transformers computes")
     return parser.parse_args()
 
@@ -94,6 +95,7 @@ def _engine(arguments: argparse.Namespace) -> Engine:
         arguments.served_model_name or arguments.model,
         most_waiting=arguments.max_queue,
         prompt_tokens_per_step=arguments.max_num_batched_tokens,
+        most_guessed=arguments.num_speculative_tokens,
     )
     for given in arguments.adapter:
         name, _, folder = given.partition("=")
