@@ -103,6 +103,15 @@ class Served:
             "/v1/chat/completions", json={name: value for name, value in body.items() if value is not None}
         )
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """While it does nothing at all."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def until(self, condition) -> dict[str, Any]:
         """Health, once the condition holds of it."""
         deadline = time.monotonic() + 20

@@ -264,10 +264,13 @@ def test_an_adapter_that_does_not_fit_is_refused_with_the_reason(engine, changed
 def test_an_answer_to_an_adapter_that_goes_ends_with_an_error(engine, adapters):
     asked = {"lora_name": "going", "lora_path": str(adapters[0])}
     engine.client.post("/v1/load_lora_adapter", json=asked)
-    with concurrent.futures.ThreadPoolExecutor(1) as clients:
-        answer = clients.submit(engine.chat, model="going", max_tokens=240, ignore_eos=True)
-        engine.until(lambda health: health["running"] == 1)
-        engine.client.post("/v1/unload_lora_adapter", json=asked)
+    with concurrent.futures.ThreadPoolExecutor(2) as clients:
+        answer = clients.submit(engine.chat, model="going", max_tokens=200, ignore_eos=True, n=8)
+        engine.until(lambda health: health["running"] > 0)
+        with engine.stopped():  # so that it is not done before it is asked
+            unloaded = clients.submit(engine.client.post, "/v1/unload_lora_adapter", json=asked)
+            time.sleep(0.2)
+        assert unloaded.result().is_success
         assert answer.result().status_code == 500
     assert "unloaded" in answer.result().json()["error"]["message"]
 

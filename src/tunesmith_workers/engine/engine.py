@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from tunesmith_workers.engine.adapters import read_adapter
 from tunesmith_workers.engine.batch import NO_ADAPTER
 from tunesmith_workers.engine.chat import (
@@ -23,6 +25,7 @@ from tunesmith_workers.engine.loading import Loaded
 from tunesmith_workers.engine.running import Full, Running
 from tunesmith_workers.engine.sampling import Chooser
 from tunesmith_workers.engine.scheduler import Answer, Event, Scheduler
+from tunesmith_workers.engine.threads import Threads
 from tunesmith_workers.models.loading import load_tokenizer
 from tunesmith_workers.process.faults import ModelUnavailable, WorkerFault
 
@@ -62,7 +65,9 @@ class Engine:
         )
         self._grammars = Grammars(loaded.tokenizer, sorted(loaded.ends))
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.running = Running(self._scheduler, self._deliver, most_waiting=most_waiting)
+        self.running = Running(
+            self._scheduler, self._deliver, most_waiting=most_waiting, before_step=_watching(loaded.model.device)
+        )
         self._changing = asyncio.Lock()
 
     @property
@@ -198,6 +203,11 @@ class Engine:
         """From the thread that computes: one call for all that a step came to."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(_hand_out, events)
+
+
+def _watching(device: torch.device) -> Callable[[], object]:
+    """What is done between steps: on a CPU, others may come to need it, too."""
+    return Threads(torch.get_num_threads()).look if device.type == "cpu" else lambda: None
 
 
 def _hand_out(events: Sequence[Event]) -> None:

@@ -19,8 +19,16 @@ class Full(Exception):
 class Running:
     """Computes in a thread of its own. Its methods are called from others."""
 
-    def __init__(self, scheduler: Scheduler, deliver: Deliver, *, most_waiting: int) -> None:
-        """``deliver`` is called from the thread with what each step came to."""
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        deliver: Deliver,
+        *,
+        most_waiting: int,
+        before_step: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``deliver`` is called from the thread with what each step came to, and ``before_step`` before each."""
+        self._before_step = before_step
         self._scheduler, self._deliver, self._most_waiting = scheduler, deliver, most_waiting
         self._changed = threading.Condition()
         self._new: deque[Answer] = deque()
@@ -83,6 +91,7 @@ class Running:
     def _run(self) -> None:
         try:
             while self._take():
+                self._before_step()
                 events = self._scheduler.step()
                 if events:
                     self._deliver(events)
