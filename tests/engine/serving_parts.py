@@ -77,7 +77,14 @@ def answers_to(
 @torch.inference_mode()
 def generated(model: Any, prompt: Sequence[int], most: int = 12) -> list[int]:
     """The same by transformers, one prompt at a time."""
-    model.generation_config.eos_token_id = None
+    for forced in (
+        "eos_token_id",
+        "forced_eos_token_id",
+        "forced_bos_token_id",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+    ):
+        setattr(model.generation_config, forced, None)
     ids = torch.tensor([prompt])
     found = model.generate(
         input_ids=ids,

@@ -12,6 +12,7 @@ from tunesmith_workers.cpu import decoder_for
 from tunesmith_workers.engine.adapters import AdapterBank, read_adapter
 from tunesmith_workers.engine.loading import backend_for
 from tunesmith_workers.engine.packed import Packed
+from tunesmith_workers.engine.recomputed import Recomputed
 from tunesmith_workers.engine.scheduler import Scheduler
 from tunesmith_workers.engine.sequential import Sequential
 
@@ -80,15 +81,11 @@ def test_adapters_in_one_batch_say_what_each_says_alone(tiny_model, adapters):
     assert len(set(map(tuple, same_prompt))) == 4
 
 
-@pytest.mark.parametrize("kind", [Packed, Sequential])
+@pytest.mark.parametrize("kind", [Packed, Sequential, Recomputed])
 def test_adapters_are_added_whatever_computes(tiny_model, adapters, kind):
     from peft import PeftModel
 
-    from tunesmith_workers.engine.adapters import hook
-
     model, bank = AutoModelForCausalLM.from_pretrained(tiny_model).eval(), AdapterBank()
-    if kind is Sequential:
-        hook(model, bank)
     backend = kind(model, bank, 4, 128)
     number = bank.add(read_adapter("one", str(adapters[1]), model))
     prompts = some_prompts(6, 300)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tunesmith_workers.engine.batch import NO_ADAPTER, StepBatch
 from tunesmith_workers.process.faults import ModelUnavailable
 
+_HOOKED = "_adds_adapters_of_the_engine"
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _decode_config = msgspec.json.Decoder(dict[str, Any]).decode
 _UNKNOWN = (
@@ -105,7 +106,7 @@ def _update(layer: str, down: Tensor, up: Tensor, config: Mapping[str, Any], mod
         base = model.get_submodule(layer)
     except AttributeError:
         base = None
-    fits = isinstance(base, nn.Linear) and (down.shape[1], up.shape[0]) == (base.in_features, base.out_features)
+    fits = type(base) is nn.Linear and (down.shape[1], up.shape[0]) == (base.in_features, base.out_features)
     if not fits or down.shape[0] != up.shape[1] or not isinstance(base, nn.Linear):
         raise ModelUnavailable(
             f"it has an update for {layer}, which does not fit this base",
@@ -182,6 +183,11 @@ class Layer:
         self._all: tuple[Tensor, Tensor] | None = None
         self._ranks: dict[int, tuple[slice, Tensor]] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no token of this step has an adapter."""
+        return self._bank.idle
+
     def add(self, x: Tensor, output: Tensor) -> Tensor:
         """``output`` with the update for ``x`` added in place: (tokens, inputs) and (tokens, outputs)."""
         bank = self._bank
@@ -245,17 +251,20 @@ def _side_by_side(found: Sequence[Update | None], outputs: Sequence[int]) -> tup
 
 
 def hook(model: nn.Module, bank: AdapterBank) -> None:
-    """Have every linear layer of a model add the updates of the bank."""
+    """Have every linear layer of a model add the updates of the bank. Once is enough."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if type(module) is nn.Linear and not getattr(module, _HOOKED, False):
+            setattr(module, _HOOKED, True)
             layer = Layer(bank, [name], [module.out_features])
             module.register_forward_hook(_adding(layer))
 
 
 def _adding(layer: Layer) -> Any:
-    def add(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def add(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if layer.idle:
+            return None
         x = given[0]
-        layer.add(x.reshape(-1, x.shape[-1]), output.view(-1, output.shape[-1]))
-        return output
+        added = layer.add(x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1]))
+        return added.view(output.shape)
 
     return add

@@ -10,11 +10,12 @@ import msgspec
 from tunesmith_workers.engine.adapters import AdapterBank
 from tunesmith_workers.engine.batch import Backend
 from tunesmith_workers.engine.packed import Packed
+from tunesmith_workers.engine.recomputed import Recomputed
 from tunesmith_workers.engine.sequential import Sequential
 from tunesmith_workers.engine.verify import Expected, agrees
 from tunesmith_workers.models.loading import load_tokenizer, longest_context
 from tunesmith_workers.models.memory_use import free_memory_now
-from tunesmith_workers.models.structure import set_attention, text_config
+from tunesmith_workers.models.structure import attention_of, set_attention, text_config
 from tunesmith_workers.process.config import DType
 from tunesmith_workers.process.events import emit_message
 from tunesmith_workers.weights.inference import load_for_inference
@@ -68,24 +69,22 @@ def load(
 
 
 def backend_for(model: Any, bank: AdapterBank, slots: int, context: int, accelerated: Accelerated) -> Backend:
-    """The first of accelerated, packed and sequential computation that computes the same as the model."""
+    """The first of accelerated, packed and sequential that computes the same as the model; else recomputed, which is the model."""
     expected = Expected(model)
-    fast = accelerated(model, bank, slots, context)
-    if fast is not None and _fault(fast, expected, "accelerated") is None:
-        fast.keep_only_own()
-        return fast
-    packed = Packed(model, bank, slots, context)
-    if _fault(packed, expected, "packed") is None:
-        return packed
-    set_attention(model, packed.replaced)
-    return Sequential(model, bank, slots, context)
-
-
-def _fault(backend: Backend, expected: Expected, name: str) -> str | None:
-    fault = agrees(backend, expected)
-    if fault is not None:
-        emit_message(f"{name} computation is not used for this model: {fault}", level="warning")
-    return fault
+    before = attention_of(model)
+    for name, make in (("accelerated", accelerated), ("packed", Packed), ("sequential", Sequential)):
+        try:
+            backend = make(model, bank, slots, context)
+            fault = agrees(backend, expected) if backend is not None else ""
+        except Exception as error:  # noqa: BLE001  # a model may have any shape; what is slower may still work
+            backend, fault = None, f"{type(error).__name__}: {error}"
+        if backend is not None and fault is None:
+            backend.keep_only_own()
+            return backend
+        set_attention(model, before)
+        if fault:
+            emit_message(f"{name} computation is not used for this model: {fault}", level="warning")
+    return Recomputed(model, bank, slots, context)
 
 
 def _fitting(model: Any, slots: int, context: int) -> tuple[int, int]:

@@ -28,8 +28,7 @@ class Packed:
         self.slots, self.longest = slots, longest
         self._model, self._bank = model, bank
         self._cache = Slots(slots, longest)
-        self.replaced = set_attention(model, NAME)
-        """The attention that the model had before."""
+        set_attention(model, NAME)
         hook(model, bank)
 
     @torch.inference_mode()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith_workers.engine.adapters import AdapterBank
+from tunesmith_workers.engine.adapters import AdapterBank, hook
 from tunesmith_workers.engine.batch import Piece, StepBatch
 
 _CACHES = ("past_key_values", "cache_params")
@@ -25,7 +25,7 @@ class Sequential:
     splits_prompts = False
 
     def __init__(self, model: Any, bank: AdapterBank, slots: int, longest: int) -> None:
-        """The model's layers must be hooked to the bank already."""
+        hook(model, bank)
         self.slots, self.longest = slots, longest
         self._model, self._bank = model, bank
         self._caches: dict[int, dict[str, Any]] = {}
