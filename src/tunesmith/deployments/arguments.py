@@ -30,6 +30,7 @@ ALLOWED: Mapping[EngineKind, Takes] = MappingProxyType(
             **_BOTH,
             "max-queue": True,
             "max-num-batched-tokens": True,
+            "num-speculative-tokens": True,
             "accelerate": True,
         },
         EngineKind.VLLM: {
