@@ -87,6 +87,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     return_token_ids: bool = False
     """Tell the token ids of prompt and answer, as vLLM does."""
 
+    @property
+    def characters(self) -> int:
+        """About how long the conversation is."""
+        return sum(len(str(message.content)) for message in self.messages)
+
 
 _decode_request = msgspec.json.Decoder(ChatRequest).decode
 

@@ -32,6 +32,8 @@ from tunesmith_workers.process.faults import ModelUnavailable, WorkerFault
 _RETRY_SECONDS = 1
 _ADAPTER_SECONDS = 60.0
 _MOST_ADAPTERS = 64
+_SHORT_CHARACTERS = 20_000
+"""A conversation of so many is tokens in a millisecond or few."""
 
 
 class Busy(Refusal):
@@ -91,7 +93,7 @@ class Engine:
         """
         adapter = self._adapter_of(request.model)
         tokenizer = self._tokenizers[request.model or self.name]
-        prompt = prompt_of(request, tokenizer)
+        prompt = await self._prompt(request, tokenizer)
         most = most_tokens(request, prompt, self.longest)
         schema = schema_of(request)
         grammar = None if schema is None else await self._grammar(schema)
@@ -116,6 +118,11 @@ class Engine:
         except Full:
             raise Busy from None
         return exchange
+
+    async def _prompt(self, request: ChatRequest, tokenizer: Any) -> list[int]:
+        if request.characters <= _SHORT_CHARACTERS:
+            return prompt_of(request, tokenizer)
+        return await asyncio.to_thread(prompt_of, request, tokenizer)  # others are answered meanwhile
 
     async def load_adapter(self, name: str, folder: str) -> None:
         """Serve an adapter of the base under a name; one that is there already under it, of the same folder, stays.

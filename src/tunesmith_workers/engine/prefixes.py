@@ -39,10 +39,10 @@ class Contents:
 
     def longest(self, prompt: Sequence[int], adapter: int, among: Sequence[int]) -> Found:
         """The slot that holds the longest beginning of a prompt. Its last token is always computed anew: it has the answer."""
-        best = Found(-1, 0)
+        best, beginning = Found(-1, 0), prompt[:-1]
         for slot in among:
             if self._adapters[slot] == adapter:
-                length = common(self._tokens[slot], prompt[:-1])
+                length = common(self._tokens[slot], beginning)
                 if length > best.length:
                     best = Found(slot, length)
         return best
