@@ -23,20 +23,17 @@ _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 Takes = Mapping[str, bool]
 """By the name of an option: whether it takes a value."""
 
-_BOTH = {"max-model-len": True, "max-num-seqs": True, "dtype": True, "seed": True}
+_BOTH = {"max-model-len": True, "max-num-seqs": True, "max-num-batched-tokens": True, "dtype": True}
 ALLOWED: Mapping[EngineKind, Takes] = MappingProxyType(
     {
         EngineKind.TRANSFORMERS: {
             **_BOTH,
             "max-queue": True,
-            "max-loras": True,
-            "threads": True,
-            "device": True,
-            "attention": True,
+            "accelerate": True,
         },
         EngineKind.VLLM: {
             **_BOTH,
-            "max-num-batched-tokens": True,
+            "seed": True,
             "max-logprobs": True,
             "gpu-memory-utilization": True,
             "kv-cache-memory-bytes": True,
@@ -54,6 +51,7 @@ ALLOWED: Mapping[EngineKind, Takes] = MappingProxyType(
             "tool-call-parser": True,
             "reasoning-parser": True,
             "enforce-eager": False,
+            "no-enforce-eager": False,
             "enable-prefix-caching": False,
             "no-enable-prefix-caching": False,
             "enable-chunked-prefill": False,

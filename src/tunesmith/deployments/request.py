@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -13,7 +14,7 @@ from tunesmith.deployments.engines import EngineChoice, Engines, name_of
 from tunesmith.errors import Fault, InvalidInput
 from tunesmith.recipes.suggest import shortened
 from tunesmith.records import EngineKind, ServedAdapter
-from tunesmith.references import ResolvedModel
+from tunesmith.references import ResolvedModel, lora_rank
 
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
@@ -54,6 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...]
     preferred_gpu: str | None
     health_path: str
+    adapter_rank: int | None = None
 
     @property
     def path(self) -> str:
@@ -66,7 +68,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def adapters(self) -> tuple[ServedAdapter, ...]:
-        return (ServedAdapter(name=self.served_name, path=self.resolved.path),) if self.resolved.adapter else ()
+        if not self.resolved.adapter:
+            return ()
+        return (ServedAdapter(name=self.served_name, path=self.resolved.path, rank=self.adapter_rank),)
 
 
 class Planner:
@@ -105,10 +109,13 @@ class Planner:
             raise InvalidInput("the deployment cannot be made like this", faults=tuple(faults))
         engine = self._engines.choose(request.engine)
         preferred = request.preferred_gpu
+        arguments = self._arguments.split(request.extra_args or "", engine)
+        resolved = resolved or self._resolve(request.model_path, "model_path")
         return Plan(
             engine=engine,
-            arguments=self._arguments.split(request.extra_args or "", engine),
-            resolved=resolved or self._resolve(request.model_path, "model_path"),
+            arguments=arguments,
+            resolved=resolved,
+            adapter_rank=lora_rank(Path(resolved.path)) if resolved.adapter else None,
             preferred_gpu=str(preferred) if preferred not in (None, "") else None,
             health_path=health_path,
         )

@@ -33,6 +33,8 @@ class ServedAdapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     name: str
     path: str
+    rank: int | None = None
+    """The largest rank of its matrices, where somebody has to know it."""
 
 
 class Deployment(Record, frozen=True, kw_only=True):

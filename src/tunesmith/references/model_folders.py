@@ -32,7 +32,15 @@ class _AdapterConfig(msgspec.Struct):
     base_model_name_or_path: str = ""
 
 
+class _LoraConfig(msgspec.Struct):
+    """What of it matters to an engine."""
+
+    r: int
+    rank_pattern: dict[str, int] = {}
+
+
 _decode_adapter_config = msgspec.json.Decoder(_AdapterConfig).decode
+_decode_lora_config = msgspec.json.Decoder(_LoraConfig).decode
 
 
 def base_named_by(folder: Path, where: str, allowed: Allowed) -> str | None:
@@ -56,6 +64,17 @@ def base_named_by(folder: Path, where: str, allowed: Allowed) -> str | None:
     if weights == of_adapter:
         raise _incomplete(folder, where, "holds a model without weights", "put its *.safetensors there")
     return None
+
+
+def lora_rank(folder: Path) -> int | None:
+    """The largest rank in an adapter that was found to be one; None when it does not say."""
+    try:
+        config = _decode_lora_config(read_regular(folder / _ADAPTER_CONFIG, _LARGEST_CONFIG))
+    except (OSError, msgspec.DecodeError, UnicodeError) as error:
+        if isinstance(error, OSError):
+            raise_shortage(error)
+        return None
+    return max(config.r, *config.rank_pattern.values(), 1)
 
 
 def _names_in(folder: Path, where: str, allowed: Allowed) -> set[str]:
