@@ -74,6 +74,13 @@ def vllm_venv(session: nox.Session) -> None:
     session.log(f"vllm_command: {python} -m vllm.entrypoints.openai.api_server")
 
 
+@nox.session
+def evalscope_venv(session: nox.Session) -> None:
+    """Installs evalscope for the recipe evaluate-evalscope into .venvs/evalscope (2 GB), where the recipe looks for it."""
+    python = _environment(session, "evalscope", "evalscope==1.14.1", "torch==2.13.0")
+    session.log(f"EVALSCOPE_PYTHON={python}")
+
+
 def _environment(session: nox.Session, name: str, *packages: str) -> str:
     """The interpreter of a virtual environment with these packages, made where it is not there."""
     folder = (_VENVS / name).absolute()

@@ -31,6 +31,8 @@ def real_model(home: Path) -> Path:
 def server(home: Path, real_model: Path) -> Iterator[ServerProcess]:
     env = {
         "TUNESMITH_ALLOWED_ROOTS": os.pathsep.join(map(str, (home, real_model.parent))),
+        "TUNESMITH_ALLOW_PRIVATE_URLS": "true",  # evalscope asks a deployment on its port
+        "TUNESMITH_RUN_ENVIRONMENT": "EVALSCOPE_PYTHON",
         "TUNESMITH_STOP_GRACE_SECONDS": "20",
         "TUNESMITH_VLLM_COMMAND": f"{vllm_python()} -m vllm.entrypoints.openai.api_server",
     }
