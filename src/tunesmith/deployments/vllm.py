@@ -45,7 +45,7 @@ def _adapter_options(adapters: tuple[ServedAdapter, ...]) -> list[str]:
 def _cpu_options(given: tuple[str, ...]) -> list[str]:
     """Without them vLLM compiles for minutes, and reserves nearly all memory of the machine or does not start.
 
-    In bfloat16 vLLM 0.32 answers wrongly on a CPU with matrix units (AMX), in float32 as transformers does.
+    In bfloat16 vLLM 0.32 answered wrongly on the one CPU with matrix units (AMX) that it was tried on, in float32 as transformers does.
     """
     chosen = ["--dtype", "float32", "--enforce-eager"]
     if any(word.partition("=")[0] in _CACHE_OPTIONS for word in given):
