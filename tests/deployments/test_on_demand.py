@@ -13,9 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 from engine_parts import Engines as Behaving
-from engine_parts import adapter, kill, processes_of, whole_model
+from engine_parts import adapter, whole_model
 
 from support.app import eventually
+from support.deployed import kill, processes_of
 from tunesmith.deployments import (
     DeploymentBook,
     DeploymentRequest,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.real_model import pulled_model
 from support.server import clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -33,17 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_model(home: Path) -> Path:
     """The model of the demo in the state folder of ``home``, pulled as a user does, whether or not the demo has run."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tunesmith", "models", "pull", "HuggingFaceTB/SmolLM2-135M-Instruct", "--json"],
-        cwd=home,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return Path(json.loads(done.stdout)["folder"]).resolve()
+    return pulled_model(home)
 
 
 @pytest.fixture(scope="session")

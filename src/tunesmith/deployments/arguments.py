@@ -23,20 +23,18 @@ _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 Takes = Mapping[str, bool]
 """By the name of an option: whether it takes a value."""
 
-_BOTH = {"max-model-len": True, "max-num-seqs": True, "dtype": True}
+_BOTH = {"max-model-len": True, "max-num-seqs": True, "max-num-batched-tokens": True, "dtype": True}
 ALLOWED: Mapping[EngineKind, Takes] = MappingProxyType(
     {
         EngineKind.TRANSFORMERS: {
             **_BOTH,
             "max-queue": True,
-            "max-num-batched-tokens": True,
             "num-speculative-tokens": True,
             "accelerate": True,
         },
         EngineKind.VLLM: {
             **_BOTH,
             "seed": True,
-            "max-num-batched-tokens": True,
             "max-logprobs": True,
             "gpu-memory-utilization": True,
             "kv-cache-memory-bytes": True,
@@ -54,6 +52,7 @@ ALLOWED: Mapping[EngineKind, Takes] = MappingProxyType(
             "tool-call-parser": True,
             "reasoning-parser": True,
             "enforce-eager": False,
+            "no-enforce-eager": False,
             "enable-prefix-caching": False,
             "no-enable-prefix-caching": False,
             "enable-chunked-prefill": False,

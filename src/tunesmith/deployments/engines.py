@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from tunesmith.contract import environment
+from tunesmith.deployments import vllm
 from tunesmith.errors import InvalidInput
 from tunesmith.records import Deployment, EngineKind
 from tunesmith.runner import Launch
@@ -19,10 +20,7 @@ from tunesmith.runner import Launch
 EngineChoice = Literal["auto", "vllm", "transformers"]
 
 _BUILT_IN = ("-m", "tunesmith_workers.programs.serve")
-_VLLM = ("-m", "vllm.entrypoints.openai.api_server")
 _HOST = "127.0.0.1"
-_USUAL_RANK, _RANKS = 16, (32, 64, 128, 256, 320, 512)
-"""What vLLM has room for without being told, and what it can be told."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_READABLE = 60
 
@@ -63,25 +61,15 @@ class Engines:
     def command(self, deployment: Deployment) -> tuple[str, ...]:
         """The argument list. Every adapter has a name of its own beside its base's."""
         is_vllm = deployment.engine is EngineKind.VLLM
-        start = (self._vllm_command or (self._python, *_VLLM)) if is_vllm else (self._python, *_BUILT_IN)
+        start = (self._vllm_command or (self._python, *vllm.MODULE)) if is_vllm else (self._python, *_BUILT_IN)
         served = ("--host", _HOST, "--port", str(deployment.port), "--served-model-name", name_of(deployment.path))
-        named = [f"{adapter.name}={adapter.path}" for adapter in deployment.adapters]
-        if is_vllm:
-            adapters = ["--enable-lora", *_room_for(deployment), "--lora-modules", *named] if named else []
-        else:
-            adapters = [word for one in named for word in ("--adapter", one)]
-        return (*start, "--model", deployment.path, *served, *adapters, *deployment.arguments)
+        adapters = [word for one in deployment.adapters for word in ("--adapter", f"{one.name}={one.path}")]
+        more = vllm.options(deployment) if is_vllm else adapters
+        return (*start, "--model", deployment.path, *served, *more, *deployment.arguments)
 
     def launch(self, deployment: Deployment, folder: str, log: str) -> Launch:
         """What starts it. Nothing that lies in its working folder can be imported."""
         return Launch(argv=deployment.command, cwd=folder, log=log, env=_environment(deployment))
-
-
-def _room_for(deployment: Deployment) -> list[str]:
-    """The rank up to which vLLM loads adapters, told beforehand. What a request says comes later in the command and wins."""
-    rank = max((adapter.rank or 0 for adapter in deployment.adapters), default=0)
-    enough = next((one for one in _RANKS if one >= rank), _RANKS[-1])
-    return ["--max-lora-rank", str(enough)] if rank > _USUAL_RANK else []
 
 
 def _environment(deployment: Deployment) -> Mapping[str, str]:
@@ -90,7 +78,7 @@ def _environment(deployment: Deployment) -> Mapping[str, str]:
         "CUDA_VISIBLE_DEVICES": ",".join(deployment.gpus),
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",
-        "VLLM_NO_USAGE_STATS": "1",
+        **(vllm.variables(deployment) if deployment.engine is EngineKind.VLLM else {}),
     }
 
 

@@ -107,10 +107,12 @@ class Planner:
             raise InvalidInput("the deployment cannot be made like this", faults=tuple(faults))
         engine = self._engines.choose(request.engine)
         preferred = request.preferred_gpu
+        arguments = self._arguments.split(request.extra_args or "", engine)
+        resolved = resolved or self._resolve(request.model_path, "model_path")
         return Plan(
             engine=engine,
-            arguments=self._arguments.split(request.extra_args or "", engine),
-            resolved=resolved or self._resolve(request.model_path, "model_path"),
+            arguments=arguments,
+            resolved=resolved,
             preferred_gpu=str(preferred) if preferred not in (None, "") else None,
             health_path=health_path,
         )

@@ -34,6 +34,7 @@ class ServedAdapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     name: str
     path: str
     rank: int | None = None
+    """The largest rank of its matrices, where somebody has to know it."""
 
 
 class Deployment(Record, frozen=True, kw_only=True):

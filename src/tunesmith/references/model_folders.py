@@ -27,11 +27,20 @@ Allowed = Callable[[str, str], Path]
 """From a path and the field that named it to the path with links followed; raises Forbidden outside of what may be read."""
 
 
+Rank = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+
+
 class AdapterConfig(msgspec.Struct):
     """What of adapter_config.json matters here."""
 
     base_model_name_or_path: str = ""
-    r: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | None = None
+    r: Rank | None = None
+    rank_pattern: dict[str, Rank] | None = None
+
+    @property
+    def rank(self) -> int | None:
+        """The largest of its matrices; None where it does not say."""
+        return None if self.r is None else max([self.r, *(self.rank_pattern or {}).values()])
 
 
 _decode_adapter_config = msgspec.json.Decoder(AdapterConfig).decode

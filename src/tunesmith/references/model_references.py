@@ -82,7 +82,7 @@ class ModelReferences(NamedPaths):
             alias_of=found.alias_of,
             path=found.path,
             base=base,
-            rank=config.r if config is not None else None,
+            rank=config.rank if config is not None else None,
             adapter=base is not None,
             explanation=f"It is {told}.",
         )

@@ -206,6 +206,42 @@ class OnnxConfig(Section, frozen=True, kw_only=True):
         return _given(self.model.base, "model.base", "name a folder or a hub id")
 
 
+class ServedModel(Section, frozen=True, kw_only=True):
+    base: str | None = None
+    url: str | None
+    url_model: str | None
+
+
+class RowsFile(Section, frozen=True, kw_only=True):
+    train_file: str | None
+
+
+class Asking(Section, frozen=True, kw_only=True):
+    max_new_tokens: Positive
+    limit: Positive | None
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    timeout_seconds: Annotated[float, msgspec.Meta(ge=1, le=86_400)]
+
+
+class EvalscopeConfig(Section, frozen=True, kw_only=True):
+    """What ``evaluate_evalscope`` reads: a model that is served somewhere, and the rows to score it on."""
+
+    job: Job
+    model: ServedModel
+    data: RowsFile
+    evaluation: Asking
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """The address, and what the model is called there."""
+        url = _given(self.model.url, "model.url", "name an address such as http://127.0.0.1:20001/v1")
+        return url, _given(self.model.url_model, "model.url_model", "name one that the address lists under /models")
+
+    @property
+    def data_file(self) -> Path:
+        return Path(_given(self.data.train_file, "data.train_file", "name a JSON Lines file"))
+
+
 class Folders(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run writes. Started by hand, it writes beside its config."""
 
@@ -218,7 +254,7 @@ class Folders(msgspec.Struct, frozen=True, kw_only=True):
         return self.run / "checkpoints"
 
 
-AnyConfig = TypeVar("AnyConfig", TrainConfig, EvaluateConfig, MergeConfig, OnnxConfig)
+AnyConfig = TypeVar("AnyConfig", TrainConfig, EvaluateConfig, EvalscopeConfig, MergeConfig, OnnxConfig)
 
 
 def read_arguments(kind: type[AnyConfig]) -> tuple[AnyConfig, Folders]:
