@@ -14,7 +14,6 @@ import pytest
 import torch
 import transformers
 from training_parts import (
-    CHATML,
     COLOURS,
     RECIPES,
     Told,
@@ -25,6 +24,7 @@ from training_parts import (
     run_recipe,
 )
 
+from support.tiny_model import CHATML
 from tunesmith_workers.evaluation.scoring import evaluate
 from tunesmith_workers.evaluation.token_scores import score_tokens, token_metrics
 from tunesmith_workers.examples.rendering import Renderer
