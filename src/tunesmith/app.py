@@ -31,6 +31,7 @@ from tunesmith.deployments import (
     Keeper,
     Limits,
     OnDemandEngines,
+    ParityCheck,
     Planner,
     Ports,
 )
@@ -422,6 +423,7 @@ def _engine_keeper(base: _Base, executor: Executor, engines: Engines, ports: Por
         engines=engines,
         ports=ports,
         health=HealthCheck(base.loopback),
+        parity=ParityCheck(base.loopback),
         paths=base.paths,
         clock=base.clock,
         limits=Limits(
@@ -477,7 +479,9 @@ def _services(
 def _chat(base: _Base, deployments: DeploymentService, references: References) -> ChatService:
     return ChatService(
         resolve=references.resolve,
-        engines=OnDemandEngines(deployments, base.loopback, warm_models=base.settings.warm_models),
+        engines=OnDemandEngines(
+            deployments, base.loopback, ParityCheck(base.loopback), warm_models=base.settings.warm_models
+        ),
         loopback=base.loopback,
         default_model=base.settings.default_model,
     )
