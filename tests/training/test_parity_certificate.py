@@ -155,3 +155,17 @@ def test_it_is_json_that_a_person_can_read(folder, model, tokenizer):
     certify(folder, model, tokenizer, ORIGIN)
     content = msgspec.json.decode((folder / PARITY).read_bytes())
     assert content["conversations"][0]["messages"] == [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def test_of_two_tokens_that_are_equally_likely_the_other_is_a_rival(folder, model, tokenizer):
+    """In bfloat16 that happens: the answer goes on with the one that was taken."""
+    half = len(tokenizer) // 2
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings().weight
+        embeddings[half : 2 * half] = embeddings[:half].clone()  # each token has a twin
+    certify(folder, model, tokenizer, ORIGIN)
+    [first, *_] = certificate_in(folder).conversations
+    assert len(first.answer) > 1
+    for said in first.answer:
+        assert said.lead < 1e-3
+        assert half in {abs(rival.token - said.token) for rival in said.rivals if rival.behind < 1e-3}

@@ -145,11 +145,13 @@ def _of_answer(expected: Conversation, came: Answered, margin: float) -> str | N
         other = came.answer[place] if place < len(came.answer) else None
         if other == said.token or (other is None and is_last and expected.ended):
             continue
-        if margin > MARGIN or any(rival.token == other and rival.behind < margin for rival in said.rivals):
+        close = [rival.token for rival in said.rivals if rival.behind < margin]
+        if margin > MARGIN or other in close:
             return None  # it may say so, and what follows depends on it
+        decided = f"or one of {len(close)} close to it" if close else f"which was {said.lead:.2f} ahead of any other"
         got = "nothing" if other is None else f"token {other}"
         return (
             f"the answer to the conversation {expected.name!r} differs at its token {place + 1}: expected token {said.token}, "
-            f"which was {said.lead:.2f} ahead of any other, got {got}"
+            f"{decided}, got {got}"
         )
     return None

@@ -42,6 +42,9 @@ _CONVERSATIONS = (
     ("Chinese", ((_USER, "请用一句话介绍北京。"),)),
     ("with a system message", ((_SYSTEM, "Answer in one word."), (_USER, "Which colour has grass?"))),
 )
+_SMALL = 1_000_000_000
+"""Parameters. Below that a token is hundreds of short operations: on a busy machine threads wait for each other at each, and two of
+them were measured to take four times as long as one."""
 _CLOCK = "strftime_now"
 
 
@@ -111,7 +114,9 @@ def _dtype(model: Any) -> str:
 @contextmanager
 def _as_served(model: Any, attention: str | None) -> Iterator[None]:
     """While the model attends as others will have it attend, and drops nothing: a training may have left it otherwise."""
-    trains = model.training
+    trains, threads = model.training, torch.get_num_threads()
+    if model.device.type == "cpu" and model.num_parameters() < _SMALL:
+        torch.set_num_threads(1)
     before = set_attention(model, attention or ("sdpa" if getattr(model, "_supports_sdpa", False) else "eager"))
     model.eval()
     try:
@@ -119,6 +124,7 @@ def _as_served(model: Any, attention: str | None) -> Iterator[None]:
     finally:
         set_attention(model, before)
         model.train(trains)
+        torch.set_num_threads(threads)
 
 
 def _conversation(
@@ -165,23 +171,23 @@ def _greedy(model: Any, prompt: list[int], ends: list[int], pad: int | None) -> 
     )
     answer: list[Said] = []
     for token, logits in zip(output.sequences[0, len(prompt) :].tolist(), output.logits, strict=True):
-        said = _said(logits[0].float())
-        # What is not the largest logit was chosen by more than the weights, such as a ban on some tokens.
-        if said is None or said.token != token:
+        said = _said(token, logits[0].float())
+        if said is None:
             break
         answer.append(said)
     return answer
 
 
-def _said(logits: Tensor) -> Said | None:
-    """The token with the largest of the logits, (vocabulary,), and its rivals; None where there is no telling."""
-    values, tokens = logits.topk(min(MOST_RIVALS + 2, len(logits)))
-    behind = (values[0] - values).tolist()
-    rivals = [
-        Rival(token=token, behind=round(distance, 4))
-        for token, distance in zip(tokens.tolist()[1:], behind[1:], strict=True)
-        if not distance >= MARGIN
-    ]
-    if not math.isfinite(behind[1]) or len(rivals) > MOST_RIVALS:
+def _said(token: int, logits: Tensor) -> Said | None:
+    """The token that was said, with its rivals among the logits, (vocabulary,); None where there is no telling: it was chosen by
+    more than the weights, such as a ban on some tokens, or by nothing, among too many.
+    """
+    values, tokens = (found.tolist() for found in logits.topk(min(MOST_RIVALS + 2, len(logits))))
+    best = values[0]
+    others = [(other, best - value) for other, value in zip(tokens, values, strict=True) if other != token]
+    rivals = [Rival(token=other, behind=round(behind, 4)) for other, behind in others if not behind >= MARGIN]
+    lead = others[0][1]
+    # In bfloat16 several may be the largest.
+    if float(logits[token]) != best or not math.isfinite(lead) or len(rivals) > MOST_RIVALS:
         return None
-    return Said(token=int(tokens[0]), lead=round(behind[1], 4), rivals=tuple(rivals))
+    return Said(token=token, lead=round(lead, 4), rivals=tuple(rivals))
