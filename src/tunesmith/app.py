@@ -31,6 +31,7 @@ from tunesmith.deployments import (
     Keeper,
     Limits,
     OnDemandEngines,
+    ParityCheck,
     Planner,
     Ports,
 )
@@ -444,6 +445,7 @@ def _engine_keeper(base: _Base, executor: Executor, engines: Engines, ports: Por
         engines=engines,
         ports=ports,
         health=HealthCheck(base.loopback),
+        parity=ParityCheck(base.loopback),
         paths=base.paths,
         clock=base.clock,
         limits=Limits(
@@ -514,7 +516,9 @@ def _services(
 def _chat(base: _Base, deployments: DeploymentService, references: References) -> ChatService:
     return ChatService(
         resolve=references.resolve,
-        engines=OnDemandEngines(deployments, base.loopback, warm_models=base.settings.warm_models),
+        engines=OnDemandEngines(
+            deployments, base.loopback, ParityCheck(base.loopback), warm_models=base.settings.warm_models
+        ),
         loopback=base.loopback,
         default_model=base.settings.default_model,
     )

@@ -28,6 +28,7 @@ from tunesmith.deployments import (
     Keeper,
     Limits,
     OnDemandEngines,
+    ParityCheck,
     Planner,
     Ports,
 )
@@ -66,7 +67,7 @@ class Served:
         self.book = DeploymentBook(self._journals[1])
         self.loopback = LoopbackClient()
         self.deployments = self._service(place, executor)
-        self.on_demand = OnDemandEngines(self.deployments, self.loopback, warm_models=2)
+        self.on_demand = OnDemandEngines(self.deployments, self.loopback, ParityCheck(self.loopback), warm_models=2)
 
     def _service(self, place: Path, executor: LocalExecutor) -> DeploymentService:
         python = place / "python"
@@ -79,6 +80,7 @@ class Served:
             engines=engines,
             ports=ports,
             health=HealthCheck(self.loopback),
+            parity=ParityCheck(self.loopback),
             paths=self.paths,
             clock=utc_now,
             limits=Limits(start_deadline_seconds=30, max_restarts=2, stop_grace_seconds=2),

@@ -19,7 +19,7 @@ from tunesmith.api.runs import AfterLine, AnyOf, AtLeast, Contains, Cursor, Limi
 from tunesmith.api.service import Health
 from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.deployments import DeploymentRequest, name_of
-from tunesmith.records import Deployment, DeploymentStatus, EngineKind, ProcessIdentity
+from tunesmith.records import Deployment, DeploymentStatus, EngineKind, Parity, ProcessIdentity
 from tunesmith.runner.logs import LogFilter, LogPage, read_log
 
 InStatus = Annotated[
@@ -61,6 +61,8 @@ class DeploymentInfo(msgspec.Struct, frozen=True, kw_only=True):
     """When it ended for good."""
     health_ok: bool
     """Whether the latest health check succeeded."""
+    parity: Parity
+    """Whether its engine says what the trained model said: `none` until it was asked, and where no certificate tells."""
     vllm_cmd: str
     """The exact command that starts its engine, whichever that is."""
     log_file: str
@@ -187,6 +189,7 @@ def info_of(services: Services, one: Deployment) -> DeploymentInfo:
         started_at=_unix(one.started_at),
         stopped_at=_unix(one.stopped_at),
         health_ok=one.status is DeploymentStatus.RUNNING,
+        parity=one.parity or Parity.NONE,
         vllm_cmd=shlex.join(one.command),
         log_file=str(services.paths.deployment(one.id).log.resolve()),
         health_path=one.health_path,

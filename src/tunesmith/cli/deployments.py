@@ -162,6 +162,7 @@ def _print(one: dict[str, Any], *, as_json: bool) -> None:
             "state": one["status"],
             "reason": one["reason"],
             "model": one["model_path"],
+            "parity": one["parity"],
             "version": one["model_version"],
             "tags": ", ".join(one["tags"]),
             "engine": one["engine"],

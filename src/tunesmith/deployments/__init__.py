@@ -6,6 +6,7 @@ from tunesmith.deployments.engines import Engines, name_of
 from tunesmith.deployments.health import HealthCheck, Loopback
 from tunesmith.deployments.keeper import Keeper, Limits
 from tunesmith.deployments.on_demand import Endpoint, OnDemandEngines
+from tunesmith.deployments.parity import ParityCheck
 from tunesmith.deployments.ports import Ports
 from tunesmith.deployments.request import DeploymentRequest, Planner
 from tunesmith.deployments.service import DeploymentService
@@ -24,6 +25,7 @@ __all__ = [
     "Limits",
     "Loopback",
     "OnDemandEngines",
+    "ParityCheck",
     "Planner",
     "Ports",
     "name_of",

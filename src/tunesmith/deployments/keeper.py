@@ -1,7 +1,7 @@
 """Carrying the engine of one deployment: started or adopted, watched, started again when it ends, until it is to be no more.
 
-What is recorded is what was seen: running only after a health check, unhealthy after one that failed. Which deployments
-there are, and who asks for their end, is decided in ``service``.
+What is recorded is what was seen: running only after a health check and once its answers were compared with those of the trained
+model, unhealthy after a check that failed or answers that differ. Which deployments there are, and who asks for their end, is decided in ``service``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import structlog
 from tunesmith.deployments.book import DeploymentBook
 from tunesmith.deployments.endings import Ending, ending_of, with_last_lines
 from tunesmith.deployments.engines import Engines
-from tunesmith.deployments.health import HealthCheck, Verdict
+from tunesmith.deployments.health import HEALTHY, HealthCheck, Verdict
+from tunesmith.deployments.parity import ParityCheck, together
 from tunesmith.deployments.ports import Ports, is_free
 from tunesmith.errors import Conflict
 from tunesmith.files import NO_ROOM, raise_shortage
 from tunesmith.paths import AttemptPaths, StatePaths
-from tunesmith.records import Clock, Deployment, DeploymentStatus, ServedAdapter
+from tunesmith.records import Clock, Deployment, DeploymentStatus, Parity, ServedAdapter
 from tunesmith.runner import Executor
 
 _log = structlog.get_logger()
@@ -70,6 +71,7 @@ class Keeper:
         engines: Engines,
         ports: Ports,
         health: HealthCheck,
+        parity: ParityCheck,
         paths: StatePaths,
         clock: Clock,
         limits: Limits,
@@ -79,6 +81,7 @@ class Keeper:
         self._engines = engines
         self._ports = ports
         self._health = health
+        self._parity = parity
         self._paths = paths
         self._clock = clock
         self._limits = limits
@@ -157,18 +160,45 @@ class Keeper:
 
     async def _is_well(self, one: Deployment) -> bool:
         try:
-            return (await self.check(one)).healthy
+            healthy = (await self.check(one)).healthy
+            now = self._book.get(one.id)
+            if healthy and now.parity is None and now.removed_at is None:
+                await self._compare(now)
+            return healthy
         except Exception:  # noqa: BLE001  # a check that goes wrong, or cannot be recorded, does not end the engine
             _log.exception("deployment_not_checked", deployment_id=one.id)
             return False
 
     async def check(self, one: Deployment) -> Verdict:
-        """One health check, recorded unless another engine has taken the place of this one by then."""
+        """One health check, recorded unless another engine has taken the place of this one by then, or it is healthy and its
+        answers are still to be compared.
+        """
         verdict = await self._health.of(one)
+        if not verdict.healthy or self._book.get(one.id).parity is not None:
+            await self._record(one, verdict)
+        return verdict
+
+    async def _compare(self, one: Deployment) -> None:
+        """Whether it serves what was trained: once for each engine. Of several adapters that were loaded because somebody asked,
+        one that differs is unloaded, and whoever asks for it again is told why.
+        """
+        found = await self._parity.of(one)
+        changes: dict[str, Any] = {}
+        if one.on_demand:
+            differing = [it for it in one.adapters if found[it.name].parity is Parity.DIFFERS]
+            for adapter in differing:
+                await self._parity.unload(one, adapter.name)
+                del found[adapter.name]
+            if differing:
+                changes["adapters"] = tuple(it for it in one.adapters if it not in differing)
+        verdict = together(found.values())
+        await self._record(one, HEALTHY, parity=verdict.parity, parity_reason=verdict.reason, **changes)
+
+    async def _record(self, one: Deployment, verdict: Verdict, **compared: Any) -> None:
         now = self._book.get(one.id)
-        status, reason = _status_after(now, verdict)
-        if (status, reason) == (now.status, now.reason):
-            return verdict
+        status, reason = _status_after(msgspec.structs.replace(now, **compared), verdict)
+        if (status, reason) == (now.status, now.reason) and not compared:
+            return
         try:
             await self._book.change(
                 one.id,
@@ -179,10 +209,10 @@ class Keeper:
                 status=status,
                 reason=reason,
                 healthy_at=self._clock() if verdict.healthy and now.healthy_at is None else now.healthy_at,
+                **compared,
             )
         except Conflict:
             _log.debug("health_check_outdated", deployment_id=one.id)
-        return verdict
 
     async def _after(self, ending: Ending, watched: _Watched) -> None:
         """Another attempt after a pause, or the end."""
@@ -220,6 +250,8 @@ class Keeper:
                 attempt=one.attempt + 1,
                 process=None,
                 healthy_at=None,
+                parity=None,
+                parity_reason="",
                 port=port,
                 adapters=there,
                 command=self._engines.command(next_one),
@@ -264,6 +296,8 @@ def _adapters_to_serve(one: Deployment) -> tuple[ServedAdapter, ...]:
 def _status_after(one: Deployment, verdict: Verdict) -> tuple[DeploymentStatus, str]:
     if one.status.final:
         return one.status, one.reason
+    if verdict.healthy and one.parity is Parity.DIFFERS:
+        return DeploymentStatus.UNHEALTHY, one.parity_reason
     if verdict.healthy:
         return DeploymentStatus.RUNNING, ""
     if one.status is DeploymentStatus.STARTING and not verdict.port_taken:

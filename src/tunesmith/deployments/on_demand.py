@@ -16,10 +16,11 @@ import structlog
 
 from tunesmith.deployments.engines import name_of
 from tunesmith.deployments.health import Loopback
+from tunesmith.deployments.parity import ParityCheck
 from tunesmith.deployments.request import DeploymentRequest
 from tunesmith.deployments.service import DeploymentService
 from tunesmith.errors import Conflict, Unavailable
-from tunesmith.records import Deployment, DeploymentStatus, ServedAdapter
+from tunesmith.records import Deployment, DeploymentStatus, Parity, ServedAdapter
 from tunesmith.references import ModelKind, ResolvedModel
 
 _log = structlog.get_logger()
@@ -92,10 +93,13 @@ class Use:
 class OnDemandEngines:
     """Finds or starts what serves a model."""
 
-    def __init__(self, deployments: DeploymentService, loopback: Loopback, *, warm_models: int) -> None:
+    def __init__(
+        self, deployments: DeploymentService, loopback: Loopback, parity: ParityCheck, *, warm_models: int
+    ) -> None:
         self._deployments = deployments
         self._book = deployments.book
         self._loopback = loopback
+        self._parity = parity
         self._warm_models = warm_models
         self._use = Use()
         self._starting = asyncio.Lock()
@@ -163,8 +167,9 @@ class OnDemandEngines:
         return next((one for one in self._all() if one.path == base), None)
 
     def _is_stuck(self, one: Deployment) -> bool:
-        """Whether it does not answer, and nobody waits for what it may still say."""
-        return one.status is DeploymentStatus.UNHEALTHY and self._use.is_idle(one.id)
+        """Whether it does not answer, and nobody waits for what it may still say. One that answers wrongly would do so again."""
+        answers_wrongly = one.parity is Parity.DIFFERS
+        return one.status is DeploymentStatus.UNHEALTHY and not answers_wrongly and self._use.is_idle(one.id)
 
     def _all(self) -> list[Deployment]:
         """Those that were started for somebody who asked, and are not to end."""
@@ -217,7 +222,12 @@ class OnDemandEngines:
     async def _running(self, deployment_id: str) -> Deployment:
         one = await self._book.wait(
             deployment_id,
-            lambda it: it.status is DeploymentStatus.RUNNING or it.status.final or it.removed_at is not None,
+            lambda it: (
+                it.status is DeploymentStatus.RUNNING
+                or it.status.final
+                or it.removed_at is not None
+                or it.parity is Parity.DIFFERS
+            ),
         )
         if one.status is DeploymentStatus.RUNNING and one.removed_at is None:
             return one
@@ -240,17 +250,35 @@ class OnDemandEngines:
                 where="model",
                 mend=f"read the engine's log: tunesmith deployments logs {one.id}",
             )
+        parity = await self._parity_of(one, adapter)
         try:
             return await self._book.change(
                 one.id,
                 "adapter_loaded",
                 only_if=lambda it: it.attempt == one.attempt and it.removed_at is None,
                 adapters=(*one.adapters, adapter),
+                parity=parity if parity is Parity.OK else one.parity,
             )
         except Conflict as error:
             raise Unavailable(
                 "the engine ended while it loaded the adapter", where="model", mend="try again"
             ) from error
+
+    async def _parity_of(self, one: Deployment, adapter: ServedAdapter) -> Parity:
+        """Whether an adapter that was just loaded is served as it was trained.
+
+        Raises:
+            Unavailable: it is not; the engine does not serve it any more.
+        """
+        found = (await self._parity.of(one, [adapter]))[adapter.name]
+        if found.parity is Parity.DIFFERS:
+            await self._parity.unload(one, adapter.name)
+            raise Unavailable(
+                f"the adapter cannot be served: {found.reason}",
+                where="model",
+                mend="restore its folder as the training left it, or train it again",
+            )
+        return found.parity
 
     async def _lists(self, one: Deployment, name: str) -> bool:
         try:
@@ -261,6 +289,12 @@ class OnDemandEngines:
 
 
 def _not_served(one: Deployment) -> Unavailable:
+    if one.parity is Parity.DIFFERS:
+        return Unavailable(
+            f"the model cannot be served: {one.reason}",
+            where="model",
+            mend=f"restore its folder as the training left it, then end its engine: tunesmith deployments delete {one.id}",
+        )
     return Unavailable(
         f"the model cannot be served: {one.reason or 'its engine was asked to end'}",
         where="model",

@@ -5,7 +5,7 @@ from tunesmith.records.base import Clock, IdempotentCall, Record, new_id, utc_no
 from tunesmith.records.checkpoints import Checkpoint, Mark
 from tunesmith.records.datasets import Dataset, TrainConfigFile, Upload
 from tunesmith.records.deliveries import BodySource, Delivery, DeliveryAttempt, DeliveryState, Uptime
-from tunesmith.records.deployments import Deployment, DeploymentStatus, EngineKind, ServedAdapter
+from tunesmith.records.deployments import Deployment, DeploymentStatus, EngineKind, Parity, ServedAdapter
 from tunesmith.records.experiments import Experiment, Project, ProjectStatus
 from tunesmith.records.runs import (
     LEGAL_MOVES,
@@ -49,6 +49,7 @@ __all__ = [
     "IdempotentCall",
     "Key",
     "Mark",
+    "Parity",
     "ProcessIdentity",
     "Progress",
     "Project",

@@ -23,6 +23,12 @@ class DeploymentStatus(StrEnum):
         return self in (DeploymentStatus.STOPPED, DeploymentStatus.FAILED)
 
 
+class Parity(StrEnum):
+    OK = "ok"  # its engine says what the trained model said, wherever a certificate tells what that was
+    DIFFERS = "differs"  # it says something else
+    NONE = "none"  # there is no certificate, or the engine cannot be compared
+
+
 class EngineKind(StrEnum):
     VLLM = "vllm"
     TRANSFORMERS = "transformers"  # the built-in one
@@ -75,6 +81,10 @@ class Deployment(Record, frozen=True, kw_only=True):
     """When the engine that is there now began."""
     healthy_at: datetime | None = None
     """When that engine answered its first health check."""
+    parity: Parity | None = None
+    """Whether the engine that is there now serves what was trained; None until it was compared."""
+    parity_reason: str = ""
+    """In what it differs."""
     stopped_at: datetime | None = None
     removed_at: datetime | None = None
     """When somebody asked for its end; it has ended once ``stopped_at`` is set, too."""

@@ -80,6 +80,11 @@ class Engine:
     def longest(self) -> int:
         return self._loaded.backend.longest
 
+    @property
+    def dtype(self) -> str:
+        """The precision that it computes in."""
+        return str(self._loaded.model.dtype).removeprefix("torch.")
+
     def start(self) -> None:
         """Begin to compute. Called in the event loop."""
         self._loop = asyncio.get_running_loop()

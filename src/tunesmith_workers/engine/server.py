@@ -81,6 +81,7 @@ def models(request: HttpRequest) -> dict[str, Any]:
             "owned_by": "tunesmith",
             "parent": parent,
             "max_model_len": engine.longest,
+            "dtype": engine.dtype,
         }
         for name, parent in ((engine.name, None), *((name, engine.name) for name in engine.adapters))
     ]

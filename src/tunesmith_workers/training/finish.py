@@ -1,4 +1,4 @@
-"""Writes the final model: weights, tokenizer, where to stop generating, and a manifest."""
+"""Writes the final model: weights, tokenizer, where to stop generating, the parity certificate, and a manifest."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith_workers.examples.prepare import Examples
-from tunesmith_workers.models.loading import load_generation_config
+from tunesmith_workers.models.loading import load_generation_config, named_attention
 from tunesmith_workers.process.config import Folders, TrainConfig
 from tunesmith_workers.process.events import emit, log
+from tunesmith_workers.rollout.parity import certify
 from tunesmith_workers.training.checkpoints import complete
 from tunesmith_workers.training.trainer import FineTuner
 from tunesmith_workers.weights.base import Weights
@@ -25,10 +26,15 @@ def finish(trainer: FineTuner, weights: Weights, config: TrainConfig, folders: F
     if not trainer.args.should_save:
         return
     folders.output.mkdir(parents=True, exist_ok=True)
-    kind = weights.save(trainer.accelerator.unwrap_model(trainer.model), folders.output, config)
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    kind = weights.save(model, folders.output, config)
     tokenizer: Any = trainer.processing_class
     tokenizer.save_pretrained(folders.output)
     _save_generation_config(config.base, examples.ended_by, tokenizer, folders.output)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        log("no parity certificate: the weights are spread over processes, and only the first is here")
+    else:
+        certify(folders.output, model, tokenizer, trainer.origin, attention=named_attention(config.model.attention))
     metrics = {**_results(trainer.latest), "trained_token_share": round(examples.share_trained, 4)}
     manifest = complete(
         folders.output,
