@@ -2,8 +2,8 @@
 
 python benchmarks/serve.py [--model FOLDER] [--vllm-python PYTHON] [--rounds N]
 
-Each server is started alone, warmed up, and asked by 1 and by 16 clients at once, streaming, every answer 96 tokens long. The
-rounds of the servers take turns. Printed are tokens per second, time to the first token, memory, and ratios. ``generate`` is
+Each server is warmed up, and asked by 1 and by 16 clients at once, streaming, every answer 96 tokens long. The rounds of the servers
+take turns; while one is measured, the other is stopped. Printed are tokens per second, time to the first token, memory, and ratios. ``generate`` is
 asked one prompt at a time.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -86,7 +87,14 @@ class Server:
                 continue
         return total
 
+    def pause(self) -> None:
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
+        self.go_on()
         os.killpg(self.process.pid, 15)
         try:
             self.process.wait(20)
@@ -181,10 +189,15 @@ def main() -> None:
 def measure(servers: list[Server], rounds: int) -> None:
     for server in servers:
         asyncio.run(server.round(4, 8, 0))
+        server.pause()
     for number in range(rounds):
         for clients, answers in ((1, 4), (CLIENTS, 3 * CLIENTS)):
             for server in servers:
+                server.go_on()
                 server.rounds[clients].append(asyncio.run(server.round(clients, answers, 10 + 100 * number)))
+                server.pause()
+    for server in servers:
+        server.go_on()
 
 
 def report(servers: list[Server], memory: dict[str, int], plain: float) -> None:

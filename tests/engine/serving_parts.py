@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -19,7 +18,6 @@ import torch
 
 from tunesmith_workers.cpu import decoder_for
 from tunesmith_workers.engine.batch import NO_ADAPTER
-from tunesmith_workers.engine.engine import Engine
 from tunesmith_workers.engine.loading import Loaded, load
 from tunesmith_workers.engine.sampling import Chooser, Sampling
 from tunesmith_workers.engine.scheduler import Answer, Scheduler
@@ -160,16 +158,3 @@ def serving(folder: Path, log: Path, *options: str) -> Iterator[Served]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def in_process(engine: Engine, work) -> Any:
-    """Run ``await work(engine)`` beside an engine that computes."""
-
-    async def main() -> Any:
-        engine.start()
-        try:
-            return await work(engine)
-        finally:
-            engine.running.stop()
-
-    return asyncio.run(main())

@@ -14,7 +14,7 @@ class Machine:
     """A /proc of so many running threads, two of them the engine's own."""
 
     def __init__(self, place: Path) -> None:
-        self.place, self.time = place, 0.0
+        self.place = place
         for number, state in enumerate("RRS"):
             task = place / "self" / "task" / str(number)
             task.mkdir(parents=True)
@@ -25,12 +25,12 @@ class Machine:
         (self.place / "loadavg").write_text(f"0.1 0.2 0.3 {2 + others}/300 4242\n")
 
     def threads(self, most: int, processors: int) -> Threads:
-        return Threads(most, processors=processors, proc=self.place, clock=lambda: self.time, use=self.chosen.append)
+        return Threads(most, processors=processors, proc=self.place, use=self.chosen.append)
 
-    def pass_time(self, threads: Threads, looks: int = 30) -> None:
+    def pass_time(self, threads: Threads, looks: int = 200) -> None:
         for _ in range(looks):
-            self.time += 1
             threads.look()
+            threads.apply()
 
 
 @pytest.fixture
@@ -70,6 +70,15 @@ def test_a_moment_changes_nothing(machine):
     assert machine.chosen == []
 
 
+def test_who_is_only_awake_at_times_takes_no_thread(machine):
+    """Such as the clients that are answered."""
+    threads = machine.threads(2, 2)
+    for moment in range(400):
+        machine.busy(1 if moment % 4 == 0 else 0)
+        machine.pass_time(threads, looks=1)
+    assert machine.chosen == []
+
+
 def test_where_the_system_says_nothing_nothing_changes(machine):
     threads = machine.threads(2, 2)
     machine.pass_time(threads)
@@ -80,4 +89,5 @@ def test_this_machine_can_be_looked_at():
     chosen: list[int] = []
     threads = Threads(os.cpu_count() or 1, use=chosen.append)
     threads.look()
+    threads.apply()
     assert all(1 <= number <= (os.cpu_count() or 1) for number in chosen)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import msgspec
 import torch
 
 from tunesmith_workers.engine.adapters import read_adapter
@@ -21,14 +23,15 @@ from tunesmith_workers.engine.chat import (
 )
 from tunesmith_workers.engine.conversation import Exchange
 from tunesmith_workers.engine.grammar import Grammar, Grammars
-from tunesmith_workers.engine.loading import Loaded
+from tunesmith_workers.engine.loading import Loaded, defaults_of, ends_of
 from tunesmith_workers.engine.running import Full, Running
 from tunesmith_workers.engine.sampling import Chooser
 from tunesmith_workers.engine.scheduler import Answer, Event, Scheduler
 from tunesmith_workers.engine.threads import Threads
-from tunesmith_workers.models.loading import load_tokenizer
+from tunesmith_workers.models.loading import load_generation_config, load_tokenizer
 from tunesmith_workers.process.faults import ModelUnavailable, WorkerFault
 
+_T = TypeVar("_T")
 _RETRY_SECONDS = 1
 _ADAPTER_SECONDS = 60.0
 _MOST_ADAPTERS = 64
@@ -44,37 +47,49 @@ class Busy(Refusal):
         self.retry_seconds = _RETRY_SECONDS
 
 
+class Named(msgspec.Struct, frozen=True):
+    """The base or an adapter, and what belongs to it: what was trained is what is served."""
+
+    adapter: int
+    folder: str
+    tokenizer: Any
+    """With the chat template that it was trained with."""
+    ends: frozenset[int]
+    """Tokens that end an answer."""
+    defaults: Mapping[str, float]
+    """Of sampling, as its authors set them."""
+
+
 class Engine:
     """What is served, by name."""
 
     def __init__(
-        self,
-        loaded: Loaded,
-        name: str,
-        *,
-        most_waiting: int,
-        prompt_tokens_per_step: int,
-        most_guessed: int,
+        self, loaded: Loaded, name: str, running: Running, *, prompt_tokens_per_step: int, most_guessed: int
     ) -> None:
-        """``name`` is what requests call the base by."""
-        self._loaded = loaded
-        self.name = name
-        self.adapters: dict[str, tuple[int, str]] = {}
-        """Number and folder, by name."""
-        self._tokenizers = {name: loaded.tokenizer}
+        """
+        Args:
+            loaded: the base.
+            name: what requests call it by.
+            running: the thread that loaded it.
+            prompt_tokens_per_step: so many tokens of prompts are computed beside answers.
+            most_guessed: so many tokens of answers are guessed in one step, together.
+        """
+        self._loaded, self.name, self.running = loaded, name, running
+        self._served = {name: Named(NO_ADAPTER, "", loaded.tokenizer, loaded.ends, loaded.defaults)}
         self._scheduler = Scheduler(
             loaded.backend, prompt_tokens_per_step=prompt_tokens_per_step, most_guessed=most_guessed
         )
         self._grammars = Grammars(loaded.tokenizer, sorted(loaded.ends))
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.running = Running(
-            self._scheduler, self._deliver, most_waiting=most_waiting, before_step=_watching(loaded.model.device)
-        )
+        # On a CPU, others may come to need it, too.
+        self._threads = Threads(torch.get_num_threads() if loaded.model.device.type == "cpu" else 1)
+        running.serve(self._scheduler, self._deliver, self._threads.apply)
         self._changing = asyncio.Lock()
 
     @property
     def names(self) -> list[str]:
-        return [self.name, *self.adapters]
+        """The base first."""
+        return list(self._served)
 
     @property
     def longest(self) -> int:
@@ -86,9 +101,9 @@ class Engine:
         return str(self._loaded.model.dtype).removeprefix("torch.")
 
     def start(self) -> None:
-        """Begin to compute. Called in the event loop."""
+        """Begin to answer. Called in the event loop."""
         self._loop = asyncio.get_running_loop()
-        self.running.start()
+        self._threads.watch()
 
     async def exchange(self, request: ChatRequest) -> Exchange:
         """Begin to answer a request.
@@ -96,22 +111,20 @@ class Engine:
         Raises:
             Refusal: it cannot be answered; ``Busy`` when it can be later.
         """
-        adapter = self._adapter_of(request.model)
-        tokenizer = self._tokenizers[request.model or self.name]
-        prompt = await self._prompt(request, tokenizer)
+        named = self._named(request.model)
+        prompt = await self._prompt(request, named.tokenizer)
         most = most_tokens(request, prompt, self.longest)
         schema = schema_of(request)
         grammar = None if schema is None else await self._grammar(schema)
-        sampling = sampling_of(request, self._loaded.defaults, self._vocabulary)
-        ends = frozenset[int]() if request.ignore_eos else self._loaded.ends
-        exchange = Exchange(tokenizer, stops_of(request))
+        sampling = sampling_of(request, named.defaults, self._vocabulary)
+        exchange = Exchange(named.tokenizer, stops_of(request))
         answers = [
             Answer(
                 prompt,
                 Chooser(sampling, number),
                 most=most,
-                ends=ends,
-                adapter=adapter,
+                ends=frozenset() if request.ignore_eos else named.ends,
+                adapter=named.adapter,
                 grammar=grammar and grammar.copy(),
                 owner=exchange,
             )
@@ -136,12 +149,12 @@ class Engine:
             Refusal: it cannot be loaded.
         """
         async with self._changing:
-            known = self.adapters.get(name)
-            if known is not None and known[1] == folder:
+            known = self._served.get(name)
+            if known is not None and known.folder == folder:
                 return
-            if known is not None or name == self.name:
+            if known is not None:
                 raise Refusal(f"{name!r} is served already", param="lora_name", status=409)
-            if len(self.adapters) >= _MOST_ADAPTERS:
+            if len(self._served) > _MOST_ADAPTERS:
                 raise Refusal(f"{_MOST_ADAPTERS} adapters are loaded already", param="lora_name", status=409)
             try:
                 await asyncio.to_thread(self.add_adapter, name, folder)
@@ -154,16 +167,14 @@ class Engine:
         Raises:
             ModelUnavailable: it cannot be loaded.
         """
-        adapter = read_adapter(name, folder, self._loaded.model)
-        # What was trained is what is served: a run may have chosen another chat template than its base has.
+        number = self._between_steps(lambda: self._loaded.bank.add(read_adapter(name, folder, self._loaded.model)))
         try:
             tokenizer = load_tokenizer(folder, with_weights=False)
         except ModelUnavailable:
             tokenizer = self._loaded.tokenizer
-        added: list[int] = []
-        self._between_steps(lambda: added.append(self._loaded.bank.add(adapter)))
-        self._tokenizers[name] = tokenizer
-        self.adapters[name] = added[0], folder
+        has_own = (Path(folder) / "generation_config.json").is_file()
+        own = load_generation_config(folder) if has_own else self._loaded.model.generation_config
+        self._served[name] = Named(number, folder, tokenizer, ends_of(own, tokenizer), defaults_of(own))
 
     async def unload_adapter(self, name: str) -> None:
         """Serve an adapter no longer. Answers of it that are under way end badly.
@@ -172,10 +183,9 @@ class Engine:
             Refusal: there is none of that name.
         """
         async with self._changing:
-            if name not in self.adapters:
+            if name not in self._served or name == self.name:
                 raise Refusal(f"no adapter {name!r} is loaded", param="lora_name", status=404)
-            number, _ = self.adapters.pop(name)
-            del self._tokenizers[name]
+            number = self._served.pop(name).adapter
 
             def remove() -> None:
                 self._deliver(self._scheduler.end_adapter(number))
@@ -183,27 +193,28 @@ class Engine:
 
             await asyncio.to_thread(self._between_steps, remove)
 
-    def _between_steps(self, change: Callable[[], object]) -> None:
-        if not self.running.alive:
-            change()
-        elif not self.running.between_steps(change, _ADAPTER_SECONDS):
-            raise ModelUnavailable(f"the engine did not come to it in {_ADAPTER_SECONDS:g} s", mend="try again")
+    def _between_steps(self, change: Callable[[], _T]) -> _T:
+        try:
+            return self.running.between_steps(change, _ADAPTER_SECONDS)
+        except TimeoutError:
+            raise ModelUnavailable(
+                f"the engine did not come to it in {_ADAPTER_SECONDS:g} s", mend="try again"
+            ) from None
 
     @property
     def _vocabulary(self) -> int:
         return int(self._loaded.model.get_input_embeddings().num_embeddings)
 
-    def _adapter_of(self, model: str) -> int:
-        if model in ("", self.name):
-            return NO_ADAPTER
-        if model not in self.adapters:
+    def _named(self, model: str) -> Named:
+        found = self._served.get(model or self.name)
+        if found is None:
             raise Refusal(
                 f"the model {model!r} is not served here; there is: {', '.join(self.names)}",
                 param="model",
                 code="model_not_found",
                 status=404,
             )
-        return self.adapters[model][0]
+        return found
 
     async def _grammar(self, schema: Mapping[str, Any]) -> Grammar:
         try:
@@ -213,13 +224,8 @@ class Engine:
 
     def _deliver(self, events: Sequence[Event]) -> None:
         """From the thread that computes: one call for all that a step came to."""
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(_hand_out, events)
-
-
-def _watching(device: torch.device) -> Callable[[], object]:
-    """What is done between steps: on a CPU, others may come to need it, too."""
-    return Threads(torch.get_num_threads()).look if device.type == "cpu" else lambda: None
+        if self._loop is not None:  # else nobody has asked anything yet
+            self._loop.call_soon_threadsafe(_hand_out, events)
 
 
 def _hand_out(events: Sequence[Event]) -> None:

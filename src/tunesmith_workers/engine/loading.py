@@ -65,7 +65,8 @@ def load(
     context = longest or longest_context(text_config(model)) or _LONGEST_UNKNOWN
     slots, context = _fitting(model, slots, context)
     backend = backend_for(model, bank, slots, context, accelerated)
-    return Loaded(model, tokenizer, backend, bank, _ends(model, tokenizer), _defaults(model))
+    own = model.generation_config
+    return Loaded(model, tokenizer, backend, bank, ends_of(own, tokenizer), defaults_of(own))
 
 
 def backend_for(model: Any, bank: AdapterBank, slots: int, context: int, accelerated: Accelerated) -> Backend:
@@ -110,15 +111,16 @@ def _free_memory() -> int:
     return free_memory_now() or _UNKNOWN_MEMORY
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
-    named = getattr(model.generation_config, "eos_token_id", None)
+def ends_of(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer, by a model's generation config and its tokenizer."""
+    named = getattr(generation_config, "eos_token_id", None)
     found = [named] if isinstance(named, int) else list(named or [])
     return frozenset([*found, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])])
 
 
-def _defaults(model: Any) -> dict[str, float]:
-    config = model.generation_config
-    if not getattr(config, "do_sample", False):
+def defaults_of(generation_config: Any) -> dict[str, float]:
+    """What the authors of a model set for sampling."""
+    if not getattr(generation_config, "do_sample", False):
         return {}
-    found = {name: getattr(config, name, None) for name in ("temperature", "top_p", "top_k")}
+    found = {name: getattr(generation_config, name, None) for name in ("temperature", "top_p", "top_k")}
     return {name: value for name, value in found.items() if value is not None}

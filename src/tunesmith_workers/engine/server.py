@@ -83,7 +83,7 @@ def models(request: HttpRequest) -> dict[str, Any]:
             "max_model_len": engine.longest,
             "dtype": engine.dtype,
         }
-        for name, parent in ((engine.name, None), *((name, engine.name) for name in engine.adapters))
+        for name, parent in ((name, None if name == engine.name else engine.name) for name in engine.names)
     ]
     return {"object": "list", "data": found}
 

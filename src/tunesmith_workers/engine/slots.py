@@ -6,9 +6,9 @@ Every slot has room for the longest sequence. On a CPU the system gives memory o
 from __future__ import annotations
 
 import math
+import mmap
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -133,11 +133,11 @@ class Slots:
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """On a CPU without touching the memory, which torch's own zeros would."""
+    """On a CPU mapped and not touched: the system gives a page when it is written to, whatever malloc was told to keep."""
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    untouched = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
-    return torch.from_numpy(untouched).view(like.dtype).view(shape)
+    untouched = mmap.mmap(-1, math.prod(shape) * like.element_size())
+    return torch.frombuffer(untouched, dtype=like.dtype).view(shape)
 
 
 def _of_piece(

@@ -79,21 +79,25 @@ def _engine(arguments: argparse.Namespace) -> Engine:
     from tunesmith_workers.cpu import decoder_for  # noqa: PLC0415
     from tunesmith_workers.engine.engine import Engine  # noqa: PLC0415
     from tunesmith_workers.engine.loading import load  # noqa: PLC0415
+    from tunesmith_workers.engine.running import Running  # noqa: PLC0415
     from tunesmith_workers.process.quiet import quiet  # noqa: PLC0415
 
     quiet()
     emit("progress", phase="loading_model")
-    loaded = load(
-        arguments.model,
-        dtype=arguments.dtype,
-        slots=arguments.max_num_seqs,
-        longest=arguments.max_model_len,
-        accelerated=decoder_for if arguments.accelerate == "auto" else lambda *_: None,
+    running = Running(most_waiting=arguments.max_queue)
+    loaded = running.between_steps(
+        lambda: load(
+            arguments.model,
+            dtype=arguments.dtype,
+            slots=arguments.max_num_seqs,
+            longest=arguments.max_model_len,
+            accelerated=decoder_for if arguments.accelerate == "auto" else lambda *_: None,
+        )
     )
     engine = Engine(
         loaded,
         arguments.served_model_name or arguments.model,
-        most_waiting=arguments.max_queue,
+        running,
         prompt_tokens_per_step=arguments.max_num_batched_tokens,
         most_guessed=arguments.num_speculative_tokens,
     )
