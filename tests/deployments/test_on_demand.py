@@ -203,6 +203,21 @@ async def test_adapters_come_back_with_their_engine(served):
 
 
 @pytest.mark.anyio
+async def test_the_adapter_that_nobody_used_for_longest_makes_room(served):
+    """Of sixteen in an engine."""
+    base = served.model("m")
+    paths = [served.adapter(f"adapter-{number}", base) for number in range(17)]
+    for path in (*paths[:16], paths[0], paths[16]):
+        endpoint = await served.ask(path)
+        with endpoint.in_use():
+            pass
+    (one,) = served.book.live()
+    assert {adapter.path for adapter in one.adapters} == set(paths) - {paths[1]}
+    unloaded = [asked["body"]["lora_name"] for asked in served.engines.asked if "unload" in asked["path"]]
+    assert unloaded == [next(asked["lora_name"] for asked in served.loaded if asked["lora_path"] == paths[1])]
+
+
+@pytest.mark.anyio
 async def test_the_least_recently_used_goes(served):
     """There are at most so many, and one that answers somebody stays."""
     one, two, three = (served.model(name) for name in ("a", "b", "c"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -29,6 +29,8 @@ _LOAD_SECONDS = 300.0
 _LIST_SECONDS = 5.0
 _MOST_FAILED = 20
 _LONGEST_TOLD = 500
+_MOST_ADAPTERS = 16
+"""In one engine. Each takes memory, and time of every step in which several answer."""
 
 
 class _Served(msgspec.Struct):
@@ -52,42 +54,43 @@ class Endpoint:
         self.deployment_id = deployment.id
         self.model_name = name_of(path)
         """What requests to the port call the model."""
-        self._use = use
+        self._path, self._use = path, use
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """While something of it is answered: the engine is not let go of."""
-        with self._use.of(self.deployment_id):
+        """While something of it is answered: neither the engine nor its adapter is let go of."""
+        with self._use.of(self.deployment_id), self._use.of(_model_in(self.deployment_id, self._path)):
             yield
 
 
 class Use:
-    """Which engines answer somebody, and when each last did."""
+    """Which engines, and which models in them, answer somebody, and when each last did."""
 
     def __init__(self) -> None:
         self._answering: Counter[str] = Counter()
         self._last: dict[str, float] = {}
 
     @contextmanager
-    def of(self, deployment_id: str) -> Iterator[None]:
-        self._answering[deployment_id] += 1
+    def of(self, name: str) -> Iterator[None]:
+        self._answering[name] += 1
         try:
             yield
         finally:
-            self._answering[deployment_id] -= 1
-            self._last[deployment_id] = time.monotonic()
+            self._answering[name] -= 1
+            self._last[name] = time.monotonic()
 
-    def least_recent(self, among: list[Deployment]) -> Deployment | None:
-        """The one that nobody has used for longest; None when each of them answers somebody."""
-        idle = [one for one in among if self.is_idle(one.id)]
-        return min(idle, key=lambda one: self._last.get(one.id, 0.0), default=None)
+    def least_recent(self, among: Iterable[str]) -> str | None:
+        """What nobody has used for longest; None when each of them answers somebody."""
+        return min(filter(self.is_idle, among), key=lambda name: self._last.get(name, 0.0), default=None)
 
-    def is_idle(self, deployment_id: str) -> bool:
-        return self._answering[deployment_id] <= 0
+    def is_idle(self, name: str) -> bool:
+        return self._answering[name] <= 0
 
-    def forget(self, deployment_id: str) -> None:
-        self._last.pop(deployment_id, None)
-        self._answering.pop(deployment_id, None)
+    def forget(self, name: str) -> None:
+        """It is gone, and what was in it."""
+        for known in [known for known in self._last if known == name or known.startswith(_model_in(name, ""))]:
+            self._last.pop(known, None)
+            self._answering.pop(known, None)
 
 
 class OnDemandEngines:
@@ -202,10 +205,10 @@ class OnDemandEngines:
         return await self._deployments.create(request, on_demand=True, resolved=model)
 
     async def _let_one_go(self, why_not: str) -> None:
-        one = self._use.least_recent(self._all())
-        if one is None:
+        oldest = self._use.least_recent(one.id for one in self._all())
+        if oldest is None:
             raise Unavailable(why_not, where="model", mend="try again in a moment, or raise warm_models")
-        await self._let_go(one, force=False)
+        await self._let_go(self._book.get(oldest), force=False)
 
     async def _let_go(self, one: Deployment, *, force: bool) -> None:
         _log.info("engine_let_go", deployment_id=one.id, model=one.path, status=str(one.status))
@@ -238,6 +241,7 @@ class OnDemandEngines:
         path = resolved.path
         if _serves(one, path):
             return one
+        one = await self._with_room(one)
         adapter = ServedAdapter(name=name_of(path), path=path, rank=resolved.rank)
         answer = await self._loopback.post_json(
             one.port, _LOAD_PATH, {"lora_name": adapter.name, "lora_path": path}, seconds=_LOAD_SECONDS
@@ -263,6 +267,23 @@ class OnDemandEngines:
             raise Unavailable(
                 "the engine ended while it loaded the adapter", where="model", mend="try again"
             ) from error
+
+    async def _with_room(self, one: Deployment) -> Deployment:
+        """Have the engine let go of the adapter that nobody has used for longest, if it has as many as it should."""
+        if len(one.adapters) < _MOST_ADAPTERS:
+            return one
+        by_use = {_model_in(one.id, adapter.path): adapter for adapter in one.adapters}
+        oldest = self._use.least_recent(by_use)
+        if oldest is None:
+            raise Unavailable(
+                f"each of the {_MOST_ADAPTERS} adapters that its engine holds is answering somebody",
+                where="model",
+                mend="try again in a moment, or deploy it",
+            )
+        await self._parity.unload(one, by_use[oldest].name)
+        self._use.forget(oldest)
+        kept = tuple(adapter for adapter in one.adapters if adapter != by_use[oldest])
+        return await self._book.change(one.id, "adapter_unloaded", adapters=kept)
 
     async def _parity_of(self, one: Deployment, adapter: ServedAdapter) -> Parity:
         """Whether an adapter that was just loaded is served as it was trained.
@@ -300,6 +321,11 @@ def _not_served(one: Deployment) -> Unavailable:
         where="model",
         mend=f"read its engine's log: tunesmith deployments logs {one.id}",
     )
+
+
+def _model_in(deployment_id: str, path: str) -> str:
+    """What the use of a model in an engine is counted by."""
+    return f"{deployment_id} {path}"
 
 
 def _serves(one: Deployment, path: str) -> bool:
