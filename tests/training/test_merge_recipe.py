@@ -59,7 +59,7 @@ def test_the_merged_model_says_what_base_and_adapter_said(dtype, stored, adapter
     manifest = manifest_of(output)
     assert manifest["kind"] == "model"
     assert manifest["metrics"] == result["metrics"]
-    assert "model.safetensors" in [file["path"] for file in manifest["files"]]
+    assert {"model.safetensors", "parity.json"} <= {file["path"] for file in manifest["files"]}
     assert not (output / "adapter_config.json").exists()
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from tunesmith_workers.export.merging import base_of_adapter, logits_of, max_difference, merge_adapter, stored_dtype
 from tunesmith_workers.export.prompts import token_prompts
-from tunesmith_workers.export.saving import finish, load_own_tokenizer, save_beside
+from tunesmith_workers.export.saving import finish, load_own_tokenizer, origin_of_export, save_beside
 from tunesmith_workers.models.loading import load_config, load_model, longest_context
 from tunesmith_workers.models.precision import device
 from tunesmith_workers.process.config import DType, Folders, MergeConfig
 from tunesmith_workers.process.events import emit, emit_message, log
 from tunesmith_workers.process.quiet import quiet
 from tunesmith_workers.process.stopping import StopRequest
+from tunesmith_workers.rollout.parity import certify
 
 _STEPS = 3
 
@@ -42,8 +43,10 @@ def merge(config: MergeConfig, folders: Folders, stop: StopRequest) -> None:
         diff, before = _write(config, base, prompts, folders.output)
         save_beside(folders.output, tokenizer, config.base, base)
         _tell("checking", 2)
-        rounded = max_difference(before, logits_of(_saved(folders.output), prompts))
+        saved = _saved(folders.output)
+        rounded = max_difference(before, logits_of(saved, prompts))
         log(f"largest difference of a logit: {diff:.3g} in float32, {rounded:.3g} as it was saved")
+        certify(folders.output, saved, tokenizer, origin_of_export(config, tokenizer))
         metrics = {"max_abs_diff": diff, "saved_max_abs_diff": rounded}
         finish(folders.output, config, tokenizer, kind="model", weights=".safetensors", metrics=dict(metrics))
     _tell("done", _STEPS)

@@ -11,7 +11,7 @@ from tunesmith_workers.models.hub import local_folder
 from tunesmith_workers.models.loading import load_generation_config, load_tokenizer
 from tunesmith_workers.process.config import MergeConfig, OnnxConfig
 from tunesmith_workers.process.events import emit
-from tunesmith_workers.training.checkpoints import complete, origin_of
+from tunesmith_workers.training.checkpoints import Origin, complete, origin_of
 
 
 def load_own_tokenizer(reference: str, base: str) -> Any:
@@ -27,6 +27,11 @@ def save_beside(folder: Path, tokenizer: Any, reference: str, base: str) -> None
     load_generation_config(reference if has_own else base).save_pretrained(folder)
 
 
+def origin_of_export(config: MergeConfig | OnnxConfig, tokenizer: Any) -> Origin:
+    """What was exported, and how."""
+    return origin_of(base=config.base, tokenizer=tokenizer, data=None, config=msgspec.to_builtins(config))
+
+
 def finish(
     folder: Path,
     config: MergeConfig | OnnxConfig,
@@ -37,7 +42,7 @@ def finish(
     metrics: dict[str, float | None],
 ) -> None:
     """Make the folder complete and report its files whose names end with ``weights``. Raises OSError."""
-    origin = origin_of(base=config.base, tokenizer=tokenizer, data=None, config=msgspec.to_builtins(config))
+    origin = origin_of_export(config, tokenizer)
     manifest = complete(folder, kind=kind, origin=origin, step=0, epoch=None, metrics=metrics)
     for file in manifest.files:
         if weights in file.path:
