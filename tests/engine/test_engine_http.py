@@ -200,7 +200,9 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(engine):
 def test_a_full_queue_says_when_to_come_back(engine):
     """Four are answered at once and eight may wait: of twenty some are refused, and those who wait are answered."""
     with concurrent.futures.ThreadPoolExecutor(20) as clients:
-        asked = [clients.submit(engine.chat, f"{number}", max_tokens=150, ignore_eos=True) for number in range(20)]
+        with engine.stopped():  # so that all of them are there when it goes on
+            asked = [clients.submit(engine.chat, f"{number}", max_tokens=150, ignore_eos=True) for number in range(20)]
+            time.sleep(1)
         responses = [one.result() for one in asked]
     refused = [response for response in responses if response.status_code == 429]
     assert refused
