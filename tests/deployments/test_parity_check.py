@@ -11,8 +11,9 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-from engine_parts import Engines, deploy, once, shown, whole_model
+from engine_parts import Engines, deploy, whole_model
 
+from support.deployed import once, shown
 from tunesmith.contract.parity import PARITY, Certificate, Conversation, Message, Rival, Said, encode_certificate
 from tunesmith.deployments import ParityCheck
 from tunesmith.deployments.engines import name_of
