@@ -30,10 +30,11 @@ def vllm_python() -> Path | None:
 
 def deployed(client: httpx.Client, engine: str, model: str, *, name: str) -> dict[str, Any]:
     """The running deployment of this name, made if it is not there; every other one is removed first."""
-    there = {one["name"]: one for one in client.get("/api/v1/deployments").raise_for_status().json()}
-    for other in there.keys() - {name}:
-        client.delete(f"/api/v1/deployments/{other}").raise_for_status()
-    if name not in there:
+    there = client.get("/api/v1/deployments").raise_for_status().json()
+    for other in there:
+        if other["name"] != name:
+            client.delete(f"/api/v1/deployments/{other['deployment_id']}").raise_for_status()
+    if name not in [one["name"] for one in there]:
         answer = client.post("/api/v1/deployments", json={"model_path": model, "engine": engine, "name": name})
         assert answer.status_code == 201, answer.text
     found = once(client, name, "running", "failed", seconds=READY_SECONDS)
