@@ -1,4 +1,4 @@
-"""Fetches models from the Hugging Face hub: weights in safetensors and the tokenizer's files, nothing else.
+"""Fetches models from the Hugging Face hub, or from ModelScope: weights in safetensors and the tokenizer's files, nothing else.
 
 The hub is asked once, with a short timeout: without a network the libraries would retry for most of a minute.
 """
@@ -16,7 +16,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from tunesmith_workers.process.faults import ModelUnavailable
+from tunesmith_workers.process.faults import ModelUnavailable, PackageMissing
+
+MODELSCOPE = "modelscope:"
+"""What the names of models on ModelScope begin with; all others are of the Hugging Face hub."""
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
 WANTED = [
@@ -63,7 +66,10 @@ def fetch(name: str, into: Path | None = None, *, with_weights: bool = True) -> 
 
     Raises:
         ModelUnavailable: as ``local_folder``.
+        PackageMissing: it is on ModelScope, whose library is an extra.
     """
+    if name.startswith(MODELSCOPE):
+        return _fetch_from_modelscope(name, into, with_weights=with_weights)
     unreachable = _ask(name)
     try:
         found = snapshot_download(
@@ -79,11 +85,41 @@ def fetch(name: str, into: Path | None = None, *, with_weights: bool = True) -> 
             where=name,
             mend="check the network, or name a folder that holds the model",
         ) from error
-    if with_weights and not any(Path(found).glob("*.safetensors")):
+    return _checked(Path(found), name, with_weights=with_weights)
+
+
+def _fetch_from_modelscope(name: str, into: Path | None, *, with_weights: bool) -> Path:
+    """The same by ModelScope's own library, which keeps a cache of its own."""
+    try:
+        from modelscope import snapshot_download as download  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise PackageMissing(
+            "models of ModelScope need the package modelscope, which is not installed",
+            where=name,
+            mend="pip install 'tunesmith[modelscope]'",
+        ) from error
+    try:
+        found = download(
+            name.removeprefix(MODELSCOPE),
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED if with_weights else [*UNWANTED, *WEIGHTS],
+            local_dir=None if into is None else str(into),
+        )
+    except Exception as error:  # the library has exceptions of its own and those of requests
+        raise ModelUnavailable(
+            f"cannot be fetched from ModelScope: {_first_line(error)}",
+            where=name,
+            mend="check the name and the network",
+        ) from error
+    return _checked(Path(found), name, with_weights=with_weights)
+
+
+def _checked(found: Path, name: str, *, with_weights: bool) -> Path:
+    if with_weights and not any(found.glob("*.safetensors")):
         raise ModelUnavailable(
             "has no weights in safetensors", where=name, mend="choose a model that does; other formats can run code"
         )
-    return Path(found)
+    return found
 
 
 def _ask(name: str) -> str | None:
