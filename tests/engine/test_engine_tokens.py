@@ -15,6 +15,7 @@ from tunesmith_workers.engine.packed import Packed
 from tunesmith_workers.engine.recomputed import Recomputed
 from tunesmith_workers.engine.scheduler import Scheduler
 from tunesmith_workers.engine.sequential import Sequential
+from tunesmith_workers.models.structure import sees_by_position
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -61,6 +62,42 @@ def test_every_family_is_served_right_and_as_fast_as_it_can_be(family):
     backend = backend_for(model, AdapterBank(), 3, 64, decoder_for)
     assert type(backend).__name__ == FAMILIES[family]
     assert answers_to(Scheduler(backend, prompt_tokens_per_step=16), prompts, most=6) == expected
+
+
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10_000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0, 3.0, 2.0, 8.0],
+}
+TURNED_BY_LENGTH = {"rope_parameters": LONG_ROPE, "original_max_position_embeddings": 48}
+
+
+def test_sequences_that_are_turned_by_their_length_are_not_computed_side_by_side():
+    """One of more than 48 tokens would turn all others with it."""
+    plain, model = (model_of("phi3", **TURNED_BY_LENGTH).eval() for _ in range(2))
+    prompts = [list(range(3, 3 + length)) for length in (5, 55, 9, 51, 12)]
+    expected = [generated(plain, prompt, 6) for prompt in prompts]
+    backend = backend_for(model, AdapterBank(), 3, 64, decoder_for)
+    assert isinstance(backend, Sequential)
+    assert answers_to(Scheduler(backend, prompt_tokens_per_step=16), prompts, most=6) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "longest", "alike"),
+    [
+        ("phi3", TURNED_BY_LENGTH, 48, True),
+        ("phi3", TURNED_BY_LENGTH, 49, False),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, 128, True),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, 129, False),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, 999, True),
+        ("mistral", {"sliding_window": 64}, 64, True),
+        ("mistral", {"sliding_window": 64}, 65, False),
+        ("llama4_text", {"attention_chunk_size": 64}, 65, False),
+    ],
+)
+def test_what_a_token_sees_by_its_position(family, settings, longest, alike):
+    assert (sees_by_position(model_of(family, **settings), longest) is None) == alike
 
 
 def test_adapters_in_one_batch_say_what_each_says_alone(tiny_model, adapters):

@@ -115,6 +115,4 @@ def _config_in(config: Path, where: str) -> AdapterConfig:
 
 
 def _incomplete(folder: Path, where: str, what: str, mend: str) -> MissingReference:
-    return MissingReference(
-        f"{shown(str(folder))!r} {what}", where=where, mend=f"{mend} there" if "put" in mend else mend
-    )
+    return MissingReference(f"{shown(str(folder))!r} {what}", where=where, mend=mend)

@@ -18,9 +18,8 @@ from tunesmith_workers.cpu.prepacked import PackedProduct
 from tunesmith_workers.engine.adapters import AdapterBank, Layer
 from tunesmith_workers.engine.batch import Piece, StepBatch
 from tunesmith_workers.engine.slots import Slots
+from tunesmith_workers.models.structure import sees_by_position
 
-_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
-"""Rotations that depend on the position alone, not on how long a sequence is."""
 _LINEAR = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "down_proj"),
@@ -59,7 +58,7 @@ class Decoder:
             x = block.compute(x, turn, self._cache)
         if batch.last is not None:
             x = x[batch.last]
-            self._bank.keep(batch.last.tolist())
+            self._bank.keep(batch.last)
         return batch.in_order(self._head(self._norm(x)), pieces)
 
     @torch.inference_mode()
@@ -167,14 +166,11 @@ def llama_decoder(model: Any, bank: AdapterBank, slots: int, longest: int) -> De
 
 
 def _is_llama_shaped(model: Any, longest: int) -> bool:
-    config, inner = model.config, model.model if hasattr(model, "model") else None
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None)
-    sees_all = kinds == {"full_attention"} if window is None else window >= longest
-    if not sees_all or kinds - {"full_attention", "sliding_attention"}:
+    inner = getattr(model, "model", None)
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if kinds - {"full_attention", "sliding_attention"} or sees_by_position(model, longest):
         return False
-    if rope.get("rope_type", "default") not in _ROPES or set(dict(model.named_children())) != {"model", "lm_head"}:
+    if set(dict(model.named_children())) != {"model", "lm_head"}:
         return False
     if inner is None or set(dict(inner.named_children())) != {"embed_tokens", "layers", "norm", "rotary_emb"}:
         return False

@@ -136,8 +136,8 @@ class AdapterBank:
         """Changes whenever an adapter comes or goes."""
         self.one: int = NO_ADAPTER
         """The adapter of every token of this step."""
-        self.of_tokens: list[int] | None = None
-        """The adapter of each token, where they differ."""
+        self.of_tokens: Tensor | None = None
+        """(tokens,): where the adapter of each token is in ``numbers``, from 1 on, and 0 for none; None where all have the same."""
 
     def add(self, adapter: Adapter) -> int:
         number, self._next = self._next, self._next + 1
@@ -152,13 +152,16 @@ class AdapterBank:
     def begin(self, batch: StepBatch) -> None:
         """What is computed from now on belongs to this step."""
         chosen = set(batch.adapters)
-        self.of_tokens = batch.adapters if len(chosen) > 1 else None
+        self.of_tokens = None
+        if len(chosen) > 1:
+            places = {number: place for place, number in enumerate(self._adapters, 1)}
+            self.of_tokens = torch.tensor([places.get(it, 0) for it in batch.adapters], device=batch.device)
         self.one = NO_ADAPTER if len(chosen) > 1 else next(iter(chosen), NO_ADAPTER)
 
-    def keep(self, places: Sequence[int]) -> None:
+    def keep(self, places: Tensor) -> None:
         """From now on, of the tokens of this step only these are computed."""
         if self.of_tokens is not None:
-            self.of_tokens = [self.of_tokens[place] for place in places]
+            self.of_tokens = self.of_tokens[places]
 
     @property
     def idle(self) -> bool:
@@ -180,8 +183,7 @@ class Layer:
         self._bank, self._names, self._outputs = bank, names, outputs
         self._made_for = -1
         self._single: dict[int, tuple[Tensor, Tensor, Tensor | float]] = {}
-        self._all: tuple[Tensor, Tensor] | None = None
-        self._ranks: dict[int, tuple[slice, Tensor]] = {}
+        self._all: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def idle(self) -> bool:
@@ -203,34 +205,34 @@ class Layer:
             return output.addmm_((x @ down).mul_(scale), up)
         if self._all is None:
             return output
-        down, up = self._all
-        return output.addmm_((x @ down).mul_(self._mask(bank.of_tokens, x)), up)
+        down, up, scales = self._all
+        return output.addmm_((x @ down).mul_(scales[bank.of_tokens]), up)
 
     def _make(self) -> None:
-        self._made_for, self._single, self._ranks, self._all = self._bank.version, {}, {}, None
-        downs, ups, begin = [], [], 0
-        for number in self._bank.numbers:
+        self._made_for, self._single, self._all = self._bank.version, {}, None
+        parts: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        for place, number in enumerate(self._bank.numbers, 1):
             found = [self._bank.of(number).updates.get(name) for name in self._names]
-            if not any(found):
-                continue
-            down, up, scales = _side_by_side(found, self._outputs)
-            same = bool((scales == scales[0]).all())
-            self._single[number] = down, up, float(scales[0]) if same else scales
-            self._ranks[number] = slice(begin, begin + len(scales)), scales
-            begin += len(scales)
-            downs.append(down)
-            ups.append(up)
-        if downs:
-            self._all = torch.cat(downs, 1), torch.cat(ups, 0)
+            if any(found):
+                down, up, scales = _side_by_side(found, self._outputs)
+                same = bool((scales == scales[0]).all())
+                self._single[number] = down, up, float(scales[0]) if same else scales
+                parts.append((place, down, up, scales))
+        if parts:
+            self._all = _of_all(parts, len(self._bank.numbers))
 
-    def _mask(self, of_tokens: Sequence[int], x: Tensor) -> Tensor:
-        """(tokens, ranks of all adapters): the scale where a rank belongs to the token's adapter, else 0."""
-        total = sum(ranks.stop - ranks.start for ranks, _ in self._ranks.values())
-        rows = {NO_ADAPTER: torch.zeros(total)}
-        for number, (ranks, scales) in self._ranks.items():
-            rows[number] = torch.zeros(total)
-            rows[number][ranks] = scales.cpu().float()
-        return torch.stack([rows.get(number, rows[NO_ADAPTER]) for number in of_tokens]).to(x.device, x.dtype)
+
+def _of_all(parts: Sequence[tuple[int, Tensor, Tensor, Tensor]], adapters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The updates of several adapters as one: (inputs, ranks), (ranks, outputs), and by the place of each adapter the scale of its own
+    ranks, 0 for those of others: (1 + adapters, ranks).
+    """
+    down, up = torch.cat([part[1] for part in parts], 1), torch.cat([part[2] for part in parts], 0)
+    scales = down.new_zeros(1 + adapters, down.shape[1])
+    begin = 0
+    for place, _, _, own in parts:
+        scales[place, begin : begin + len(own)] = own
+        begin += len(own)
+    return down, up, scales
 
 
 def _side_by_side(found: Sequence[Update | None], outputs: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -130,6 +130,8 @@ class Engine:
             )
             for number in range(request.n or 1)
         ]
+        if self._served.get(request.model or self.name) is not named:
+            raise Refusal(f"{request.model!r} was just unloaded", param="model", code="model_not_found", status=404)
         exchange.expect(answers)
         try:
             self.running.submit(answers)

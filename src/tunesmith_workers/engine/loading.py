@@ -31,7 +31,7 @@ Accelerated = Callable[[Any, AdapterBank, int, int], Backend | None]
 """From a model, its adapters, slots and tokens for each slot to a backend made for this hardware, if there is one."""
 
 
-class Loaded(msgspec.Struct, frozen=True, dict=True):
+class Loaded(msgspec.Struct, frozen=True):
     """A model that can be served."""
 
     model: Any

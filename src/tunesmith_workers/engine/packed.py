@@ -15,7 +15,7 @@ from torch import Tensor
 from tunesmith_workers.engine.adapters import AdapterBank, hook
 from tunesmith_workers.engine.batch import Piece, StepBatch
 from tunesmith_workers.engine.slots import NAME, Slots
-from tunesmith_workers.models.structure import set_attention
+from tunesmith_workers.models.structure import sees_by_position, set_attention
 
 
 class Packed:
@@ -25,6 +25,12 @@ class Packed:
     splits_prompts = True
 
     def __init__(self, model: Any, bank: AdapterBank, slots: int, longest: int) -> None:
+        """
+        Raises:
+            ValueError: sequences of different lengths cannot be computed side by side.
+        """
+        if reason := sees_by_position(model, longest):
+            raise ValueError(reason)
         self.slots, self.longest = slots, longest
         self._model, self._bank = model, bank
         self._cache = Slots(slots, longest)

@@ -21,9 +21,10 @@ NAME = "tunesmith_slots"
 _HARMLESS = frozenset({"position_ids", "use_cache", "cache_position", "is_causal", "output_attentions"})
 _MOST_WASTED = 2.0
 """Slots attend together, as if all were as long as the longest, while that costs at most so many times what is needed ..."""
-_FEW_TOKENS = 16
 _LITTLE = 2048
 """... or so many tokens more: little enough to be cheaper than attending one after the other."""
+_FEW_TOKENS = 16
+"""A piece of so many is computed as if the heads of a key were more tokens, so that no key is repeated."""
 
 
 class Slots:

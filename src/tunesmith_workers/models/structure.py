@@ -27,6 +27,42 @@ def text_config(model: nn.Module) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
+def sees_by_position(model: nn.Module, longest: int) -> str | None:
+    """Why a token's place in its sequence does not decide alone what it attends to, and how it is turned, in sequences of up to
+    ``longest`` tokens; None where it does. Then sequences can be computed side by side, whatever their lengths.
+    """
+    config = text_config(model)
+    rope = getattr(config, "rope_parameters", None) or {}
+    turned = _rope_types(rope) - _BY_POSITION
+    if turned and longest > _turned_alike(config, rope, turned):
+        return f"{', '.join(sorted(turned))} rotations depend on how long a sequence is"
+    for name in ("sliding_window", "attention_chunk_size"):
+        size = getattr(config, name, None)
+        if isinstance(size, int) and size < longest:
+            return f"{name} of {size} tokens is shorter than the context"
+    return None
+
+
+_BY_POSITION = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
+
+
+def _turned_alike(config: Any, rope: dict[str, Any], types: set[str]) -> int:
+    """Up to how long a sequence is turned as every shorter one."""
+    named = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    if named is None and types == {"dynamic"}:
+        named = getattr(config, "max_position_embeddings", None)
+    return named or 0
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """All that a config names: for the whole model, or for each kind of layer."""
+    if not isinstance(parameters, dict):
+        return set()
+    below = set[str]().union(*(_rope_types(value) for value in parameters.values()))
+    named = parameters.get("rope_type")
+    return below | {named} if isinstance(named, str) else below
+
+
 def layers_of(model: nn.Module) -> int | None:
     """How many layers there are, each of which should attend once."""
     return getattr(text_config(model), "num_hidden_layers", None)
