@@ -186,7 +186,7 @@ async def upload_file(
     dataset_id = services.datasets.find(dataset_id).id
     call = call_of(request, idempotency_key, scope=f"files of {dataset_id}")
     file = await incoming_file(request, limit=services.settings.max_upload_bytes, setting="max_upload_bytes")
-    upload, replaces = await services.datasets.receive(dataset_id, file.name, file.chunks(), call)
+    upload, replaces, _ = await services.datasets.receive(dataset_id, file.name, file.chunks(), call)
     return ReceivedFile(
         upload_id=upload.id,
         dataset_id=dataset_id,

@@ -23,6 +23,7 @@ FIELD = "file"
 # What a request may hold beside the file: boundaries, and the headers of one part.
 _AROUND = 64 * 1024
 _LONGEST_BOUNDARY = 200
+_MOST_PARTS = 32
 _LONGEST_HEADER = 4096 + 128
 _EXTENDED_NAME = re.compile(r"""filename\*\s*=\s*"?([\w.-]+)'[^']*'([^;"\s]+)""", re.IGNORECASE)
 _MEND = 'send one file as multipart/form-data in a part named "file", such as curl -F file=@train.jsonl'
@@ -61,14 +62,14 @@ class IncomingFile:
         received = 0
         async for event in self._rest:
             if isinstance(event, MultipartSegment):
-                raise _wrong(f"there is a second part, named {_shown(event.name)}; only one file can be sent at a time")
+                raise wrong(f"there is a second part, named {_shown(event.name)}; only one file can be sent at a time")
             if event is not None:
                 received += len(event)
                 if received > self._limit:
-                    raise _too_large(self._limit, self._setting)
+                    raise too_large(self._limit, self._setting)
                 yield event
         if not received:
-            raise _wrong("the file is empty")
+            raise wrong("the file is empty")
 
     async def read(self) -> bytes:
         """All of it at once, for a file whose limit is small. Raises as ``chunks`` does."""
@@ -90,45 +91,46 @@ async def incoming_file(request: HttpRequest, *, limit: int, setting: str) -> In
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit + _AROUND:
-        raise _too_large(limit, setting)
-    events = _events(request, _parser(request), limit, setting)
+        raise too_large(limit, setting)
+    events = events_of(request, parser_of(request), limit, setting)
     first = await anext(events, None)
     if first is None:
-        raise _wrong("there is no part in it")
-    return IncomingFile(_name_of(first), events, limit, setting)
+        raise wrong("there is no part in it")
+    return IncomingFile(name_of(first, FIELD), events, limit, setting)
 
 
-def _parser(request: HttpRequest) -> PushMultipartParser:
+def parser_of(request: HttpRequest) -> PushMultipartParser:
+    """Raises HTTPException with 415, or InvalidInput: the body is no multipart, or its boundary cannot be used."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data":
         raise HTTPException(status_code=415, detail=f"the body is {_shown(kind)}, not multipart/form-data; {_MEND}")
     boundary = options.get("boundary", "")
     if not 0 < len(boundary) <= _LONGEST_BOUNDARY or not boundary.isascii():
-        raise _wrong("Content-Type names no usable boundary", where="Content-Type")
-    return PushMultipartParser(boundary, max_header_size=_LONGEST_HEADER, max_segment_count=8)
+        raise wrong("Content-Type names no usable boundary", where="Content-Type")
+    return PushMultipartParser(boundary, max_header_size=_LONGEST_HEADER, max_segment_count=_MOST_PARTS)
 
 
-async def _events(request: HttpRequest, parser: PushMultipartParser, limit: int, setting: str) -> AsyncIterator[Any]:
+async def events_of(request: HttpRequest, parser: PushMultipartParser, limit: int, setting: str) -> AsyncIterator[Any]:
     """What the parser makes of the body: a segment, its chunks, None at its end, and so on."""
     received, begun = 0, False
     async for chunk in _body(request):
         received += len(chunk)
         if received > limit + _AROUND:
-            raise _too_large(limit, setting)
+            raise too_large(limit, setting)
         try:
             for event in parser.parse(chunk):
                 begun = True
                 yield event
         except MultipartError as error:
-            raise _wrong(f"it cannot be read: {_reason(error)}") from error
+            raise wrong(f"it cannot be read: {_reason(error)}") from error
         if not begun and received > _AROUND:
             raise _no_boundary()
     if not received:
-        raise _wrong("the body is empty")
+        raise wrong("the body is empty")
     try:
         parser.close()
     except MultipartError as error:
-        raise (_wrong("it ends before its last boundary") if begun else _no_boundary()) from error
+        raise (wrong("it ends before its last boundary") if begun else _no_boundary()) from error
 
 
 async def _body(request: HttpRequest) -> AsyncIterator[bytes]:
@@ -137,25 +139,30 @@ async def _body(request: HttpRequest) -> AsyncIterator[bytes]:
             if chunk:
                 yield chunk
     except InternalServerException as error:  # how Litestar says that nobody is there any more to be answered
-        raise _wrong("the connection was closed in the middle of the file") from error
+        raise wrong("the connection was closed in the middle of the file") from error
 
 
-def _name_of(part: MultipartSegment) -> str:
-    if part.name != FIELD:
-        raise _wrong(f"the first part is named {_shown(part.name)}, not {FIELD!r}")
+def name_of(part: MultipartSegment, field: str) -> str:
+    """The name of the file in a part.
+
+    Raises:
+        InvalidInput: the part is named otherwise than ``field``, or is no file.
+    """
+    if part.name != field:
+        raise wrong(f"the first part is named {_shown(part.name)}, not {field!r}")
     if part.charset is not None and not _is_charset(part.charset):
-        raise _wrong(f"the part names an unknown charset, {_shown(part.charset)}")
+        raise wrong(f"the part names an unknown charset, {_shown(part.charset)}")
     name: str | None = part.filename
     extended = _EXTENDED_NAME.search(part.header("Content-Disposition", ""))
     if extended is not None:
         try:
             name = unquote(extended[2], encoding=extended[1], errors="strict")
         except (LookupError, UnicodeError) as error:
-            raise _wrong("the file's name is not in the encoding that it claims") from error
+            raise wrong("the file's name is not in the encoding that it claims") from error
     if name is None:
-        raise _wrong(f"the part {FIELD!r} is a text and no file: it has no file name")
+        raise wrong(f"the part {field!r} is a text and no file: it has no file name")
     if not name.strip():
-        raise _wrong("the file's name is empty")
+        raise wrong("the file's name is empty")
     return name.encode(errors="replace").decode()
 
 
@@ -177,17 +184,17 @@ def _reason(error: MultipartError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _too_large(limit: int, setting: str) -> TooLarge:
+def too_large(limit: int, setting: str) -> TooLarge:
     return TooLarge(
         f"the file has more than {limit} bytes", where=FIELD, mend=f"send smaller files, or raise the setting {setting}"
     )
 
 
 def _no_boundary() -> InvalidInput:
-    return _wrong("no part begins in it; Content-Type names a boundary that is not there, or the body was cut off")
+    return wrong("no part begins in it; Content-Type names a boundary that is not there, or the body was cut off")
 
 
-def _wrong(message: str, *, where: str = FIELD) -> InvalidInput:
+def wrong(message: str, *, where: str = FIELD) -> InvalidInput:
     return InvalidInput(f"the upload cannot be used: {message}", where=where, mend=_MEND)
 
 

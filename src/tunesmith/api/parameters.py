@@ -18,6 +18,7 @@ from litestar.typing import FieldDefinition
 from msgspec import inspect
 
 from tunesmith.api.faults import faults_in, type_info
+from tunesmith.api.openai.errors import OPENAI
 from tunesmith.api.services import HttpRequest
 from tunesmith.errors import Fault, InvalidInput
 from tunesmith.recipes.suggest import did_you_mean, shortened
@@ -36,7 +37,9 @@ class KnownParameters:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
             handler: BaseRouteHandler = scope["route_handler"]
-            if scope["query_string"]:
+            if scope["query_string"] and not handler.opt.get(
+                OPENAI
+            ):  # clients of OpenAI's API may send whatever that takes
                 self._check_query(handler, scope["query_string"])
             headers = self._headers.get(handler)
             if headers is None:

@@ -1,4 +1,4 @@
-"""From errors to HTTP: RFC 9457 problem documents. The one table of status codes."""
+"""From errors to HTTP: RFC 9457 problem documents. The one table of status codes; the OpenAI-shaped door reshapes them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from tunesmith.api.bodies import WRONG_FIELDS
+from tunesmith.api.openai import errors as openai_errors
 from tunesmith.api.parameters import wrong_parameters
 from tunesmith.errors import (
     Busy,
@@ -67,7 +68,10 @@ def status_of(error: TunesmithError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError) -> Response[Problem]:
+Answer = Response[Problem] | Response[openai_errors.ErrorAnswer]
+
+
+def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError) -> Answer:
     status = status_of(error)
     headers = {"Retry-After": "2"} if status in (429, 503) else {}
     if status == 401:
@@ -76,13 +80,15 @@ def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError)
         headers["WWW-Authenticate"] = 'Basic realm="tunesmith: any name, the API key as password"' if page else "Bearer"
     if status >= 500:
         _log.error("request_failed", path=request.url.path, status=status, reason=str(error))
+    if openai_errors.is_openai(request):
+        return openai_errors.of(error, status, headers)
     mend = error.mend or (None if error.faults or status >= 500 else _SEE_DOCS)
     return _answer(
         request, status, detail=error.message, where=error.where, mend=mend, errors=error.faults, headers=headers
     )
 
 
-def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Answer:
     """What Litestar itself refuses: unknown paths and methods, unreadable bodies, wrong fields and parameters."""
     if isinstance(error, ValidationException):
         faults = tuple(wrong_parameters(request)) or (Fault(message="a JSON body is needed", where="body"),)
@@ -98,14 +104,14 @@ def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -
     return _answer(request, error.status_code, detail=detail, mend=mend, headers=headers)
 
 
-def from_unreadable(request: Request[Any, Any, Any], _error: Exception) -> Response[Problem]:
+def from_unreadable(request: Request[Any, Any, Any], _error: Exception) -> Answer:
     """Bodies that the parsers choke on: nested too deeply, or not UTF-8."""
     return _answer(
         request, 400, detail="the request body is not JSON in UTF-8, or is nested too deeply", mend=_SEE_DOCS
     )
 
 
-def from_shortage(request: Request[Any, Any, Any], error: OSError | MemoryError) -> Response[Problem]:
+def from_shortage(request: Request[Any, Any, Any], error: OSError | MemoryError) -> Answer:
     """Descriptors or memory are short, which passes; any other OSError that comes here is a bug."""
     if isinstance(error, OSError) and error.errno not in SHORTAGE:
         return from_bug(request, error)
@@ -114,7 +120,7 @@ def from_shortage(request: Request[Any, Any, Any], error: OSError | MemoryError)
     return from_tunesmith_error(request, busy)
 
 
-def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+def from_bug(request: Request[Any, Any, Any], error: Exception) -> Answer:
     _log.exception("bug", path=request.url.path, exc_info=error)
     detail = "this is a bug in Tunesmith; its log has the traceback"
     return _answer(request, 500, detail=detail, mend="please report it with the traceback")
@@ -122,7 +128,10 @@ def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Prob
 
 def _answer(
     request: Request[Any, Any, Any], status: int, *, headers: dict[str, str] | None = None, **fields: Any
-) -> Response[Problem]:
+) -> Answer:
+    if openai_errors.is_openai(request):
+        error = TunesmithError(fields["detail"], mend=fields.get("mend"), faults=fields.get("errors", ()))
+        return openai_errors.of(error, 400 if status == 422 else status, headers or {})
     problem = Problem(title=HTTPStatus(status).phrase, status=status, instance=request.url.path, **fields)
     return Response(problem, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})
 

@@ -11,13 +11,14 @@ from litestar.datastructures import State
 from tunesmith.access import KeyRing
 from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook
-from tunesmith.datasets import DatasetService, TrainConfigs, UploadService
+from tunesmith.datasets import DatasetService, SingleFiles, TrainConfigs, UploadService
 from tunesmith.deid import DeidService
 from tunesmith.deployments import DeploymentService
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
-from tunesmith.inference import ChatService
+from tunesmith.inference import ChatService, Completions
+from tunesmith.openai import FileChecks, ModelCatalog
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
@@ -29,6 +30,15 @@ from tunesmith.settings import Settings
 from tunesmith.tasks import EndWaiter, TaskService
 
 HttpRequest = Request[Any, Any, State]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAIServices:
+    """What only the OpenAI-shaped door asks."""
+
+    file_checks: FileChecks
+    models: ModelCatalog
+    completions: Completions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +60,7 @@ class Services:
     checkpoints: CheckpointBook
     datasets: DatasetService
     uploads: UploadService
+    single_files: SingleFiles
     train_configs: TrainConfigs
     callbacks: CallbackService
     idempotent_calls: IdempotentCalls
@@ -62,6 +73,7 @@ class Services:
     publisher: Publisher
     tasks: TaskService
     end_waiter: EndWaiter
+    openai: OpenAIServices
 
 
 def services_of(request: HttpRequest) -> Services:

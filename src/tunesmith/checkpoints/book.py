@@ -129,6 +129,10 @@ class CheckpointBook:
         """The newest complete one."""
         return next(reversed(self.present_of(run_id)), None)
 
+    def at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        """The run's newest checkpoint of this step that is still there. Also to be asked from threads."""
+        return next((one for one in reversed(self.present_of(run_id)) if one.step == step), None)
+
     def holding(self, path: str) -> str | None:
         """The folder of the checkpoint that lies at this path, or that it leads into. Also to be asked from threads."""
         places = (path, *map(str, Path(path).parents)) if path.startswith("/") else ()

@@ -96,8 +96,14 @@ class DatasetService:
         summary = self._journal.summary(dataset_id)
         return summary is not None and summary.deleted_at is None and dataset_id not in self._leaving
 
-    async def create(self, request: DatasetRequest, idempotency: IdempotentCall | None = None) -> Dataset:
-        """A new, empty dataset.
+    def was_ever(self, dataset_id: str) -> bool:
+        """Whether it is or was on record."""
+        return dataset_id in self._journal
+
+    async def create(
+        self, request: DatasetRequest, idempotency: IdempotentCall | None = None, dataset_id: str | None = None
+    ) -> Dataset:
+        """A new dataset, empty unless there are uploads for its id already.
 
         Raises:
             InvalidInput: a name that is empty or would be read as a path, or metadata that no reader could take.
@@ -111,7 +117,7 @@ class DatasetService:
         self._creating.add(request.name)
         try:
             dataset = Dataset(
-                id=new_id("ds"),
+                id=dataset_id or new_id("ds"),
                 created_at=self._clock(),
                 idempotency=idempotency,
                 **msgspec.structs.asdict(request),

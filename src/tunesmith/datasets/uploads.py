@@ -9,9 +9,10 @@ import asyncio
 import hashlib
 import re
 import shutil
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import AsyncIterable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from itertools import takewhile
@@ -23,13 +24,14 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from tunesmith.datasets.arrival import Arrived, Details, Judge, no_details
 from tunesmith.datasets.sink import PART, Sink
 from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, TooLarge, TunesmithError, Unavailable
 from tunesmith.files import NO_ROOM, set_aside
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Entry, Journal
 from tunesmith.paths import StatePaths
-from tunesmith.records import Clock, IdempotentCall, Upload, new_id
+from tunesmith.records import Clock, FileCheck, IdempotentCall, Upload, new_id
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -41,6 +43,10 @@ _BLOCK = 256 * 1024
 _THREADS = 4
 
 
+class CheckMark(msgspec.Struct, frozen=True):
+    """That somebody has looked at the file."""
+
+
 class UploadSummary(msgspec.Struct, frozen=True):
     """What is kept in memory of every upload."""
 
@@ -48,6 +54,9 @@ class UploadSummary(msgspec.Struct, frozen=True):
     name: str
     stored_name: str
     bytes: int
+    purpose: str = ""
+    expires_at: datetime | None = None
+    check: CheckMark | None = None
     deleted_at: datetime | None = None
     idempotency: IdempotentCall | None = None
 
@@ -58,6 +67,7 @@ class Received(NamedTuple):
     upload: Upload
     replaces: list[str]
     """The uploads of the same name that it found in its dataset, oldest first: they do not count beside it."""
+    is_new: bool = True
 
 
 class InFlight(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +82,9 @@ class InFlight(msgspec.Struct, frozen=True, kw_only=True):
 class _Flight:
     """An upload that is coming in, and how to stop it."""
 
-    def __init__(self, dataset_id: str, name: str, call: IdempotentCall | None) -> None:
-        self.id = new_id(_PREFIX)
+    def __init__(self, upload_id: str, dataset_id: str, name: str, call: IdempotentCall | None, judge: Judge) -> None:
+        self.id = upload_id
+        self.judge = judge
         self.dataset_id = dataset_id
         self.name = name
         self.call = call
@@ -95,8 +106,14 @@ class UploadService:
         self._clock = clock
         self._live: defaultdict[str, dict[str, None]] = defaultdict(dict)
         """The ids of each dataset's uploads, oldest first."""
+        self._sorted: list[str] = []
+        """The ids of all uploads that are there, by when they began."""
         self._flights: dict[str, _Flight] = {}
         self._closed = False
+        self._changing = asyncio.Lock()
+        """Held while a record is read, changed and written."""
+        self._judging = asyncio.Lock()
+        """Held while it is decided whether an upload is one more, until it is on record."""
         self._leaving: set[str] = set()
         """Uploads that are about to be removed: already gone for whoever asks."""
         # Few and their own: each thread keeps some memory, and a slow disk must not take the threads of everybody else.
@@ -106,9 +123,16 @@ class UploadService:
         journal.on_commit(self._committed)
 
     def _index(self, upload_id: str, summary: UploadSummary) -> None:
+        place = bisect_left(self._sorted, upload_id)
+        is_listed = self._sorted[place : place + 1] == [upload_id]
         if summary.deleted_at is None:
             self._live[summary.dataset_id][upload_id] = None
-        elif summary.dataset_id in self._live:
+            if not is_listed:
+                self._sorted.insert(place, upload_id)
+            return
+        if is_listed:
+            del self._sorted[place]
+        if summary.dataset_id in self._live:
             self._live[summary.dataset_id].pop(upload_id, None)
 
     def _committed(self, _entry: Entry, upload: Upload, _previous: UploadSummary | None) -> None:
@@ -148,6 +172,26 @@ class UploadService:
     def record_sizes(self, dataset_id: str) -> list[int]:
         """Bytes of the record of each of the dataset's uploads, not of its file."""
         return [self._journal.size_of(upload_id) for upload_id in self.ids_of(dataset_id)]
+
+    @property
+    def sorted_ids(self) -> Sequence[str]:
+        """Those of all uploads that are there, of every dataset, by when they began. Not to be kept over an await."""
+        return self._sorted
+
+    def summary_of(self, upload_id: str) -> UploadSummary:
+        """What is known of an upload without reading its record."""
+        return self._journal.summaries[upload_id]
+
+    async def note_check(self, upload_id: str, check: FileCheck) -> Upload:
+        """Put on record what a look at the rows of its file has found.
+
+        Raises:
+            NotFound: it was removed meanwhile.
+        """
+        async with self._changing:
+            checked = msgspec.structs.replace(self.get(upload_id), check=check)
+            await self._journal.append("checked", checked)
+        return checked
 
     def named(self, name: str) -> list[str]:
         """The uploads that clients gave this name, in any dataset, newest first."""
@@ -194,7 +238,13 @@ class UploadService:
         )
 
     async def receive(
-        self, dataset_id: str, name: str, chunks: AsyncIterable[bytes], call: IdempotentCall | None = None
+        self,
+        dataset_id: str,
+        name: str,
+        chunks: AsyncIterable[bytes],
+        call: IdempotentCall | None = None,
+        judge: Judge = no_details,
+        upload_id: str | None = None,
     ) -> Received:
         """Take in one file. Whatever goes wrong, nothing of it stays.
 
@@ -204,6 +254,8 @@ class UploadService:
             chunks: its bytes.
             call: without the hash of the request, which is known when all of it has come in. If the same call has made an
                 upload before, that one is answered and nothing of this one stays.
+            judge: says what else is to be on record, or which upload this one is the same as.
+            upload_id: a new id that the caller has made for it.
 
         Raises:
             InvalidInput: the name is empty.
@@ -211,13 +263,13 @@ class UploadService:
             NotFound: what the same call made was deleted since.
             Unavailable: it was stopped on the way, by ``close``.
             OutOfSpace: the disk is full.
-            Exception: whatever ``chunks`` raises.
+            Exception: whatever ``chunks`` or ``judge`` raises.
         """
         if not name.strip():
             raise InvalidInput("has an empty name", where="file", mend="send the file with its name")
         if self._closed:
             raise _shutting_down()
-        flight = _Flight(dataset_id, name, call)
+        flight = _Flight(upload_id or new_id(_PREFIX), dataset_id, name, call, judge)
         self._flights[flight.id] = flight
         received: Received | None = None
         try:
@@ -256,18 +308,34 @@ class UploadService:
             await self._in_thread(partial(sink.write, block))
 
     async def _keep_once(self, flight: _Flight, sink: Sink) -> Received:
+        # All of it is here. Whoever stops it now waits until it is clear whether it is on record.
+        with anyio.CancelScope(shield=True):
+            async with self._judging if flight.judge is not no_details else nullcontext():
+                try:
+                    arrived = Arrived(name=flight.name, bytes=sink.bytes, sha256=sink.sha256)
+                    details = flight.judge(arrived)
+                except BaseException:
+                    await self._discard(sink)
+                    raise
+                same = details.instead
+                if same is None:
+                    return await self._keep_first(flight, sink, details)
+            await self._discard(sink)
+        assert same is not None
+        return Received(same, [], is_new=False)
+
+    async def _keep_first(self, flight: _Flight, sink: Sink, details: Details) -> Received:
+        """Unless the same call has made one before."""
         call = _with_hash(flight.call, flight.name, sink.sha256)
         is_kept = False
 
         async def keep() -> Upload:
             nonlocal is_kept
             is_kept = True  # and if it fails, discarded there: it may go on when nobody waits for it here any more
-            return await self._keep(flight, sink, call)
+            return await self._keep(flight, sink, call, details)
 
         try:
-            # All of it is here. Whoever stops it now waits until it is clear whether it is on record.
-            with anyio.CancelScope(shield=True):
-                upload, is_new = await self._calls.once(call, keep, self._made_before)
+            upload, is_new = await self._calls.once(call, keep, self._made_before)
         finally:
             if not is_kept:
                 await self._discard(sink)
@@ -296,16 +364,16 @@ class UploadService:
             and (one.deleted_at is None or one.deleted_at >= upload.uploaded_at)
         ]
 
-    async def _keep(self, flight: _Flight, sink: Sink, call: IdempotentCall | None) -> Upload:
+    async def _keep(self, flight: _Flight, sink: Sink, call: IdempotentCall | None, details: Details) -> Upload:
         try:
             with _room_for_it():
                 await self._in_thread(sink.commit)
         except BaseException:
             await self._discard(sink)
             raise
-        return await self._record(flight, sink, call)
+        return await self._record(flight, sink, call, details)
 
-    async def _record(self, flight: _Flight, sink: Sink, call: IdempotentCall | None) -> Upload:
+    async def _record(self, flight: _Flight, sink: Sink, call: IdempotentCall | None, details: Details) -> Upload:
         upload = Upload(
             id=flight.id,
             dataset_id=flight.dataset_id,
@@ -314,6 +382,8 @@ class UploadService:
             bytes=sink.bytes,
             sha256=sink.sha256,
             uploaded_at=self._clock(),
+            purpose=details.purpose,
+            expires_at=details.expires_at,
             idempotency=call,
         )
         try:
@@ -384,9 +454,10 @@ class UploadService:
             _log.warning("upload_removal_not_recorded", upload_id=upload_id, reason=str(error))
 
     async def _record_removal(self, upload_id: str) -> None:
-        upload = self._journal.get(upload_id)
-        assert upload is not None
-        await self._journal.append("deleted", msgspec.structs.replace(upload, deleted_at=self._clock()))
+        async with self._changing:
+            upload = self._journal.get(upload_id)
+            assert upload is not None
+            await self._journal.append("deleted", msgspec.structs.replace(upload, deleted_at=self._clock()))
 
     async def _delete_folder(self, upload_id: str) -> None:
         await self._in_thread(partial(shutil.rmtree, self._folder(upload_id), ignore_errors=True))

@@ -2,6 +2,7 @@
 
 from tunesmith.inference.answers import Answer, Usage
 from tunesmith.inference.chat import ChatService, Delta, End
+from tunesmith.inference.completions import Completions, EngineRefused
 from tunesmith.inference.request import BatchRequest, ChatRequest, GenerationFields, Message
 
 __all__ = [
@@ -9,8 +10,10 @@ __all__ = [
     "BatchRequest",
     "ChatRequest",
     "ChatService",
+    "Completions",
     "Delta",
     "End",
+    "EngineRefused",
     "GenerationFields",
     "Message",
     "Usage",

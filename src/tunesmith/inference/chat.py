@@ -18,11 +18,11 @@ from tunesmith.inference.answers import Answer, Completion, Usage, answer_of, de
 from tunesmith.inference.request import ChatRequest, completion_body
 from tunesmith.references import ResolvedModel
 
-_PATH = "/v1/chat/completions"
+COMPLETIONS_PATH = "/v1/chat/completions"
 _READY_SECONDS = 600.0
 """How long a model may take to load."""
-_ANSWER_SECONDS = 1800.0
-_SILENT_SECONDS = 300.0
+ANSWER_SECONDS = 1800.0
+SILENT_SECONDS = 300.0
 """How long an engine may say nothing in the middle of an answer: others may be ahead in its queue."""
 _SIDE_BY_SIDE = 32
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
@@ -127,7 +127,7 @@ class ChatService:
         model, endpoint = await self._endpoint(request)
         with endpoint.in_use():
             body = completion_body(request, endpoint.model_name)
-            answer = await self._loopback.post_json(endpoint.port, _PATH, body, seconds=_ANSWER_SECONDS)
+            answer = await self._loopback.post_json(endpoint.port, COMPLETIONS_PATH, body, seconds=ANSWER_SECONDS)
         if not answer.ok:
             raise error_of(answer.status, answer.body)
         return answer_of(answer.body, model)
@@ -138,7 +138,7 @@ class ChatService:
         body = completion_body(request, endpoint.model_name, stream=True, stream_options={"include_usage": True})
         with endpoint.in_use():
             async with self._loopback.stream(
-                endpoint.port, _PATH, body, seconds=_SILENT_SECONDS, idle_seconds=_SILENT_SECONDS
+                endpoint.port, COMPLETIONS_PATH, body, seconds=SILENT_SECONDS, idle_seconds=SILENT_SECONDS
             ) as response:
                 if not response.ok:
                     raise error_of(response.status, b"".join([chunk async for chunk in response.chunks]))
@@ -163,7 +163,7 @@ class ChatService:
     async def _patiently(self, request: ChatRequest) -> Answer | TunesmithError:
         pause = _FIRST_PAUSE
         try:
-            with anyio.fail_after(_ANSWER_SECONDS):
+            with anyio.fail_after(ANSWER_SECONDS):
                 while True:
                     try:
                         return await self.answer(request)
@@ -173,7 +173,7 @@ class ChatService:
                     except TunesmithError as error:
                         return error
         except TimeoutError:
-            return Unavailable(f"no answer in {_ANSWER_SECONDS:g} seconds", mend="ask for less at a time")
+            return Unavailable(f"no answer in {ANSWER_SECONDS:g} seconds", mend="ask for less at a time")
 
     async def _endpoint(self, request: ChatRequest) -> tuple[str, Endpoint]:
         model = request.model or self._default_model
@@ -183,8 +183,17 @@ class ChatService:
                 where="model",
                 mend="name one: a run's id, a path, a hub id; or set default_model",
             )
+        return model, await self.endpoint(model)
+
+    async def endpoint(self, model: str) -> Endpoint:
+        """What serves this model; it is started if need be.
+
+        Raises:
+            MissingReference: there is no such model.
+            Unavailable: it cannot be served.
+        """
         resolved = await anyio.to_thread.run_sync(self._resolve, model)
-        return model, await self._engines.engine_for(resolved, seconds=_READY_SECONDS)
+        return await self._engines.engine_for(resolved, seconds=_READY_SECONDS)
 
 
 async def _parts(chunks: AsyncIterator[bytes], model: str) -> AsyncIterator[Delta | End]:

@@ -3,7 +3,7 @@
 from tunesmith.records.access import Key, Scope
 from tunesmith.records.base import Clock, IdempotentCall, Record, new_id, utc_now
 from tunesmith.records.checkpoints import Checkpoint, Mark
-from tunesmith.records.datasets import Dataset, TrainConfigFile, Upload
+from tunesmith.records.datasets import Dataset, FileCheck, TrainConfigFile, Upload
 from tunesmith.records.deliveries import BodySource, Delivery, DeliveryAttempt, DeliveryState, Uptime
 from tunesmith.records.deployments import Deployment, DeploymentStatus, EngineKind, Parity, ServedAdapter
 from tunesmith.records.experiments import Experiment, Project, ProjectStatus
@@ -45,6 +45,7 @@ __all__ = [
     "EngineKind",
     "Exit",
     "Experiment",
+    "FileCheck",
     "Handle",
     "IdempotentCall",
     "Key",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from tunesmith.records.base import IdempotentCall, Record
 
 
@@ -23,6 +25,23 @@ class Dataset(Record, frozen=True, kw_only=True):
     idempotency: IdempotentCall | None = None
 
 
+class FileCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a look at every row of a file has found."""
+
+    rows: int
+    """Good and bad."""
+    shapes: dict[str, int] = {}
+    """Good rows by their shape."""
+    faults: int = 0
+    """Rows that cannot be used."""
+    told: tuple[str, ...] = ()
+    """What is wrong with the first of them, with their lines."""
+
+    @property
+    def ok(self) -> bool:
+        return self.rows > 0 and not self.faults
+
+
 class Upload(Record, frozen=True, kw_only=True):
     """One file that was put into a dataset, whole. Its bytes lie in a folder named by its id."""
 
@@ -34,6 +53,12 @@ class Upload(Record, frozen=True, kw_only=True):
     bytes: int
     sha256: str
     uploaded_at: datetime
+    purpose: str = ""
+    """What it is for, where its door asks that: ``fine-tune``, ``batch``, ...; empty where nobody said."""
+    expires_at: datetime | None = None
+    """When it is removed by itself, unless a run uses it."""
+    check: FileCheck | None = None
+    """None: nobody has looked, or the look is not over."""
     deleted_at: datetime | None = None
     idempotency: IdempotentCall | None = None
 

@@ -9,9 +9,12 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from tunesmith.errors import Forbidden, MissingReference
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Deployment, RunState
+from tunesmith.references.fine_tuned import FineTuned, read_fine_tuned
 from tunesmith.references.model_folders import AdapterConfig, adapter_config_in
 from tunesmith.references.models import (
     HUB_ID,
@@ -22,6 +25,7 @@ from tunesmith.references.models import (
     is_pull_of,
     looks_like_path,
 )
+from tunesmith.references.openai_names import DEFAULT_ALIASES
 from tunesmith.references.paths import NamedPaths, is_folder, shown
 from tunesmith.references.resolved import Located, ModelKind, ResolvedModel
 
@@ -37,14 +41,16 @@ class ModelReferences(NamedPaths):
         paths: StatePaths,
         book: Runs,
         checkpoint: Callable[[str], Checkpoint | None],
+        checkpoint_at: Callable[[str, int], Checkpoint | None] = lambda *_: None,
         deployment: Callable[[str], Deployment | None] = lambda _: None,
         has_modelscope: Callable[[], bool] = lambda: importlib.util.find_spec("modelscope") is not None,
     ) -> None:
         super().__init__(roots, paths)
-        self._names = ModelNames(aliases, paths, book)
+        self.names = ModelNames(aliases, paths, book)
         self._aliases = aliases
         self._book = book
         self._checkpoint = checkpoint
+        self._checkpoint_at = checkpoint_at
         self._deployment = deployment
         self._has_modelscope = has_modelscope
 
@@ -83,27 +89,58 @@ class ModelReferences(NamedPaths):
             path=found.path,
             base=base,
             rank=config.rank if config is not None else None,
+            run_id=found.run_id,
             adapter=base is not None,
             explanation=f"It is {told}.",
         )
 
     def _locate(self, reference: str, where: str) -> Located:
-        meant = self._aliases.get(reference, reference)
-        kind, path, explanation = self._found(meant, where)
-        alias_of = meant if reference in self._aliases else None
-        return Located(kind=kind, path=path, alias_of=alias_of, explanation=explanation)
+        alias_of = self._aliases.get(reference) or self._of_openai(reference)
+        return msgspec.structs.replace(self._found(alias_of or reference, where), alias_of=alias_of)
 
-    def _found(self, reference: str, where: str) -> tuple[ModelKind, str, str]:
+    def _of_openai(self, name: str) -> str | None:
+        """What one of OpenAI's names stands for, unless something here is called that."""
+        model = DEFAULT_ALIASES.get(name)
+        if model is None or self.names.other_meaning(name) is not None:
+            return None
+        return None if self._checkpoint(name) is not None or self._deployment(name) is not None else model
+
+    def _found(self, reference: str, where: str) -> Located:
+        fine_tuned = read_fine_tuned(reference)
+        if fine_tuned is not None and fine_tuned.run_id in self._book:
+            return self._fine_tuned(fine_tuned, where)
         if reference in self._book:
-            return ModelKind.RUN, self._output_of(reference, where), f"the model that run {reference} made"
+            return self._of_run(reference, where)
         checkpoint = self._checkpoint(reference)
         if checkpoint is not None:
-            told = f"checkpoint {checkpoint.id} of run {checkpoint.run_id}, at step {checkpoint.step}"
-            return ModelKind.CHECKPOINT, self._still_there(checkpoint, where), told
+            return self._of_checkpoint(checkpoint, where)
         deployment = self._deployment(reference)
         if deployment is not None:
-            return ModelKind.DEPLOYMENT, deployment.model, f"what deployment {deployment.id} serves"
-        return self._unrecorded(reference, where)
+            told = f"what deployment {deployment.id} serves"
+            return Located(kind=ModelKind.DEPLOYMENT, path=deployment.model, explanation=told)
+        kind, path, told = self._unrecorded(reference, where)
+        return Located(kind=kind, path=path, explanation=told)
+
+    def _fine_tuned(self, found: FineTuned, where: str) -> Located:
+        if found.step is None:
+            return self._of_run(found.run_id, where)
+        checkpoint = self._checkpoint_at(found.run_id, found.step)
+        if checkpoint is None:
+            raise MissingReference(
+                f"run {found.run_id} has no checkpoint at step {found.step}",
+                where=where,
+                mend="name one of those that are listed",
+            )
+        return self._of_checkpoint(checkpoint, where)
+
+    def _of_run(self, run_id: str, where: str) -> Located:
+        path, told = self._output_of(run_id, where), f"the model that run {run_id} made"
+        return Located(kind=ModelKind.RUN, path=path, explanation=told, run_id=run_id)
+
+    def _of_checkpoint(self, found: Checkpoint, where: str) -> Located:
+        path = self._still_there(found, where)
+        told = f"checkpoint {found.id} of run {found.run_id}, at step {found.step}"
+        return Located(kind=ModelKind.CHECKPOINT, path=path, explanation=told, run_id=found.run_id)
 
     def _unrecorded(self, reference: str, where: str) -> tuple[ModelKind, str, str]:
         pulled = self._paths.models / reference
@@ -118,7 +155,7 @@ class ModelReferences(NamedPaths):
             return ModelKind.PULLED, str(by_name.resolve()), f"{reference} as it was pulled to state/models"
         if HUB_ID.fullmatch(reference):
             return ModelKind.HUB, reference, "a model of the Hugging Face hub, which is fetched when it is needed"
-        raise MissingReference(f"there is no model {shown(reference)!r}", where=where, mend=self._names.mend(reference))
+        raise MissingReference(f"there is no model {shown(reference)!r}", where=where, mend=self.names.mend(reference))
 
     def _of_modelscope(self, reference: str, where: str) -> str:
         if not HUB_ID.fullmatch(reference.removeprefix(MODELSCOPE)):
@@ -155,7 +192,7 @@ class ModelReferences(NamedPaths):
             return self._readable(named, where)
         except Forbidden:
             # The operator may keep models elsewhere, with links to them below state/models.
-            for name in self._names.pulled_models():
+            for name in self.names.pulled_models():
                 target = (self._paths.models / name).resolve()
                 if str(target) == named:
                     return target

@@ -11,6 +11,7 @@ from tunesmith.files import raise_shortage
 from tunesmith.paths import StatePaths
 from tunesmith.recipes.suggest import nearest
 from tunesmith.records import Run
+from tunesmith.references.openai_names import DEFAULT_ALIASES
 from tunesmith.references.paths import is_folder
 
 HUB_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -55,8 +56,16 @@ class ModelNames:
             return "a path"
         return "the form of a hub id" if HUB_ID.fullmatch(name.removeprefix(MODELSCOPE)) else None
 
+    def usable_aliases(self) -> list[str]:
+        """Those of the settings, and OpenAI's names for which the model that they stand for is here."""
+        here = {name for name, model in DEFAULT_ALIASES.items() if self.is_pulled(model)}
+        return sorted(here | set(self._aliases))
+
+    def is_pulled(self, hub_id: str) -> bool:
+        return is_pull_of(self._paths.models / hub_id.rpartition("/")[2], hub_id)
+
     def mend(self, reference: str) -> str:
-        names = sorted([*self._aliases, *self.pulled_models()])
+        names = sorted({*self.usable_aliases(), *self.pulled_models()})
         close = nearest(reference, names)
         known = f"there is: {', '.join(names)}" if names else "no model is here yet"
         return (f"did you mean {close}? " if close else "") + f"{known}; `tunesmith models pull NAME` fetches one"

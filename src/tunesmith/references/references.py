@@ -35,12 +35,21 @@ class References(ModelReferences):
         paths: StatePaths,
         book: Runs,
         checkpoint: Callable[[str], Checkpoint | None],
+        checkpoint_at: Callable[[str, int], Checkpoint | None] = lambda *_: None,
         deployment: Callable[[str], Deployment | None] = lambda _: None,
         uploaded: Callable[[str], Sequence[tuple[str, Path]] | None] = lambda _: None,
     ) -> None:
-        """``uploaded`` answers names and paths of the files of an uploaded dataset, by its id or name; asked from threads."""
+        """``checkpoint_at`` finds the checkpoint of a run at a step. ``uploaded`` answers names and
+        paths of the files of an uploaded dataset, by its id or name; asked from threads.
+        """
         super().__init__(
-            roots=roots, aliases=aliases, paths=paths, book=book, checkpoint=checkpoint, deployment=deployment
+            roots=roots,
+            aliases=aliases,
+            paths=paths,
+            book=book,
+            checkpoint=checkpoint,
+            checkpoint_at=checkpoint_at,
+            deployment=deployment,
         )
         self._uploaded = uploaded
 

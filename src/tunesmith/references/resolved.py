@@ -31,6 +31,8 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Of an adapter: the folder or hub id of its base model. Null for a whole model."""
     rank: int | None = None
     """Of an adapter: its rank, where it says so."""
+    run_id: str | None = None
+    """The run that has made it, where the name is of a run or a checkpoint."""
     adapter: bool
     """Whether it is an adapter, which needs its base to be loaded."""
     explanation: str
@@ -42,5 +44,6 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: ModelKind
     path: str
-    alias_of: str | None
     explanation: str
+    alias_of: str | None = None
+    run_id: str | None = None

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -139,6 +140,16 @@ class RunBook:
             for run_id, summary in self._journal.summaries.items()
             if summary.labels.publish_to is not None and summary.state is RunState.SUCCEEDED
         ]
+
+    def trained(self, most: int) -> list[Run]:
+        """The newest trainings that succeeded, at most so many, newest first. Also to be asked from threads."""
+        summaries = self._journal.summaries
+        found = (
+            run_id
+            for run_id in reversed(self._order)
+            if (one := summaries[run_id]).state is RunState.SUCCEEDED and one.kind is RunKind.TRAIN
+        )
+        return [self.get(run_id) for run_id in islice(found, most)]
 
     def counts(self) -> dict[RunState, int]:
         return dict(self._counts)

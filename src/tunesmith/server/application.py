@@ -38,6 +38,8 @@ from tunesmith.api import (
 )
 from tunesmith.api.access import AccessGuard
 from tunesmith.api.bodies import StrictBody
+from tunesmith.api.openai import handlers as openai_handlers
+from tunesmith.api.openai.request_ids import add_request_id
 from tunesmith.api.options import OptionsAnswer
 from tunesmith.api.parameters import KnownParameters
 from tunesmith.api.telemetry import RequestTimer, RequestTimes
@@ -67,6 +69,7 @@ _HANDLERS: list[Any] = [
     *tasks.HANDLERS,
     *evaluate_export.HANDLERS,
     *keys.HANDLERS,
+    *openai_handlers.HANDLERS,
 ]
 
 
@@ -85,6 +88,7 @@ def create_app(opened: App) -> Litestar:
         return_dto=None,
         exception_handlers=problems.HANDLERS,
         lifespan=[_lifespan(opened)],
+        before_send=[add_request_id],
         openapi_config=None,
         request_max_body_size=_LARGEST_JSON_BODY,
         logging_config=None,
@@ -99,6 +103,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         await opened.services.datasets.recover()
+        await opened.services.single_files.recover()
         await opened.services.previews.forget_deleted()
         downloads = leftovers(opened.services.paths)
         async with anyio.create_task_group() as background:
@@ -110,6 +115,8 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
             await opened.vitals.start(background, "deployments", opened.services.deployments.run)
             await opened.vitals.start(background, "scheduler", opened.services.scheduler.run)
             await opened.vitals.start(background, "deid", opened.services.deid.run)
+            await opened.vitals.start(background, "single files", opened.services.single_files.run)
+            await opened.vitals.start(background, "file checks", opened.services.openai.file_checks.run)
             background.start_soon(_sweep_downloads, opened, downloads)
             yield
             # Runs go on without us; the next server finds them.

@@ -13,43 +13,32 @@ import msgspec
 
 from tunesmith.access import KeyRing
 from tunesmith.api.services import Services
+from tunesmith.app.base import Base, open_base
+from tunesmith.app.openai import openai_of
+from tunesmith.app.serving import chat_of, deployments_of
 from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook, CheckpointKeeper, Retention
 from tunesmith.datasets import (
     DatasetService,
     Lookup,
+    SingleFiles,
     TrainConfigs,
     UploadService,
 )
 from tunesmith.deid import DeidService
 from tunesmith.deployments import (
-    DeploymentBook,
     DeploymentService,
-    EngineArguments,
-    Engines,
-    HealthCheck,
-    Keeper,
-    Limits,
-    OnDemandEngines,
-    ParityCheck,
-    Planner,
-    Ports,
 )
 from tunesmith.errors import SettingsInvalid
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor
 from tunesmith.finetune.plan import RunPlan
 from tunesmith.finetune.service import FinetuneService
-from tunesmith.idempotency import IdempotentCalls
-from tunesmith.inference import ChatService
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
-from tunesmith.journals import Journals, idempotent_calls_in
 from tunesmith.net.guarded import GuardedClient
 from tunesmith.net.loopback import LoopbackClient
-from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
-from tunesmith.recipes import RecipeBook
 from tunesmith.records import (
     Clock,
     Run,
@@ -64,7 +53,6 @@ from tunesmith.runner import (
     GpuProbe,
     LocalExecutor,
     Slots,
-    WorkerCalls,
     find_gpus,
 )
 from tunesmith.runs import (
@@ -72,7 +60,6 @@ from tunesmith.runs import (
     Followers,
     LiveRuns,
     RequestResolver,
-    RunBook,
     RunConfigs,
     RunCreator,
     RunRequest,
@@ -82,12 +69,10 @@ from tunesmith.runs import (
     RunWarnings,
     Scheduler,
     Supervisor,
-    UnfinishedRuns,
     demand_of,
     launch_of,
 )
 from tunesmith.settings import Settings
-from tunesmith.state_folder import refuse_incomplete, refuse_unrecorded_runs
 from tunesmith.tasks import EndWaiter, TaskPlan, TaskService
 from tunesmith.vitals import BackgroundTask, Vitals
 
@@ -118,25 +103,6 @@ class App:
         self.services.end_waiter.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Base:
-    """What every build function may use."""
-
-    settings: Settings
-    paths: StatePaths
-    clock: Clock
-    descriptors: ChildDescriptors
-    journals: Journals
-    recipes: RecipeBook
-    book: RunBook
-    unfinished: UnfinishedRuns
-    deployed: DeploymentBook
-    client: GuardedClient
-    loopback: LoopbackClient
-    idempotent_calls: IdempotentCalls
-    calls: WorkerCalls
-
-
 def open_services(
     settings: Settings,
     *,
@@ -154,7 +120,7 @@ def open_services(
         StateFolderIncomplete: a record file is missing, or older than it was.
         SettingsInvalid: bound to more than loopback without a usable key.
     """
-    base = _base(settings, clock, descriptors)
+    base = open_base(settings, clock, descriptors)
     keys = KeyRing(base.journals.keys, clock)
     _refuse_open_bind(settings, keys)
     slots = Slots(gpu_probe(), settings.max_cpu_runs)
@@ -165,7 +131,7 @@ def open_services(
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
     executor = executor or _executor(base)
     scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
-    deployments = _deployments(base, slots, executor, references, checkpoints, scheduler)
+    deployments = deployments_of(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
     doors = _doors(base, function, references, runs.creator)
     for listener in (live.committed, scheduler.committed, reporter.committed, doors.publisher.committed):
@@ -176,7 +142,7 @@ def open_services(
     return _opened(base, services, reporter)
 
 
-def _opened(base: _Base, services: Services, reporter: Reporter) -> App:
+def _opened(base: Base, services: Services, reporter: Reporter) -> App:
     return App(
         services=services,
         vitals=Vitals(),
@@ -185,30 +151,6 @@ def _opened(base: _Base, services: Services, reporter: Reporter) -> App:
         loopback=base.loopback,
         journals=base.journals.all,
         watermarks=WatermarkKeeper(Watermarks(base.paths.watermarks, base.clock), base.journals.all),
-    )
-
-
-def _base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -> _Base:
-    paths = StatePaths(settings.state_dir)
-    paths.create()
-    refuse_incomplete(paths, clock)
-    journals = Journals.open(paths, clock)
-    refuse_unrecorded_runs(paths, journals.runs)
-    book = RunBook(journals.runs)
-    return _Base(
-        settings=settings,
-        paths=paths,
-        clock=clock,
-        descriptors=descriptors,
-        journals=journals,
-        recipes=RecipeBook(settings.recipes_dir),
-        book=book,
-        unfinished=UnfinishedRuns(book),
-        deployed=DeploymentBook(journals.deployments),
-        client=GuardedClient(allow_private=settings.allow_private_urls),
-        loopback=LoopbackClient(),
-        idempotent_calls=idempotent_calls_in(journals),
-        calls=WorkerCalls(variables=settings.run_environment, descriptors=descriptors),
     )
 
 
@@ -221,11 +163,11 @@ def _refuse_open_bind(settings: Settings, keys: KeyRing) -> None:
         )
 
 
-def _names(base: _Base) -> ModelNames:
+def _names(base: Base) -> ModelNames:
     return ModelNames(base.settings.aliases, base.paths, base.book, base.deployed.__contains__)
 
 
-def _checkpoints(base: _Base) -> tuple[CheckpointBook, CheckpointKeeper]:
+def _checkpoints(base: Base) -> tuple[CheckpointBook, CheckpointKeeper]:
     names = _names(base)
     checkpoints = CheckpointBook(base.journals.checkpoints, base.paths, base.clock, other_meaning=names.other_meaning)
     retention = Retention(checkpoints, base.settings.checkpoint_budget_bytes, base.unfinished.checkpoints)
@@ -239,7 +181,7 @@ class _Datasets(NamedTuple):
     lookup: Lookup
 
 
-def _datasets(base: _Base) -> _Datasets:
+def _datasets(base: Base) -> _Datasets:
     journals, most_bytes = base.journals, base.settings.max_train_config_bytes
     uploads = UploadService(journals.uploads, base.paths, base.idempotent_calls, base.clock)
     train_configs = TrainConfigs(journals.train_configs, base.paths, base.recipes, base.clock, most_bytes)
@@ -253,19 +195,20 @@ def _datasets(base: _Base) -> _Datasets:
     return _Datasets(datasets, uploads, train_configs, Lookup(datasets, uploads, train_configs))
 
 
-def _references(base: _Base, checkpoints: CheckpointBook, lookup: Lookup) -> References:
+def _references(base: Base, checkpoints: CheckpointBook, lookup: Lookup) -> References:
     return References(
         roots=base.settings.roots,
         aliases=base.settings.aliases,
         paths=base.paths,
         book=base.book,
         checkpoint=checkpoints.referenced,
+        checkpoint_at=checkpoints.at_step,
         deployment=base.deployed.known,
         uploaded=lookup.files_of,
     )
 
 
-def _callbacks(base: _Base) -> tuple[CallbackService, Reporter]:
+def _callbacks(base: Base) -> tuple[CallbackService, Reporter]:
     shape = FinetuneShape(base.paths, base.book)
     callbacks = CallbackService(
         journal=base.journals.deliveries,
@@ -277,7 +220,7 @@ def _callbacks(base: _Base) -> tuple[CallbackService, Reporter]:
     return callbacks, Reporter(base.book, callbacks, shape)
 
 
-def _executor(base: _Base) -> Executor:
+def _executor(base: Base) -> Executor:
     return LocalExecutor(
         start_deadline_seconds=base.settings.start_deadline_seconds,
         stop_grace_seconds=base.settings.stop_grace_seconds,
@@ -287,7 +230,7 @@ def _executor(base: _Base) -> Executor:
 
 
 def _scheduler(
-    base: _Base, slots: Slots, executor: Executor, live: LiveRuns, keeper: CheckpointKeeper, uploads: UploadService
+    base: Base, slots: Slots, executor: Executor, live: LiveRuns, keeper: CheckpointKeeper, uploads: UploadService
 ) -> Scheduler:
     supervisor = Supervisor(
         book=base.book,
@@ -310,7 +253,7 @@ def _scheduler(
 
 
 def _runs(
-    base: _Base,
+    base: Base,
     slots: Slots,
     live: LiveRuns,
     scheduler: Scheduler,
@@ -335,7 +278,7 @@ def _runs(
 
 
 def _creator(
-    base: _Base,
+    base: Base,
     slots: Slots,
     live: LiveRuns,
     references: References,
@@ -371,7 +314,7 @@ class _Doors(NamedTuple):
     end_waiter: EndWaiter
 
 
-def _doors(base: _Base, function: FunctionDoor | None, references: References, creator: RunCreator) -> _Doors:
+def _doors(base: Base, function: FunctionDoor | None, references: References, creator: RunCreator) -> _Doors:
     publisher = Publisher(base.book, base.paths, base.clock)
     return _Doors(
         finetune=_finetune(base, function, references, creator),
@@ -382,7 +325,7 @@ def _doors(base: _Base, function: FunctionDoor | None, references: References, c
 
 
 def _finetune(
-    base: _Base, function: FunctionDoor | None, references: References, creator: RunCreator
+    base: Base, function: FunctionDoor | None, references: References, creator: RunCreator
 ) -> FinetuneService:
     async def create_run(plan: RunPlan) -> Run:
         return await creator.create(RunRequest(**msgspec.structs.asdict(plan)))
@@ -403,60 +346,7 @@ def _finetune(
     )
 
 
-def _deployments(
-    base: _Base,
-    slots: Slots,
-    executor: Executor,
-    references: References,
-    checkpoints: CheckpointBook,
-    scheduler: Scheduler,
-) -> DeploymentService:
-    settings, ports = base.settings, Ports()
-    names = ModelNames(settings.aliases, base.paths, base.book)  # other deployments' names are the service's to refuse
-    engines = Engines(vllm_command=settings.vllm_command, has_gpu=bool(slots.gpus))
-
-    def other_meaning(name: str) -> str | None:
-        return "a checkpoint" if checkpoints.referenced(name) is not None else names.other_meaning(name)
-
-    return DeploymentService(
-        book=base.deployed,
-        planner=Planner(
-            resolve=references.resolve,
-            engines=engines,
-            arguments=EngineArguments(settings.allowed_engine_args),
-            other_meaning=other_meaning,
-        ),
-        engines=engines,
-        keeper=_engine_keeper(base, executor, engines, ports),
-        ports=ports,
-        leases=slots,
-        paths=base.paths,
-        clock=base.clock,
-        max_deployments=settings.max_deployments,
-        stop_grace_seconds=settings.stop_grace_seconds,
-        released=scheduler.look_again,
-    )
-
-
-def _engine_keeper(base: _Base, executor: Executor, engines: Engines, ports: Ports) -> Keeper:
-    return Keeper(
-        book=base.deployed,
-        executor=executor,
-        engines=engines,
-        ports=ports,
-        health=HealthCheck(base.loopback),
-        parity=ParityCheck(base.loopback),
-        paths=base.paths,
-        clock=base.clock,
-        limits=Limits(
-            start_deadline_seconds=base.settings.engine_start_deadline_seconds,
-            max_restarts=base.settings.max_engine_restarts,
-            stop_grace_seconds=base.settings.stop_grace_seconds,
-        ),
-    )
-
-
-def _tasks(base: _Base, references: References, creator: RunCreator, publisher: Publisher) -> TaskService:
+def _tasks(base: Base, references: References, creator: RunCreator, publisher: Publisher) -> TaskService:
     return TaskService(
         create_run=lambda plan: creator.create(_run_request(plan)),
         check_plan=lambda plan: creator.resolved(_run_request(plan)),
@@ -472,7 +362,7 @@ def _run_request(plan: TaskPlan) -> RunRequest:
 
 
 def _services(
-    base: _Base,
+    base: Base,
     keys: KeyRing,
     slots: Slots,
     checkpoints: CheckpointBook,
@@ -485,6 +375,7 @@ def _services(
     deployments: DeploymentService,
 ) -> Services:
     journals, variables = base.journals, base.settings.run_environment
+    chat = chat_of(base, deployments, references)
     return Services(
         settings=base.settings,
         paths=base.paths,
@@ -501,6 +392,7 @@ def _services(
         checkpoints=checkpoints,
         datasets=datasets.datasets,
         uploads=datasets.uploads,
+        single_files=SingleFiles(datasets.datasets, datasets.uploads, base.clock),
         train_configs=datasets.train_configs,
         callbacks=callbacks,
         idempotent_calls=base.idempotent_calls,
@@ -508,23 +400,13 @@ def _services(
         previews=PreviewService(base.calls, base.paths.previews),
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
         deployments=deployments,
-        chat=_chat(base, deployments, references),
+        chat=chat,
+        openai=openai_of(base, datasets.uploads, references, deployments, chat),
         **doors._asdict(),
     )
 
 
-def _chat(base: _Base, deployments: DeploymentService, references: References) -> ChatService:
-    return ChatService(
-        resolve=references.resolve,
-        engines=OnDemandEngines(
-            deployments, base.loopback, ParityCheck(base.loopback), warm_models=base.settings.warm_models
-        ),
-        loopback=base.loopback,
-        default_model=base.settings.default_model,
-    )
-
-
-def _project_resources(base: _Base, lookup: Lookup, references: References) -> ProjectResources:
+def _project_resources(base: Base, lookup: Lookup, references: References) -> ProjectResources:
     return ProjectResources(
         training_dir=base.settings.training_dir,
         uploads=lookup,

@@ -1,0 +1,93 @@
+"""Multipart requests of OpenAI's clients: one file among fields, in any order, read as it comes in.
+
+Clients in Python send the fields first, others the file. So a field is known for sure only when all of the file has come in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from multipart import MultipartSegment
+
+from tunesmith.api.multipart_file import events_of, name_of, parser_of, too_large, wrong
+from tunesmith.api.services import HttpRequest
+
+_LONGEST_FIELD = 4096
+
+
+class IncomingForm:
+    """A form on its way in, up to the first byte of its file."""
+
+    def __init__(self, events: AsyncIterator[Any], name: str, fields: dict[str, str], limit: int, setting: str) -> None:
+        self.name = name
+        """What the client calls the file."""
+        self.fields = fields
+        """Those before the file; once ``chunks`` is at its end, all of them."""
+        self._events = events
+        self._limit = limit
+        self._setting = setting
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes of the file; the fields behind it are read, too.
+
+        Raises:
+            TooLarge: more came than the limit.
+            InvalidInput: the file is empty, or the request is no sound multipart, holds a second file, or ends early.
+        """
+        received = 0
+        async for event in self._events:
+            if event is None:
+                break
+            received += len(event)
+            if received > self._limit:
+                raise too_large(self._limit, self._setting)
+            yield event
+        if not received:
+            raise wrong("the file is empty")
+        if await _fields(self._events, self.fields) is not None:
+            raise wrong("there is a second file; only one can be sent at a time")
+
+
+async def incoming_form(request: HttpRequest, field: str, *, limit: int, setting: str) -> IncomingForm:
+    """Read the request up to the first byte of the file in the part named ``field``.
+
+    Raises:
+        TooLarge: the request announces more than the limit, which ``setting`` is the name of.
+        HTTPException: with 415, it is no multipart.
+        InvalidInput: it is no sound multipart, or has no such file.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit + 1024 * 1024:
+        raise too_large(limit, setting)
+    events = events_of(request, parser_of(request), limit, setting)
+    fields: dict[str, str] = {}
+    file = await _fields(events, fields)
+    if file is None:
+        raise wrong(f"there is no file in it, in a part named {field!r}", where=field)
+    return IncomingForm(events, name_of(file, field), fields, limit, setting)
+
+
+async def _fields(events: AsyncIterator[Any], fields: dict[str, str]) -> MultipartSegment | None:
+    """Read fields up to a file; None: up to the end."""
+    async for part in events:
+        if not isinstance(part, MultipartSegment):
+            continue
+        if part.filename is not None:
+            return part
+        fields[part.name] = await _text(events, part.name)
+    return None
+
+
+async def _text(events: AsyncIterator[Any], name: str) -> str:
+    content = b""
+    async for event in events:
+        if event is None:
+            break
+        content += event
+        if len(content) > _LONGEST_FIELD:
+            raise wrong(f"the field has more than {_LONGEST_FIELD} bytes", where=name[:100])
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise wrong("the field is not UTF-8", where=name[:100]) from None

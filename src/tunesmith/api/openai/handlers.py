@@ -1,0 +1,11 @@
+"""Every handler of the OpenAI-shaped door, below the base address that clients are given: ``/v1``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Router
+
+from tunesmith.api.openai import chat, files, models
+
+HANDLERS: list[Any] = [Router("/v1", route_handlers=[*files.HANDLERS, *chat.HANDLERS, *models.HANDLERS])]
