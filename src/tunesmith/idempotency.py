@@ -63,11 +63,15 @@ class IdempotentCalls:
         return self._found(_place_of(call)) is not None
 
     async def once(
-        self, call: IdempotentCall | None, make: Callable[[], Awaitable[R]], find: Callable[[str], R]
+        self,
+        call: IdempotentCall | None,
+        make: Callable[[], Awaitable[R]],
+        find: Callable[[str], R],
+        counts: Callable[[str], bool] = lambda _: True,
     ) -> tuple[R, bool]:
         """What ``make`` makes, or what ``find`` finds by the id that the same call made before; says whether it is new.
 
-        ``make`` has to journal a record with this call. It goes on when whoever waits for it is cancelled: a repeat must
+        ``counts`` says of that id whether it still counts; if not, another is made. ``make`` has to journal a record with this call. It goes on when whoever waits for it is cancelled: a repeat must
         see how it ended.
 
         Raises:
@@ -79,7 +83,7 @@ class IdempotentCalls:
         while place in self._making:
             await asyncio.wait([self._making[place]])
         earlier = self._found(place)
-        if earlier is not None:
+        if earlier is not None and counts(earlier.record_id):
             _refuse_other_request(call, earlier)
             return find(earlier.record_id), False
         making = asyncio.ensure_future(make())

@@ -18,14 +18,14 @@ from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResourc
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService, Completions
-from tunesmith.openai import FileChecks, ModelCatalog
+from tunesmith.openai import FileChecks, ModelCatalog, ResultFiles
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
 from tunesmith.recipes import RecipeBook
 from tunesmith.references import References
 from tunesmith.runner import Slots, WorkerCalls
-from tunesmith.runs import ArtifactBook, RunServices, Scheduler
+from tunesmith.runs import ArtifactBook, RunServices, Scheduler, Validator
 from tunesmith.settings import Settings
 from tunesmith.tasks import EndWaiter, TaskService
 
@@ -37,6 +37,7 @@ class OpenAIServices:
     """What only the OpenAI-shaped door asks."""
 
     file_checks: FileChecks
+    results: ResultFiles
     models: ModelCatalog
     completions: Completions
 
@@ -56,6 +57,7 @@ class Services:
     references: References
     artifacts: ArtifactBook
     scheduler: Scheduler
+    validator: Validator
     slots: Slots
     checkpoints: CheckpointBook
     datasets: DatasetService

@@ -37,6 +37,7 @@ class TaskStatus(StrEnum):
 
 _STATUS: Mapping[RunState, TaskStatus] = MappingProxyType(
     {
+        RunState.VALIDATING: TaskStatus.PENDING,
         RunState.QUEUED: TaskStatus.PENDING,
         RunState.STARTING: TaskStatus.PENDING,
         RunState.PAUSED: TaskStatus.PENDING,

@@ -14,7 +14,7 @@ import msgspec
 from tunesmith.access import KeyRing
 from tunesmith.api.services import Services
 from tunesmith.app.base import Base, open_base
-from tunesmith.app.openai import openai_of
+from tunesmith.app.openai import file_checks_of, openai_of, result_files_of, validator_of
 from tunesmith.app.serving import chat_of, deployments_of
 from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook, CheckpointKeeper, Retention
@@ -26,9 +26,6 @@ from tunesmith.datasets import (
     UploadService,
 )
 from tunesmith.deid import DeidService
-from tunesmith.deployments import (
-    DeploymentService,
-)
 from tunesmith.errors import SettingsInvalid
 from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResources
 from tunesmith.finetune import FunctionDoor
@@ -134,10 +131,30 @@ def open_services(
     deployments = deployments_of(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
     doors = _doors(base, function, references, runs.creator)
-    for listener in (live.committed, scheduler.committed, reporter.committed, doors.publisher.committed):
-        base.journals.runs.on_commit(listener)
-    services = _services(
-        base, keys, slots, checkpoints, datasets, references, callbacks, scheduler, runs, doors, deployments
+    checks = file_checks_of(base, datasets.uploads)
+    validator = validator_of(base, checks)
+    files = SingleFiles(datasets.datasets, datasets.uploads, clock)
+    results = result_files_of(base, files, datasets.uploads)
+    for listener in (live, scheduler, reporter, doors.publisher, validator, results):
+        base.journals.runs.on_commit(listener.committed)
+    chat = chat_of(base, deployments, references)
+    openai = openai_of(base, checks, results, references, deployments, chat)
+    services = Services(
+        **_of_base(base),
+        **doors._asdict(),
+        **datasets.services(files),
+        project_resources=_project_resources(base, datasets.lookup, references),
+        keys=keys,
+        runs=runs,
+        references=references,
+        scheduler=scheduler,
+        validator=validator,
+        slots=slots,
+        checkpoints=checkpoints,
+        callbacks=callbacks,
+        deployments=deployments,
+        chat=chat,
+        openai=openai,
     )
     return _opened(base, services, reporter)
 
@@ -179,6 +196,11 @@ class _Datasets(NamedTuple):
     uploads: UploadService
     train_configs: TrainConfigs
     lookup: Lookup
+
+    def services(self, files: SingleFiles) -> dict[str, Any]:
+        """By their names among the services."""
+        of_doors = {"datasets": self.datasets, "uploads": self.uploads, "train_configs": self.train_configs}
+        return {**of_doors, "single_files": files}
 
 
 def _datasets(base: Base) -> _Datasets:
@@ -361,49 +383,21 @@ def _run_request(plan: TaskPlan) -> RunRequest:
     return RunRequest(**msgspec.structs.asdict(plan))
 
 
-def _services(
-    base: Base,
-    keys: KeyRing,
-    slots: Slots,
-    checkpoints: CheckpointBook,
-    datasets: _Datasets,
-    references: References,
-    callbacks: CallbackService,
-    scheduler: Scheduler,
-    runs: RunServices,
-    doors: _Doors,
-    deployments: DeploymentService,
-) -> Services:
+def _of_base(base: Base) -> dict[str, Any]:
+    """The services that need nothing but what everybody may use, by their names among the services."""
     journals, variables = base.journals, base.settings.run_environment
-    chat = chat_of(base, deployments, references)
-    return Services(
-        settings=base.settings,
-        paths=base.paths,
-        keys=keys,
-        recipes=base.recipes,
-        experiments=ExperimentService(journals.experiments, base.clock),
-        projects=ProjectBook(journals.experiments, base.clock),
-        project_resources=_project_resources(base, datasets.lookup, references),
-        runs=runs,
-        references=references,
-        artifacts=ArtifactBook(journals.artifacts, base.paths),
-        scheduler=scheduler,
-        slots=slots,
-        checkpoints=checkpoints,
-        datasets=datasets.datasets,
-        uploads=datasets.uploads,
-        single_files=SingleFiles(datasets.datasets, datasets.uploads, base.clock),
-        train_configs=datasets.train_configs,
-        callbacks=callbacks,
-        idempotent_calls=base.idempotent_calls,
-        calls=base.calls,
-        previews=PreviewService(base.calls, base.paths.previews),
-        deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
-        deployments=deployments,
-        chat=chat,
-        openai=openai_of(base, datasets.uploads, references, deployments, chat),
-        **doors._asdict(),
-    )
+    return {
+        "settings": base.settings,
+        "paths": base.paths,
+        "recipes": base.recipes,
+        "experiments": ExperimentService(journals.experiments, base.clock),
+        "projects": ProjectBook(journals.experiments, base.clock),
+        "artifacts": ArtifactBook(journals.artifacts, base.paths),
+        "idempotent_calls": base.idempotent_calls,
+        "calls": base.calls,
+        "previews": PreviewService(base.calls, base.paths.previews),
+        "deid": DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
+    }
 
 
 def _project_resources(base: Base, lookup: Lookup, references: References) -> ProjectResources:

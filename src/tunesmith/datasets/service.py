@@ -287,7 +287,7 @@ class DatasetService:
 
 def _uses(run: Run, upload_ids: list[str]) -> bool:
     # The id is part of every path to the upload, whether the run was given it by us or wrote it into its config.
-    named = msgspec.json.encode((run.dataset, run.hyperparams)).decode()
+    named = msgspec.json.encode((run.dataset, run.hyperparams, run.labels)).decode()
     return any(upload_id in named for upload_id in upload_ids)
 
 

@@ -178,6 +178,10 @@ class UploadService:
         """Those of all uploads that are there, of every dataset, by when they began. Not to be kept over an await."""
         return self._sorted
 
+    def was_ever(self, upload_id: str) -> bool:
+        """Whether it is or was on record."""
+        return upload_id in self._journal
+
     def summary_of(self, upload_id: str) -> UploadSummary:
         """What is known of an upload without reading its record."""
         return self._journal.summaries[upload_id]

@@ -1,17 +1,35 @@
 """What the OpenAI-shaped door needs beyond the records that there are: names, rules and states of its own. No HTTP in here."""
 
+from tunesmith.openai import hyperparameters, job_request, labels
 from tunesmith.openai.file_checks import FINE_TUNE, FileChecks
 from tunesmith.openai.ids import checkpoint_id, file_id, job_id, run_id, upload_id
+from tunesmith.openai.job_checks import JobChecks
+from tunesmith.openai.job_events import JobEvent, measured_in, newest_events
+from tunesmith.openai.labels import is_job, name_of_model
 from tunesmith.openai.models import ListedModel, ModelCatalog
+from tunesmith.openai.results import RESULTS, ResultFiles
+from tunesmith.openai.results import upload_of as result_upload_of
 
 __all__ = [
     "FINE_TUNE",
+    "RESULTS",
     "FileChecks",
+    "JobChecks",
+    "JobEvent",
     "ListedModel",
     "ModelCatalog",
+    "ResultFiles",
     "checkpoint_id",
     "file_id",
+    "hyperparameters",
+    "is_job",
     "job_id",
+    "job_request",
+    "labels",
+    "measured_in",
+    "name_of_model",
+    "newest_events",
+    "result_upload_of",
     "run_id",
     "upload_id",
 ]

@@ -18,11 +18,19 @@ METHOD = "openai.method"
 RESOLVED = "openai.resolved"
 """The hyperparameters that "auto" has become, as JSON; there once the files were validated."""
 INTEGRATIONS = "openai.integrations"
+SEED = "openai.seed"
+"""As given; the run's own is what a generator can be seeded with."""
 TRAINING_FILE = "openai.training_file"
 """The id of the upload, as VALIDATION_FILE is."""
 VALIDATION_FILE = "openai.validation_file"
 
-_decode = msgspec.json.Decoder().decode
+decode = msgspec.json.Decoder().decode
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> str:
+    """The value of a label that is JSON."""
+    return _encoder.encode(value).decode()
 
 
 def is_job(run: Run) -> bool:
@@ -38,4 +46,4 @@ def name_of_model(run: Run, *, step: int | None = None) -> str:
 
 def json_label(run: Run, label: str) -> Any:
     """The value of a label that is JSON; None without it."""
-    return _decode(run.labels[label]) if label in run.labels else None
+    return decode(run.labels[label]) if label in run.labels else None

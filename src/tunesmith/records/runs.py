@@ -26,6 +26,7 @@ class RunKind(StrEnum):
 
 
 class RunState(StrEnum):
+    VALIDATING = "validating"  # the files it names are looked at before it may wait for a slot
     QUEUED = "queued"  # waits for a slot
     STARTING = "starting"  # intent is on disk; the process may or may not exist yet
     RUNNING = "running"  # the process is known by pid, start time and boot id
@@ -48,6 +49,7 @@ class RunState(StrEnum):
 _ENDS = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.LOST})
 LEGAL_MOVES: Mapping[RunState, frozenset[RunState]] = MappingProxyType(
     {
+        RunState.VALIDATING: frozenset({RunState.QUEUED, RunState.FAILED, RunState.CANCELLED}),
         RunState.QUEUED: frozenset({RunState.STARTING, RunState.CANCELLED, RunState.FAILED}),
         # back to queued only by recovery, when the process turns out never to have started
         RunState.STARTING: frozenset({RunState.RUNNING, RunState.STOPPING, RunState.QUEUED}) | _ENDS,

@@ -18,6 +18,7 @@ from tunesmith.runs.service import RunServices
 from tunesmith.runs.stopping import RunStopper
 from tunesmith.runs.supervise import Supervisor
 from tunesmith.runs.unfinished import UnfinishedRuns
+from tunesmith.runs.validation import Validator, Verdict
 
 __all__ = [
     "Artifact",
@@ -44,6 +45,8 @@ __all__ = [
     "Scheduler",
     "Supervisor",
     "UnfinishedRuns",
+    "Validator",
+    "Verdict",
     "demand_of",
     "launch_of",
 ]

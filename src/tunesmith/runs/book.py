@@ -21,6 +21,8 @@ class TaskSummary(msgspec.Struct, frozen=True):
 
     task_id: str | None = None
     publish_to: str | None = None
+    openai_method: str | None = msgspec.field(default=None, name="openai.method")
+    openai_metadata: str | None = msgspec.field(default=None, name="openai.metadata")
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -60,6 +62,8 @@ class RunBook:
         self._order: list[str] = []
         self._by_experiment: defaultdict[str, list[int]] = defaultdict(list)
         self._by_task: dict[str, str] = {}
+        self._places: dict[str, int] = {}
+        """Where each run is in the order."""
         self._counts = dict.fromkeys(RunState, 0)
         self._live: dict[str, Run] = {}
         """Runs that are not final, decoded: these are asked for all the time."""
@@ -77,6 +81,7 @@ class RunBook:
             self._by_experiment[summary.experiment_id].append(len(self._order))
         if summary.task_id is not None:
             self._by_task.setdefault(summary.task_id, run_id)
+        self._places[run_id] = len(self._order)
         self._order.append(run_id)
 
     def _stored(self, run_id: str) -> Run:
@@ -151,6 +156,14 @@ class RunBook:
         )
         return [self.get(run_id) for run_id in islice(found, most)]
 
+    def succeeded_jobs(self) -> list[str]:
+        """Every run of the OpenAI-shaped door that succeeded, oldest first. Reads no record."""
+        return [
+            run_id
+            for run_id, summary in self._journal.summaries.items()
+            if summary.labels.openai_method is not None and summary.state is RunState.SUCCEEDED
+        ]
+
     def counts(self) -> dict[RunState, int]:
         return dict(self._counts)
 
@@ -182,6 +195,18 @@ class RunBook:
             ),
         )
         return RunPage([self.get(run_id) for run_id in page.ids], page.cursor)
+
+    def ids_before(self, run_id: str | None, keep: Callable[[RunSummary], bool]) -> Iterator[str]:
+        """The runs on record before this one, or all of them, newest first, for which ``keep`` holds.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        place = len(self._order) if run_id is None else self._places.get(run_id, -1)
+        if place < 0:
+            raise NotFound(f"there is no run {run_id!r}")
+        summaries = self._journal.summaries
+        return (one for one in islice(reversed(self._order), len(self._order) - place, None) if keep(summaries[one]))
 
     def count_of(self, experiment_id: str) -> int:
         return len(self._by_experiment.get(experiment_id, ()))

@@ -97,7 +97,8 @@ class RunCreator:
     def _prepare(self, request: RunRequest) -> tuple[Run, bytes, bytes, Resolved]:
         resolved = self._resolver.resolve(request)
         recipe, config = resolved.recipe, resolved.config
-        self._refuse_untrainable(recipe, config)
+        if not request.validates:
+            self._refuse_untrainable(recipe, config)
         if request.resume_from is not None:
             assert request.parent_run_id is not None
             refuse_misfit(self._checkpoints, InvalidInput, request.resume_from, config)
@@ -116,7 +117,7 @@ class RunCreator:
             id=run_id,
             kind=recipe.kind,
             recipe=recipe.name,
-            state=RunState.QUEUED,
+            state=RunState.VALIDATING if request.validates else RunState.QUEUED,
             created_at=self._clock(),
             experiment_id=request.experiment_id,
             model=request.model,

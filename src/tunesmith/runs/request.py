@@ -66,6 +66,10 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     resume_from: Checkpoint | None = None
     labels: Mapping[str, str] = {}
     """What the door keeps with the run."""
+    validates: bool = False
+    """Whether the files it names are looked at before it is queued; see ``validation``."""
+    validation_path: str | None = None
+    """The validation file, where the door has found one itself."""
     inherited: Inherited | None = None
     """Of a run that resumes from another: what that one was asked for."""
     idempotency: IdempotentCall | None = None
@@ -199,7 +203,8 @@ class RequestResolver:
         dataset = self._references.dataset(request.dataset)
         if "validation_file" not in recipe.config.get("data", {}):
             return dataset
-        return msgspec.structs.replace(dataset, validation_path=self._references.validation_beside(dataset))
+        beside = request.validation_path or self._references.validation_beside(dataset)
+        return msgspec.structs.replace(dataset, validation_path=beside)
 
     def _filled(self, request: RunRequest, model: str | None, dataset: DatasetReference | None) -> dict[str, Any]:
         filled: dict[str, Any] = {}

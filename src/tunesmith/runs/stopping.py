@@ -43,7 +43,7 @@ class RunStopper:
         return run
 
     async def _cancel_from(self, run: Run) -> None:
-        if run.state in (RunState.QUEUED, RunState.PAUSED):
+        if run.state in (RunState.VALIDATING, RunState.QUEUED, RunState.PAUSED):
             end = {"stop_reason": "cancel", "finished_at": self._clock()}
             await self._book.move(run.id, RunState.CANCELLED, only_from=run.state, **end)
         elif run.state is RunState.STOPPING:

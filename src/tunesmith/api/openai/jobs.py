@@ -1,0 +1,213 @@
+"""``/v1/fine_tuning/jobs``: runs, started, followed and stopped in OpenAI's words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
+
+import anyio.to_thread
+from litestar import get, post
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+
+from tunesmith.api.idempotency import call_of
+from tunesmith.api.openai.errors import READS, WRITES, OpenAIError
+from tunesmith.api.openai.job_objects import Job, JobCheckpointPage, JobEventPage, JobPage
+from tunesmith.api.openai.job_views import checkpoint_of, event_of, job_of
+from tunesmith.api.openai.pages import After, first_of
+from tunesmith.api.services import HttpRequest, Services, services_of
+from tunesmith.errors import InvalidInput, NotFound
+from tunesmith.openai import checkpoint_id, job_request, labels, newest_events, run_id, upload_id
+from tunesmith.openai.job_request import JobRequest
+from tunesmith.records import DatasetReference, Run, RunKind, utc_now
+from tunesmith.runs import RunRequest, RunSummary
+
+_SCOPE = "fine-tuning jobs"
+_SAME_WITHIN = timedelta(seconds=10)
+"""A job that is asked for again so soon, and is not over, is the same one: clients send a request again when its answer was lost."""
+_SENT_AGAIN_WITHIN = timedelta(minutes=15)
+"""The same, where the client says that it sends the request again."""
+
+JobLimit = Annotated[int, QueryParameter(ge=1, le=100, description="At most this many jobs.")]
+EventLimit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many events.")]
+CheckpointLimit = Annotated[int, QueryParameter(ge=1, le=100, description="At most this many checkpoints.")]
+Retries = Annotated[
+    str | None,
+    HeaderParameter(name="X-Stainless-Retry-Count", max_length=20, description="How often it was sent before."),
+]
+
+
+@post("/fine_tuning/jobs", opt=WRITES, tags=["OpenAI"], status_code=200)
+async def create_job(request: HttpRequest, data: JSONBody[JobRequest], retries: Retries = None) -> Job:
+    """Start fine-tuning a model on a file. Its files are validated first, then it waits for a slot.
+
+    The same request again within ten seconds is the same job. Keys of this service may be given as well: `recipe`,
+    `train_config`, `hyperparams`, `experiment_id`, `notes`, `priority`.
+    """
+    services = services_of(request)
+    call = call_of(request, job_request.key_of(data), scope=_SCOPE, body=data)
+    is_again = retries is not None and retries.isdecimal() and int(retries) > 0
+
+    async def make() -> Run:
+        return await services.runs.creator.create(await _run_request(services, data, call))
+
+    def counts(made: str) -> bool:
+        run = services.runs.book.get(made)
+        age = utc_now() - run.created_at
+        return (is_again and age < _SENT_AGAIN_WITHIN) or (age < _SAME_WITHIN and not run.state.final)
+
+    run, _ = await services.idempotent_calls.once(call, make, services.runs.book.get, counts)
+    return await job_of(services, run)
+
+
+async def _run_request(services: Services, data: JobRequest, call: Any) -> RunRequest:
+    _refuse_unknown_files(services, data)
+    if data.experiment_id is not None:
+        services.experiments.get(data.experiment_id)
+    recipe = await anyio.to_thread.run_sync(job_request.recipe_for, data, services.recipes)
+    seed = data.seed if data.seed is not None else random.getrandbits(31)
+    validation = upload_id(data.validation_file) if data.validation_file else None
+    return RunRequest(
+        recipe=recipe.name if recipe is not None else None,
+        experiment_id=data.experiment_id,
+        model=data.model,
+        dataset=DatasetReference(name=upload_id(data.training_file)),
+        validation_path=str(services.uploads.path(validation)) if validation is not None else None,
+        hyperparams=job_request.hyperparams_of(data, recipe),
+        train_config=data.train_config,
+        notes=data.notes,
+        priority=data.priority,
+        seed=seed % 2**32,
+        labels=job_request.labels_of(data, seed),
+        validates=True,
+        idempotency=call,
+    )
+
+
+def _refuse_unknown_files(services: Services, data: JobRequest) -> None:
+    for param in ("training_file", "validation_file"):
+        name = getattr(data, param)
+        if name and upload_id(name) not in services.uploads:
+            raise OpenAIError(
+                400,
+                f"there is no file {name[:100]!r} (GET /v1/files lists them)",
+                param=param,
+                code=f"invalid_{param}",
+            )
+
+
+@get("/fine_tuning/jobs", opt=READS, tags=["OpenAI"])
+async def list_jobs(request: HttpRequest, after: After = None, limit: JobLimit = 20) -> JobPage:
+    """Every training, also of other doors. `metadata[KEY]=VALUE` leaves those that have it; `metadata=null` those without."""
+    services = services_of(request)
+    book = services.runs.book
+    wanted = _metadata_in(request)
+    before = _run(services, after).id if after is not None else None
+    ids, has_more = first_of(
+        book.ids_before(before, lambda one: one.kind is RunKind.TRAIN and _has_metadata(one, wanted)), limit
+    )
+    return JobPage(data=[await job_of(services, book.get(one)) for one in ids], has_more=has_more)
+
+
+def _metadata_in(request: HttpRequest) -> Mapping[str, str] | Literal["any"] | None:
+    given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    if ("metadata", "null") in given:
+        return None
+    found = {name[9:-1]: value for name, value in given if name.startswith("metadata[") and name.endswith("]")}
+    return found or "any"
+
+
+def _has_metadata(summary: RunSummary, wanted: Mapping[str, str] | Literal["any"] | None) -> bool:
+    kept = summary.labels.openai_metadata
+    if wanted == "any" or kept is None:
+        return wanted in ("any", None)
+    return wanted is not None and set(wanted.items()) <= set(labels.decode(kept).items())
+
+
+@get("/fine_tuning/jobs/{job_id:str}", opt=READS, tags=["OpenAI"])
+async def show_job(request: HttpRequest, job_id: FromPath[str]) -> Job:
+    """One job."""
+    services = services_of(request)
+    return await job_of(services, _run(services, job_id))
+
+
+@post("/fine_tuning/jobs/{job_id:str}/cancel", opt=WRITES, tags=["OpenAI"], status_code=200)
+async def cancel_job(request: HttpRequest, job_id: FromPath[str]) -> Job:
+    """Stop a job for good; answers when it has ended. Repeating it gives the same answer."""
+    services = services_of(request)
+    return await job_of(services, await services.runs.stopper.cancel(_run(services, job_id).id))
+
+
+@post("/fine_tuning/jobs/{job_id:str}/pause", opt=WRITES, tags=["OpenAI"], status_code=200)
+async def pause_job(request: HttpRequest, job_id: FromPath[str]) -> Job:
+    """Stop a running job with a checkpoint, so that it can be resumed; answers when its process has ended."""
+    services = services_of(request)
+    return await job_of(services, await services.runs.stopper.pause(_run(services, job_id).id))
+
+
+@post("/fine_tuning/jobs/{job_id:str}/resume", opt=WRITES, tags=["OpenAI"], status_code=200)
+async def resume_job(request: HttpRequest, job_id: FromPath[str]) -> Job:
+    """Queue a paused job again: it goes on from where it was, exactly."""
+    services = services_of(request)
+    return await job_of(services, await services.runs.resumer.requeue(_run(services, job_id).id))
+
+
+@get("/fine_tuning/jobs/{job_id:str}/events", opt=READS, tags=["OpenAI"])
+async def list_job_events(
+    request: HttpRequest, job_id: FromPath[str], after: After = None, limit: EventLimit = 20
+) -> JobEventPage:
+    """What happened to a job and what it measured, newest first."""
+    services = services_of(request)
+    run = _run(services, job_id)
+    changes = [(entry.at, then) for entry, then in services.runs.book.history(run.id)]
+    metrics = services.paths.run(run.id).metrics
+    events, has_more = await anyio.to_thread.run_sync(
+        lambda: first_of(newest_events(run, changes, metrics, after=after), limit)
+    )
+    return JobEventPage(data=[event_of(one) for one in events], has_more=has_more)
+
+
+@get("/fine_tuning/jobs/{job_id:str}/checkpoints", opt=READS, tags=["OpenAI"], sync_to_thread=False)
+def list_job_checkpoints(
+    request: HttpRequest, job_id: FromPath[str], after: After = None, limit: CheckpointLimit = 10
+) -> JobCheckpointPage:
+    """The checkpoints of a job that are there, newest first. Each is a model that can be asked."""
+    services = services_of(request)
+    run = _run(services, job_id)
+    found = services.checkpoints.present_of(run.id)[::-1]
+    if after is not None:
+        place = next((at for at, one in enumerate(found) if after in (one.id, checkpoint_id(one.id))), None)
+        if place is None:
+            raise InvalidInput("is no checkpoint of this job", where="after", mend="give `last_id` of the page before")
+        found = found[place + 1 :]
+    page, has_more = first_of(found, limit)
+    data = [checkpoint_of(run, one) for one in page]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return JobCheckpointPage(data=data, first_id=first, last_id=last, has_more=has_more)
+
+
+def _run(services: Services, name: str) -> Run:
+    """Raises NotFound."""
+    own_id = run_id(name)
+    run = services.runs.book.get(own_id) if own_id in services.runs.book else None
+    if run is None or run.kind is not RunKind.TRAIN:
+        raise NotFound(
+            f"there is no fine-tuning job {name[:100]!r}",
+            where="fine_tuning_job_id",
+            mend="GET /v1/fine_tuning/jobs lists them",
+        )
+    return run
+
+
+HANDLERS: list[Any] = [
+    create_job,
+    list_jobs,
+    show_job,
+    cancel_job,
+    pause_job,
+    resume_job,
+    list_job_events,
+    list_job_checkpoints,
+]
