@@ -56,7 +56,7 @@ from tunesmith.records import (
     utc_now,
 )
 from tunesmith.references import ModelNames, References
-from tunesmith.reporting import FinetuneShape, Reporter, RunListener
+from tunesmith.reporting import FinetuneShape, OpenAIEvents, Reporter, RunListener
 from tunesmith.runner import (
     AS_INHERITED,
     ChildDescriptors,
@@ -161,7 +161,7 @@ def open_services(
     checkpoints, keeper = _checkpoints(base)
     datasets = _datasets(base)
     references = _references(base, checkpoints, datasets.lookup)
-    callbacks, reporter = _callbacks(base)
+    callbacks, _, reporter = _callbacks(base)
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
     executor = executor or _executor(base)
     scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
@@ -194,7 +194,7 @@ def _base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -> _B
     refuse_incomplete(paths, clock)
     journals = Journals.open(paths, clock)
     refuse_unrecorded_runs(paths, journals.runs)
-    book = RunBook(journals.runs)
+    book = RunBook(journals.runs, webhook=bool(settings.webhook_url))
     return _Base(
         settings=settings,
         paths=paths,
@@ -265,7 +265,13 @@ def _references(base: _Base, checkpoints: CheckpointBook, lookup: Lookup) -> Ref
     )
 
 
-def _callbacks(base: _Base) -> tuple[CallbackService, Reporter]:
+class _Callbacks(NamedTuple):
+    callbacks: CallbackService
+    openai_events: OpenAIEvents
+    reporter: Reporter
+
+
+def _callbacks(base: _Base) -> _Callbacks:
     shape = FinetuneShape(base.paths, base.book)
     callbacks = CallbackService(
         journal=base.journals.deliveries,
@@ -274,7 +280,8 @@ def _callbacks(base: _Base) -> tuple[CallbackService, Reporter]:
         clock=base.clock,
         make_body=shape.body_of,
     )
-    return callbacks, Reporter(base.book, callbacks, shape)
+    openai_events = OpenAIEvents(callbacks, base.settings.webhook_url)
+    return _Callbacks(callbacks, openai_events, Reporter(base.book, callbacks, shape, openai_events))
 
 
 def _executor(base: _Base) -> Executor:

@@ -19,12 +19,13 @@ from tunesmith.api.access import AccessGuard
 from tunesmith.journal import Journal
 from tunesmith.records import CallbackEvent, Key, Run, RunKind, RunState, Scope, utc_now
 from tunesmith.runs import RunBook, RunSummary
+from tunesmith.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def door(folder, **options):
+async def door(folder, webhook_url="", **options):
     """The door with its services, and a client that may call it; there is one run, run_1."""
     key_journal = Journal.open(folder / "keys.jsonl", Key, KeySummary)
     run_journal = Journal.open(folder / "runs.jsonl", Run, RunSummary)
@@ -38,7 +39,9 @@ async def door(folder, **options):
             exception_handlers=problems.HANDLERS,
             logging_config=None,
         )
-        app.state.services = SimpleNamespace(callbacks=service, keys=keys, runs=SimpleNamespace(book=book))
+        app.state.services = SimpleNamespace(
+            callbacks=service, keys=keys, runs=SimpleNamespace(book=book), settings=Settings(webhook_url=webhook_url)
+        )
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield SimpleNamespace(service=service, keys=keys, client=client)

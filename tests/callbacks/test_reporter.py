@@ -18,6 +18,7 @@ from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.records import Callback, CallbackEvent, Progress, Run, RunKind, RunState, new_id, utc_now
 from tunesmith.reporting.finetune_shape import END, FinetuneShape, Message
+from tunesmith.reporting.openai_events import OpenAIEvents
 from tunesmith.reporting.reporter import Reporter
 from tunesmith.runs import RunBook, RunSummary
 
@@ -59,7 +60,8 @@ class Service:
         self.callbacks = CallbackService(
             journal=self.deliveries, client=self.client, secret_path=paths.webhook_secret, clock=utc_now
         )
-        self.reporter = Reporter(self.book, self.callbacks, FinetuneShape(paths, self.book))
+        self.openai_events = OpenAIEvents(self.callbacks, "http://127.0.0.1:1/hook")
+        self.reporter = Reporter(self.book, self.callbacks, FinetuneShape(paths, self.book), self.openai_events)
 
     async def add(self, *events: CallbackEvent, progress: Progress = MEASURED, shape: str = "tunesmith") -> Run:
         """A run that is over, with all its changes of state on record."""
@@ -188,7 +190,7 @@ async def test_a_model_that_is_copied_keeps_no_other_run_waiting(tmp_path):
             return await super().end(run, callback)
 
     async with service(tmp_path) as made:
-        made.reporter = Reporter(made.book, made.callbacks, Copying(made.paths, made.book))
+        made.reporter = Reporter(made.book, made.callbacks, Copying(made.paths, made.book), made.openai_events)
         slow = [await made.add(FINAL, shape="finetune") for _ in range(10)]
         async with reporting(made):
             assert [made.keys(run) for run in slow] == [[]] * 10

@@ -14,7 +14,7 @@ from tunesmith.api.runs import Cursor, Limit
 from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.callbacks import shown_url
 from tunesmith.errors import Forbidden, InvalidInput
-from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Scope
+from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Endpoint, Scope
 
 _SIGNED_CONTENT = "{webhook-id}.{webhook-timestamp}.{body}"
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -37,6 +37,8 @@ class CallbacksView(msgspec.Struct, frozen=True, kw_only=True):
 
     signing: Signing
     events: tuple[CallbackEvent, ...]
+    webhook_url: str | None
+    """The endpoint in the settings, without the values of its query; null for none."""
     retry_after_seconds: tuple[float, ...]
     """How long after the one before each try is made."""
     deliveries: dict[DeliveryState, int]
@@ -47,7 +49,12 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
 
     delivery_id: str
     """Also its `webhook-id`, the same on every try."""
-    run_id: str
+    subject_id: str
+    """What it tells of: a run, or a batch."""
+    run_id: str | None
+    """The same where it is a run; else null."""
+    endpoint: Endpoint
+    """Who asked for it: the run's `callback`, or the setting `webhook_url`."""
     kind: CallbackEvent
     key: str
     url: str
@@ -92,6 +99,7 @@ async def show_callbacks(request: HttpRequest) -> CallbacksView:
             secret=await anyio.to_thread.run_sync(lambda: signer.secret) if may_know else None,
         ),
         events=tuple(CallbackEvent),
+        webhook_url=shown_url(services.settings.webhook_url) or None,
         retry_after_seconds=services.callbacks.schedule,
         deliveries=services.callbacks.counts(),
     )
@@ -101,7 +109,7 @@ async def show_callbacks(request: HttpRequest) -> CallbacksView:
 def list_deliveries(
     request: HttpRequest, run_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
 ) -> DeliveryList:
-    """What the run's callback was told, or is going to be told."""
+    """What the run's callback and the endpoint in the settings were told of it, or are going to be told."""
     services = services_of(request)
     services.runs.book.get(run_id)
     page = services.callbacks.page(run_id, limit=limit, cursor=cursor)
@@ -134,7 +142,9 @@ def _view(delivery: Delivery) -> DeliveryView:
     last = delivery.attempts[-1] if delivery.attempts else None
     return DeliveryView(
         delivery_id=delivery.id,
-        run_id=delivery.run_id,
+        subject_id=delivery.subject_id,
+        run_id=delivery.subject_id if delivery.subject_id.startswith("run_") else None,
+        endpoint=delivery.endpoint,
         kind=delivery.kind,
         key=delivery.key,
         url=shown_url(delivery.url),
