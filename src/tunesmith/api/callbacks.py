@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import anyio.to_thread
 import msgspec
 from litestar import get, post
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.runs import Cursor, Limit
@@ -17,6 +18,9 @@ from tunesmith.errors import Forbidden, InvalidInput
 from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Endpoint, Scope
 
 _SIGNED_CONTENT = "{webhook-id}.{webhook-timestamp}.{body}"
+Subject = Annotated[
+    str | None, QueryParameter(max_length=100, description="Only what tells of the run or batch with this id.")
+]
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
@@ -116,6 +120,15 @@ def list_deliveries(
     return DeliveryList(deliveries=[_view(delivery) for delivery in page.deliveries], cursor=page.cursor)
 
 
+@get("/v1/deliveries", opt=NEEDS_READ, tags=["Callbacks"], sync_to_thread=False)
+def list_all_deliveries(
+    request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, subject_id: Subject = None
+) -> DeliveryList:
+    """What callbacks and the endpoint in the settings were told, or are going to be told, of any run or batch."""
+    page = services_of(request).callbacks.page(subject_id, limit=limit, cursor=cursor)
+    return DeliveryList(deliveries=[_view(delivery) for delivery in page.deliveries], cursor=page.cursor)
+
+
 @get("/v1/deliveries/{delivery_id:str}", opt=NEEDS_READ, tags=["Callbacks"])
 async def show_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> DeliveryDetail:
     """One delivery with its body and every try."""
@@ -165,4 +178,4 @@ async def _detail(services: Services, delivery: Delivery) -> DeliveryDetail:
     return DeliveryDetail(**msgspec.structs.asdict(_view(delivery)), body=body, attempts=delivery.attempts)
 
 
-HANDLERS = [show_callbacks, list_deliveries, show_delivery, resend_delivery]
+HANDLERS = [show_callbacks, list_deliveries, list_all_deliveries, show_delivery, resend_delivery]

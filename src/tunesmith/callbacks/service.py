@@ -149,6 +149,7 @@ class CallbackService:
         self._body_threads = anyio.CapacityLimiter(_BODIES_AT_ONCE)
         """Of their own: making a body may take as long as reading a log, and everybody else needs threads, too."""
         self._uptime = uptime
+        self._order: list[str] = []
         self._by_subject: defaultdict[str, list[str]] = defaultdict(list)
         self._gone: dict[Channel, str] = {}
         """Where the receiver wants nothing more, and the delivery that was told so."""
@@ -162,6 +163,7 @@ class CallbackService:
         self._counts = dict.fromkeys(DeliveryState, 0)
         for delivery_id, summary in journal.summaries.items():
             channel = summary.channel
+            self._order.append(delivery_id)
             self._by_subject[channel.subject_id].append(delivery_id)
             self._counts[summary.state] += 1
             self._note(channel, delivery_id, len(self._by_subject[channel.subject_id]) - 1, summary.state)
@@ -266,9 +268,7 @@ class CallbackService:
         """Raises NotFound."""
         delivery = self._journal.get(delivery_id)
         if delivery is None:
-            raise NotFound(
-                f"there is no delivery {delivery_id!r}", mend="GET /v1/runs/{run_id}/deliveries lists those of a run"
-            )
+            raise NotFound(f"there is no delivery {delivery_id!r}", mend="GET /v1/deliveries lists them")
         return delivery
 
     async def body(self, delivery: Delivery) -> bytes:
@@ -281,9 +281,9 @@ class CallbackService:
             return delivery.body.encode()
         return await anyio.to_thread.run_sync(self._make_body, delivery, limiter=self._body_threads)
 
-    def page(self, subject_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
-        """Up to ``limit`` deliveries of a run or a batch, newest first. A cursor stays valid for ever."""
-        ids = self._by_subject.get(subject_id, [])
+    def page(self, subject_id: str | None = None, *, limit: int, cursor: str | None = None) -> DeliveryPage:
+        """Up to ``limit`` deliveries, of one run or batch or of all, newest first. A cursor stays valid for ever."""
+        ids = self._order if subject_id is None else self._by_subject.get(subject_id, [])
         page = page_of(self._journal, ids, newest_first(ids, cursor), limit=limit)
         return DeliveryPage([self.get(item) for item in page.ids], page.cursor)
 
@@ -314,6 +314,7 @@ class CallbackService:
             self._counts[previous.state] -= 1
         if previous is None:
             ids.append(entry.id)
+            self._order.append(entry.id)
         elif previous.state is DeliveryState.GONE:
             self._gone.pop(channel, None)
         newest = len(ids) - 1
