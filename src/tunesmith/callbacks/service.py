@@ -108,7 +108,7 @@ class DeliveryPage(msgspec.Struct, frozen=True):
 
 
 class _Queue:
-    """What is still to be sent in one line."""
+    """What is still to be sent of one channel."""
 
     def __init__(self) -> None:
         self.waiting: list[int] = []
@@ -356,9 +356,8 @@ class CallbackService:
                     await self._drain(channel, queue)
                 return
             except Unavailable as error:
-                _log.error(
-                    "callbacks_not_carried_on", subject_id=channel.subject_id, reason=str(error)
-                )  # only a new server can write
+                # Only a new server can write.
+                _log.error("callbacks_not_carried_on", subject_id=channel.subject_id, reason=str(error))
                 return
             except (OutOfSpace, OSError) as error:
                 _log.warning("callbacks_wait_for_the_disk", subject_id=channel.subject_id, reason=str(error))
