@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_train_config_bytes: Count = 5 * 1024 * 1024
     max_download_bytes: Count = 2 * 1024**3
     allow_private_urls: bool = False
+    webhook_url: str = ""
     default_model: str = ""
     aliases: dict[str, str] = {}
     vllm_command: str = ""
@@ -85,6 +87,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "max_train_config_bytes": "largest train config accepted",
     "max_download_bytes": "largest dataset that is fetched from an address",
     "allow_private_urls": "whether datasets and callbacks may name private addresses",
+    "webhook_url": "address that is told, as OpenAI's webhooks do, of every training that ends",
     "default_model": "model that chat uses when a request names none",
     "aliases": "model names and the model references they stand for",
     "vllm_command": "how to start vLLM (default: its OpenAI server with this Python, where it is installed)",
@@ -189,6 +192,10 @@ def _refuse_unusable(name: str, value: Any) -> None:
             )
     if name == "vllm_command":
         _refuse_unsplittable(value)
+    if name == "webhook_url" and value and not _is_address(value):
+        raise msgspec.ValidationError(
+            "not a full http(s) address without user and password, as https://example.org/hook"
+        )
     if name == "run_environment":
         wrong = [one for one in value if not _VARIABLE.fullmatch(one) or one.startswith("TUNESMITH_")]
         if wrong:
@@ -196,6 +203,14 @@ def _refuse_unusable(name: str, value: Any) -> None:
                 f"{', '.join(wrong)}: not the name of a variable, with or without * at its end, that a run may have; those "
                 "that begin with TUNESMITH_ are the server's own"
             )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _refuse_unsplittable(command: str) -> None:

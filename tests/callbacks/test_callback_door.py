@@ -17,14 +17,15 @@ from tunesmith.access import KeyRing, KeySummary
 from tunesmith.api import callbacks, problems
 from tunesmith.api.access import AccessGuard
 from tunesmith.journal import Journal
-from tunesmith.records import CallbackEvent, Key, Run, RunKind, RunState, Scope, utc_now
+from tunesmith.records import CallbackEvent, Endpoint, Key, Run, RunKind, RunState, Scope, utc_now
 from tunesmith.runs import RunBook, RunSummary
+from tunesmith.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def door(folder, **options):
+async def door(folder, webhook_url="", **options):
     """The door with its services, and a client that may call it; there is one run, run_1."""
     key_journal = Journal.open(folder / "keys.jsonl", Key, KeySummary)
     run_journal = Journal.open(folder / "runs.jsonl", Run, RunSummary)
@@ -38,7 +39,9 @@ async def door(folder, **options):
             exception_handlers=problems.HANDLERS,
             logging_config=None,
         )
-        app.state.services = SimpleNamespace(callbacks=service, keys=keys, runs=SimpleNamespace(book=book))
+        app.state.services = SimpleNamespace(
+            callbacks=service, keys=keys, runs=SimpleNamespace(book=book), settings=Settings(webhook_url=webhook_url)
+        )
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield SimpleNamespace(service=service, keys=keys, client=client)
@@ -113,6 +116,34 @@ async def test_sending_again_needs_a_write_key_and_a_delivery(tmp_path):
         assert answered.json()["state"] == "pending"
         first, second = await receiver.until(2)
         assert (first.id, first.body) == (second.id, second.body)
+
+
+async def test_all_deliveries_are_listed_and_those_of_one_subject(tmp_path):
+    """Newest first, page by page; of a batch as of a run, each with who asked for it. A token in the setting is not shown."""
+    async with receiving() as receiver, door(tmp_path, f"{receiver.url}?token=canary") as opened:
+        offers = [
+            ("run_1", "metrics@1", Endpoint.CALLBACK),
+            ("batch_1", "final", Endpoint.WEBHOOK),
+            ("run_1", "final", Endpoint.CALLBACK),
+        ]
+        for subject, key, endpoint in offers:
+            await opened.service.offer(subject, to(receiver), CallbackEvent.FINAL, key, {}, endpoint=endpoint)
+            await settled(opened.service, subject, "delivered")
+        first = (await opened.client.get("/v1/deliveries", params={"limit": 2})).json()
+        rest = (await opened.client.get("/v1/deliveries", params={"limit": 2, "cursor": first["cursor"]})).json()
+        listed = [
+            (one["subject_id"], one["run_id"], one["endpoint"]) for one in first["deliveries"] + rest["deliveries"]
+        ]
+        assert listed == [
+            ("run_1", "run_1", "callback"),
+            ("batch_1", None, "webhook_url"),
+            ("run_1", "run_1", "callback"),
+        ]
+        assert rest["cursor"] is None
+        of_batch = (await opened.client.get("/v1/deliveries", params={"subject_id": "batch_1"})).json()["deliveries"]
+        assert of_batch == first["deliveries"][1:]
+        shown = (await opened.client.get("/v1/callbacks")).json()
+        assert shown["webhook_url"] == f"{receiver.url}?token=***"
 
 
 async def test_what_is_not_there_is_404(tmp_path):

@@ -214,7 +214,7 @@ def test_after_a_boot_the_wall_clock_decides_within_what_was_to_be_waited(jump, 
     decided = utc_now()
     delivery = Delivery(
         id="dlv_1",
-        run_id="run_1",
+        subject_id="run_1",
         key="end",
         kind=STATE,
         url="",
@@ -392,7 +392,7 @@ async def test_bodies_that_take_long_to_make_leave_threads_to_others(tmp_path):
 
     def make_body(delivery: Delivery) -> bytes:
         may_read.wait(60)
-        return delivery.run_id.encode()
+        return delivery.subject_id.encode()
 
     async with sending(tmp_path, make_body=make_body, schedule=SLOW) as service:
         made: set[bytes] = set()

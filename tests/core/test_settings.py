@@ -61,6 +61,10 @@ def test_all_faults_are_told_at_once(config):
         ("allow_private_urls", "perhaps"),
         ("aliases", "small"),
         ("aliases", "small="),
+        ("webhook_url", "example.org/hook"),
+        ("webhook_url", "https:///hook"),
+        ("webhook_url", "https://user:secret@example.org/hook"),
+        ("webhook_url", "https://[example.org/hook"),
     ],
 )
 def test_values_that_cannot_work_are_refused(name, value):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import anyio.to_thread
 import msgspec
 from litestar import get, post
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 
 from tunesmith.api.access import NEEDS_READ, NEEDS_WRITE
 from tunesmith.api.runs import Cursor, Limit
 from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.callbacks import shown_url
 from tunesmith.errors import Forbidden, InvalidInput
-from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Scope
+from tunesmith.records import CallbackEvent, Delivery, DeliveryAttempt, DeliveryState, Endpoint, Scope
 
 _SIGNED_CONTENT = "{webhook-id}.{webhook-timestamp}.{body}"
+Subject = Annotated[
+    str | None, QueryParameter(max_length=100, description="Only what tells of the run or batch with this id.")
+]
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
@@ -37,6 +41,8 @@ class CallbacksView(msgspec.Struct, frozen=True, kw_only=True):
 
     signing: Signing
     events: tuple[CallbackEvent, ...]
+    webhook_url: str | None
+    """The endpoint in the settings, without the values of its query; null for none."""
     retry_after_seconds: tuple[float, ...]
     """How long after the one before each try is made."""
     deliveries: dict[DeliveryState, int]
@@ -47,7 +53,12 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
 
     delivery_id: str
     """Also its `webhook-id`, the same on every try."""
-    run_id: str
+    subject_id: str
+    """What it tells of: a run, or a batch."""
+    run_id: str | None
+    """The same where it is a run; else null."""
+    endpoint: Endpoint
+    """Who asked for it: the run's `callback`, or the setting `webhook_url`."""
     kind: CallbackEvent
     key: str
     url: str
@@ -92,6 +103,7 @@ async def show_callbacks(request: HttpRequest) -> CallbacksView:
             secret=await anyio.to_thread.run_sync(lambda: signer.secret) if may_know else None,
         ),
         events=tuple(CallbackEvent),
+        webhook_url=shown_url(services.settings.webhook_url) or None,
         retry_after_seconds=services.callbacks.schedule,
         deliveries=services.callbacks.counts(),
     )
@@ -101,10 +113,19 @@ async def show_callbacks(request: HttpRequest) -> CallbacksView:
 def list_deliveries(
     request: HttpRequest, run_id: FromPath[str], limit: Limit = 50, cursor: Cursor = None
 ) -> DeliveryList:
-    """What the run's callback was told, or is going to be told."""
+    """What the run's callback and the endpoint in the settings were told of it, or are going to be told."""
     services = services_of(request)
     services.runs.book.get(run_id)
     page = services.callbacks.page(run_id, limit=limit, cursor=cursor)
+    return DeliveryList(deliveries=[_view(delivery) for delivery in page.deliveries], cursor=page.cursor)
+
+
+@get("/v1/deliveries", opt=NEEDS_READ, tags=["Callbacks"], sync_to_thread=False)
+def list_all_deliveries(
+    request: HttpRequest, limit: Limit = 50, cursor: Cursor = None, subject_id: Subject = None
+) -> DeliveryList:
+    """What callbacks and the endpoint in the settings were told, or are going to be told, of any run or batch."""
+    page = services_of(request).callbacks.page(subject_id, limit=limit, cursor=cursor)
     return DeliveryList(deliveries=[_view(delivery) for delivery in page.deliveries], cursor=page.cursor)
 
 
@@ -134,7 +155,9 @@ def _view(delivery: Delivery) -> DeliveryView:
     last = delivery.attempts[-1] if delivery.attempts else None
     return DeliveryView(
         delivery_id=delivery.id,
-        run_id=delivery.run_id,
+        subject_id=delivery.subject_id,
+        run_id=delivery.subject_id if delivery.subject_id.startswith("run_") else None,
+        endpoint=delivery.endpoint,
         kind=delivery.kind,
         key=delivery.key,
         url=shown_url(delivery.url),
@@ -155,4 +178,4 @@ async def _detail(services: Services, delivery: Delivery) -> DeliveryDetail:
     return DeliveryDetail(**msgspec.structs.asdict(_view(delivery)), body=body, attempts=delivery.attempts)
 
 
-HANDLERS = [show_callbacks, list_deliveries, show_delivery, resend_delivery]
+HANDLERS = [show_callbacks, list_deliveries, list_all_deliveries, show_delivery, resend_delivery]

@@ -40,6 +40,7 @@ SUMMARIES: Mapping[str, str] = {
     "go_on": "Resume a paused run",
     "healthz": "Check health",
     "list_datasets": "List datasets",
+    "list_all_deliveries": "List callback deliveries",
     "list_deliveries": "List a run's callback deliveries",
     "list_experiment_checkpoints": "List an experiment's checkpoints",
     "list_experiment_runs": "List an experiment's runs",

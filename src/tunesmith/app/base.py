@@ -43,7 +43,7 @@ def open_base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -
     refuse_incomplete(paths, clock)
     journals = Journals.open(paths, clock)
     refuse_unrecorded_runs(paths, journals.runs)
-    book = RunBook(journals.runs)
+    book = RunBook(journals.runs, webhook=bool(settings.webhook_url))
     return Base(
         settings=settings,
         paths=paths,

@@ -42,7 +42,7 @@ from tunesmith.records import (
     utc_now,
 )
 from tunesmith.references import ModelNames, References
-from tunesmith.reporting import FinetuneShape, Reporter, RunListener
+from tunesmith.reporting import FinetuneShape, OpenAIEvents, Reporter, RunListener
 from tunesmith.runner import (
     AS_INHERITED,
     ChildDescriptors,
@@ -124,7 +124,7 @@ def open_services(
     checkpoints, keeper = _checkpoints(base)
     datasets = _datasets(base)
     references = _references(base, checkpoints, datasets.lookup)
-    callbacks, reporter = _callbacks(base)
+    callbacks, _, reporter = _callbacks(base)
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
     executor = executor or _executor(base)
     scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
@@ -230,7 +230,13 @@ def _references(base: Base, checkpoints: CheckpointBook, lookup: Lookup) -> Refe
     )
 
 
-def _callbacks(base: Base) -> tuple[CallbackService, Reporter]:
+class _Callbacks(NamedTuple):
+    callbacks: CallbackService
+    openai_events: OpenAIEvents
+    reporter: Reporter
+
+
+def _callbacks(base: Base) -> _Callbacks:
     shape = FinetuneShape(base.paths, base.book)
     callbacks = CallbackService(
         journal=base.journals.deliveries,
@@ -239,7 +245,8 @@ def _callbacks(base: Base) -> tuple[CallbackService, Reporter]:
         clock=base.clock,
         make_body=shape.body_of,
     )
-    return callbacks, Reporter(base.book, callbacks, shape)
+    openai_events = OpenAIEvents(callbacks, base.settings.webhook_url)
+    return _Callbacks(callbacks, openai_events, Reporter(base.book, callbacks, shape, openai_events))
 
 
 def _executor(base: Base) -> Executor:

@@ -1,9 +1,9 @@
-"""Telling a URL what happens to a run: what is wanted, how it is signed, and that it arrives.
+"""Telling a URL what happens to a run or a batch: what is wanted, how it is signed, and that it arrives.
 
 What an occurrence is and what its body says is decided by those who offer it; connections are the guarded client's.
 """
 
-from tunesmith.callbacks.message import shown_url
+from tunesmith.callbacks.message import id_of, shown_url
 from tunesmith.callbacks.schedule import STANDARD_SCHEDULE
 from tunesmith.callbacks.service import CallbackService, DeliveryPage, DeliverySummary, Poster
 from tunesmith.callbacks.signing import Signer, sign
@@ -17,6 +17,7 @@ __all__ = [
     "Occurrence",
     "Poster",
     "Signer",
+    "id_of",
     "shown_url",
     "sign",
     "which",

@@ -1,7 +1,7 @@
 """Deliveries on record and on their way: journaled before anybody is told they are, sent in order, tried again.
 
-Each run with something to send has a queue of its own, so that no receiver waits for another run's. A delivery leaves its
-queue when it was delivered or given up. Nothing is sent while ``run`` is not running; what waits is in the journal.
+What a run or a batch has to send to one endpoint is a queue of its own, so that no receiver waits for another's. A delivery
+leaves its queue when it was delivered or given up. Nothing is sent while ``run`` is not running; what waits is in the journal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import anyio
@@ -32,7 +32,16 @@ from tunesmith.errors import Conflict, InvalidInput, NotFound, OutOfSpace, Tunes
 from tunesmith.failpoints import FAILPOINTS
 from tunesmith.journal import Entry, Journal, newest_first, page_of
 from tunesmith.net.guarded import Answer
-from tunesmith.records import BodySource, Callback, CallbackEvent, Clock, Delivery, DeliveryAttempt, DeliveryState
+from tunesmith.records import (
+    BodySource,
+    Callback,
+    CallbackEvent,
+    Clock,
+    Delivery,
+    DeliveryAttempt,
+    DeliveryState,
+    Endpoint,
+)
 
 _log = structlog.get_logger()
 _AT_ONCE = 64
@@ -67,11 +76,25 @@ def _has_no_source(delivery: Delivery) -> bytes:
     raise InvalidInput("nobody here knows how to make its body", where=delivery.id)
 
 
+class Channel(NamedTuple):
+    """What is sent in order: the deliveries of one subject to one endpoint."""
+
+    subject_id: str
+    endpoint: Endpoint
+
+
 class DeliverySummary(msgspec.Struct, frozen=True):
     """What is kept in memory of every delivery."""
 
-    run_id: str
+    subject_id: str = ""
+    run_id: str = ""
+    """Where lines have the subject that were written when only runs had deliveries."""
+    endpoint: Endpoint = Endpoint.CALLBACK
     state: DeliveryState = DeliveryState.PENDING
+
+    @property
+    def channel(self) -> Channel:
+        return Channel(self.subject_id or self.run_id, self.endpoint)
 
 
 DeliveryJournal = Journal[Delivery, DeliverySummary]
@@ -85,19 +108,19 @@ class DeliveryPage(msgspec.Struct, frozen=True):
 
 
 class _Queue:
-    """What one run still has to send."""
+    """What is still to be sent of one channel."""
 
     def __init__(self) -> None:
         self.waiting: list[int] = []
-        """A heap of positions in the run's list of deliveries. One that is not pending any more is passed over."""
+        """A heap of positions in the subject's list of deliveries. One that is not pending any more is passed over."""
         self.wake = asyncio.Event()
         self.lock = asyncio.Lock()
-        """Held while a delivery of the run is read, changed and written."""
+        """Held while one of these deliveries is read, changed and written."""
         self.users = 0
         """Who holds on to this object: it is forgotten when nobody does and nothing waits."""
 
     async def nap(self, seconds: float) -> None:
-        """Until then, or until a delivery of the run changes."""
+        """Until then, or until one of these deliveries changes."""
         self.wake.clear()
         with anyio.move_on_after(min(seconds, _LONGEST_NAP_SECONDS)):
             await self.wake.wait()
@@ -126,21 +149,24 @@ class CallbackService:
         self._body_threads = anyio.CapacityLimiter(_BODIES_AT_ONCE)
         """Of their own: making a body may take as long as reading a log, and everybody else needs threads, too."""
         self._uptime = uptime
-        self._by_run: defaultdict[str, list[str]] = defaultdict(list)
-        self._gone: dict[str, str] = {}
-        """Runs whose receiver wants nothing more, and the delivery that was told so."""
-        self._queues: dict[str, _Queue] = {}
+        self._order: list[str] = []
+        self._by_subject: defaultdict[str, list[str]] = defaultdict(list)
+        self._gone: dict[Channel, str] = {}
+        """Where the receiver wants nothing more, and the delivery that was told so."""
+        self._queues: dict[Channel, _Queue] = {}
         self._sending = asyncio.Semaphore(_AT_ONCE)
         self._receivers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """By scheme, host and port: a dead one must not take all the places there are, whoever sends to it."""
-        self._unattended: list[str] = []
-        """Runs that have something to send, and no task yet that sees to it."""
+        self._unattended: list[Channel] = []
+        """Where something is to be sent, and no task sees to it yet."""
         self._wake = asyncio.Event()
         self._counts = dict.fromkeys(DeliveryState, 0)
         for delivery_id, summary in journal.summaries.items():
-            self._by_run[summary.run_id].append(delivery_id)
+            channel = summary.channel
+            self._order.append(delivery_id)
+            self._by_subject[channel.subject_id].append(delivery_id)
             self._counts[summary.state] += 1
-            self._note(summary.run_id, delivery_id, len(self._by_run[summary.run_id]) - 1, summary.state)
+            self._note(channel, delivery_id, len(self._by_subject[channel.subject_id]) - 1, summary.state)
         journal.on_commit(self._committed)
 
     @property
@@ -150,53 +176,55 @@ class CallbackService:
 
     async def offer(
         self,
-        run_id: str,
+        subject_id: str,
         callback: Callback,
         kind: CallbackEvent,
         key: str,
         body: Mapping[str, Any] | BodySource,
         *,
         at: datetime | None = None,
+        endpoint: Endpoint = Endpoint.CALLBACK,
     ) -> None:
         """Put an occurrence on record, to be sent in its turn; it is durable when this returns.
 
-        ``key`` names the occurrence within the run, such as ``metrics@4096``: offering it again does nothing. In the shape
-        ``tunesmith``, ``body`` becomes the data; in the shape ``finetune`` it is sent as it is, or made of its source when
-        it is sent. ``at`` is when it happened.
+        ``key`` names the occurrence within its subject, such as ``metrics@4096``: offering it again does nothing. In the
+        shape ``tunesmith``, ``body`` becomes the data; in the others it is sent as it is, or made of its source when it is
+        sent. ``at`` is when it happened.
 
         Raises:
             InvalidInput: the body cannot be written as JSON.
             TooLarge, OutOfSpace, Unavailable: it could not be written down.
         """
-        delivery_id = id_of(run_id, key)
-        with self._queue_of(run_id) as queue:
+        delivery_id = id_of(subject_id, key)
+        with self._queue_of(Channel(subject_id, endpoint)) as queue:
             async with queue.lock:
                 if delivery_id in self._journal:
                     return
                 FAILPOINTS.hit("callback.before_offer")
-                delivery = self._new_delivery(run_id, callback, kind, key, body, at)
+                delivery = self._new_delivery(Channel(subject_id, endpoint), callback, kind, key, body, at)
                 # A caller that is cancelled must not leave it open whether this is on record.
                 with anyio.CancelScope(shield=True):
                     await self._journal.append("offered", delivery)
 
     def _new_delivery(
         self,
-        run_id: str,
+        channel: Channel,
         callback: Callback,
         kind: CallbackEvent,
         key: str,
         body: Mapping[str, Any] | BodySource,
         at: datetime | None,
     ) -> Delivery:
-        now, dropped = self._clock(), run_id in self._gone
+        now, dropped = self._clock(), channel in self._gone
         source = body if isinstance(body, BodySource) else None
         return Delivery(
-            id=id_of(run_id, key),
-            run_id=run_id,
+            id=id_of(channel.subject_id, key),
+            subject_id=channel.subject_id,
+            endpoint=channel.endpoint,
             key=key,
             kind=kind,
             url=callback.url,
-            body="" if isinstance(body, BodySource) else body_of(run_id, callback, kind, body, at or now),
+            body="" if isinstance(body, BodySource) else body_of(channel.subject_id, callback, kind, body, at or now),
             source=source,
             created_at=now,
             state=DeliveryState.DROPPED if dropped else DeliveryState.PENDING,
@@ -204,25 +232,25 @@ class CallbackService:
             due_uptime=None if dropped else self._uptime(),
         )
 
-    def offered(self, run_id: str, key: str) -> bool:
+    def offered(self, subject_id: str, key: str) -> bool:
         """Whether the occurrence is on record: what a new server asks before it works out what the old one left out."""
-        return id_of(run_id, key) in self._journal
+        return id_of(subject_id, key) in self._journal
 
     async def resend(self, delivery_id: str) -> Delivery:
-        """Take a delivery up again from the start of the schedule, whatever became of it; it keeps its place in the run.
+        """Take a delivery up again from the start of the schedule, whatever became of it; it keeps its place.
 
         Raises:
             NotFound: there is no such delivery.
-            Conflict: the run's receiver answered 410 to another one; that one must be resent first.
+            Conflict: its receiver answered 410 to another one of the subject; that one must be resent first.
         """
-        delivery = self.get(delivery_id)
-        gone = self._gone.get(delivery.run_id, delivery_id)
+        channel = _channel_of(self.get(delivery_id))
+        gone = self._gone.get(channel, delivery_id)
         if gone != delivery_id:
             raise Conflict(
-                f"the receiver answered 410 to {gone}, and is sent nothing more of this run",
+                f"the receiver answered 410 to {gone}, and is sent nothing more of {channel.subject_id}",
                 mend=f"once it wants them again, resend {gone} first",
             )
-        with self._queue_of(delivery.run_id) as queue:
+        with self._queue_of(channel) as queue:
             return await self._change(
                 queue,
                 delivery_id,
@@ -240,9 +268,7 @@ class CallbackService:
         """Raises NotFound."""
         delivery = self._journal.get(delivery_id)
         if delivery is None:
-            raise NotFound(
-                f"there is no delivery {delivery_id!r}", mend="GET /v1/runs/{run_id}/deliveries lists those of a run"
-            )
+            raise NotFound(f"there is no delivery {delivery_id!r}", mend="GET /v1/deliveries lists them")
         return delivery
 
     async def body(self, delivery: Delivery) -> bytes:
@@ -255,9 +281,9 @@ class CallbackService:
             return delivery.body.encode()
         return await anyio.to_thread.run_sync(self._make_body, delivery, limiter=self._body_threads)
 
-    def page(self, run_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
-        """Up to ``limit`` deliveries of a run, newest first. A cursor stays valid for ever."""
-        ids = self._by_run.get(run_id, [])
+    def page(self, subject_id: str | None = None, *, limit: int, cursor: str | None = None) -> DeliveryPage:
+        """Up to ``limit`` deliveries, of one run or batch or of all, newest first. A cursor stays valid for ever."""
+        ids = self._order if subject_id is None else self._by_subject.get(subject_id, [])
         page = page_of(self._journal, ids, newest_first(ids, cursor), limit=limit)
         return DeliveryPage([self.get(item) for item in page.ids], page.cursor)
 
@@ -281,68 +307,71 @@ class CallbackService:
                 await self._wake.wait()
 
     def _committed(self, entry: Entry, delivery: Delivery, previous: DeliverySummary | None) -> None:
-        ids = self._by_run[delivery.run_id]
+        channel = _channel_of(delivery)
+        ids = self._by_subject[delivery.subject_id]
         self._counts[delivery.state] += 1
         if previous is not None:
             self._counts[previous.state] -= 1
         if previous is None:
             ids.append(entry.id)
+            self._order.append(entry.id)
         elif previous.state is DeliveryState.GONE:
-            self._gone.pop(delivery.run_id, None)
+            self._gone.pop(channel, None)
         newest = len(ids) - 1
         # Only those that are resent or tried again are looked for, and these are few.
         pending = delivery.state is DeliveryState.PENDING
         position = newest if ids[newest] == entry.id or not pending else ids.index(entry.id)
-        self._note(delivery.run_id, entry.id, position, delivery.state)
+        self._note(channel, entry.id, position, delivery.state)
 
-    def _note(self, run_id: str, delivery_id: str, position: int, state: DeliveryState) -> None:
+    def _note(self, channel: Channel, delivery_id: str, position: int, state: DeliveryState) -> None:
         """Take in what is on record: into its queue, if it is to be sent."""
         if state is DeliveryState.GONE:
-            self._gone[run_id] = delivery_id
+            self._gone[channel] = delivery_id
         if state is not DeliveryState.PENDING:
             return
-        queue = self._queues.setdefault(run_id, _Queue())
+        queue = self._queues.setdefault(channel, _Queue())
         if not queue.waiting:
             # The journal calls from outside of any task, where none can be started.
-            self._unattended.append(run_id)
+            self._unattended.append(channel)
             self._wake.set()
         heappush(queue.waiting, position)
         queue.wake.set()
 
     @contextmanager
-    def _queue_of(self, run_id: str) -> Iterator[_Queue]:
-        queue = self._queues.setdefault(run_id, _Queue())
+    def _queue_of(self, channel: Channel) -> Iterator[_Queue]:
+        queue = self._queues.setdefault(channel, _Queue())
         queue.users += 1
         try:
             yield queue
         finally:
             queue.users -= 1
             if not queue.users and not queue.waiting:
-                del self._queues[run_id]
+                del self._queues[channel]
 
-    async def _carry(self, run_id: str) -> None:
-        """Empty a run's queue, whatever happens: one run's trouble is not another's."""
+    async def _carry(self, channel: Channel) -> None:
+        """Empty a queue, whatever happens: one subject's trouble is not another's."""
         while True:
             try:
-                with self._queue_of(run_id) as queue:
-                    await self._drain(run_id, queue)
+                with self._queue_of(channel) as queue:
+                    await self._drain(channel, queue)
                 return
             except Unavailable as error:
-                _log.error("callbacks_not_carried_on", run_id=run_id, reason=str(error))  # only a new server can write
+                # Only a new server can write.
+                _log.error("callbacks_not_carried_on", subject_id=channel.subject_id, reason=str(error))
                 return
             except (OutOfSpace, OSError) as error:
-                _log.warning("callbacks_wait_for_the_disk", run_id=run_id, reason=str(error))
+                _log.warning("callbacks_wait_for_the_disk", subject_id=channel.subject_id, reason=str(error))
                 await anyio.sleep(_DISK_RETRY_SECONDS)
-            except Exception:  # noqa: BLE001  # whatever it is, it must not reach the other runs
-                _log.exception("callbacks_taken_up_again", run_id=run_id)
+            except Exception:  # noqa: BLE001  # whatever it is, it must not reach the others
+                _log.exception("callbacks_taken_up_again", subject_id=channel.subject_id)
                 await anyio.sleep(_TROUBLE_SECONDS)
 
-    async def _drain(self, run_id: str, queue: _Queue) -> None:
+    async def _drain(self, channel: Channel, queue: _Queue) -> None:
         while queue.waiting:
-            delivery = self.get(self._by_run[run_id][queue.waiting[0]])
+            delivery = self.get(self._by_subject[channel.subject_id][queue.waiting[0]])
             if delivery.state is not DeliveryState.PENDING:
                 heappop(queue.waiting)
-            elif run_id in self._gone:
+            elif channel in self._gone:
                 await self._change(queue, delivery.id, "dropped", _dropped)
             elif (wait := seconds_until_due(delivery, now=self._clock(), up=self._uptime())) > 0:
                 await queue.nap(wait)
@@ -412,7 +441,7 @@ class CallbackService:
                 await anyio.sleep(_DISK_RETRY_SECONDS)
         _log.info(
             "callback_tried",
-            run_id=changed.run_id,
+            subject_id=changed.subject_id,
             delivery_id=delivery_id,
             attempt=attempt.number,
             status=attempt.status,
@@ -427,6 +456,10 @@ class CallbackService:
             with anyio.CancelScope(shield=True):
                 await self._journal.append(event, changed)
             return changed
+
+
+def _channel_of(delivery: Delivery) -> Channel:
+    return Channel(delivery.subject_id, delivery.endpoint)
 
 
 def _dropped(latest: Delivery) -> Delivery:

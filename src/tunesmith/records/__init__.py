@@ -4,7 +4,7 @@ from tunesmith.records.access import Key, Scope
 from tunesmith.records.base import Clock, IdempotentCall, Record, new_id, utc_now
 from tunesmith.records.checkpoints import Checkpoint, Mark
 from tunesmith.records.datasets import Dataset, FileCheck, TrainConfigFile, Upload
-from tunesmith.records.deliveries import BodySource, Delivery, DeliveryAttempt, DeliveryState, Uptime
+from tunesmith.records.deliveries import BodySource, Delivery, DeliveryAttempt, DeliveryState, Endpoint, Uptime
 from tunesmith.records.deployments import Deployment, DeploymentStatus, EngineKind, Parity, ServedAdapter
 from tunesmith.records.experiments import Experiment, Project, ProjectStatus
 from tunesmith.records.runs import (
@@ -42,6 +42,7 @@ __all__ = [
     "DeliveryState",
     "Deployment",
     "DeploymentStatus",
+    "Endpoint",
     "EngineKind",
     "Exit",
     "Experiment",

@@ -13,11 +13,18 @@ from tunesmith.records.runs import CallbackEvent
 
 
 class DeliveryState(StrEnum):
-    PENDING = "pending"  # to be sent at next_at, or once those before it in the run are out of the way
+    PENDING = "pending"  # to be sent at next_at, or once those of its subject before it are out of the way
     DELIVERED = "delivered"  # the receiver answered 2xx
     FAILED = "failed"  # every try of the schedule failed; given up
-    GONE = "gone"  # the receiver answered 410: it wants nothing more of this run
-    DROPPED = "dropped"  # not sent, because an earlier one of the run got the 410
+    GONE = "gone"  # the receiver answered 410: it wants nothing more of this subject
+    DROPPED = "dropped"  # not sent, because an earlier one of the subject got the 410
+
+
+class Endpoint(StrEnum):
+    """Who asked for a delivery. Of one subject, what goes to one endpoint does not wait for what goes to the other."""
+
+    CALLBACK = "callback"  # the request that made the run
+    WEBHOOK = "webhook_url"  # the settings
 
 
 class DeliveryAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,9 +62,11 @@ class BodySource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Delivery(Record, frozen=True, kw_only=True):
     """One event on its way to one URL."""
 
-    run_id: str
+    subject_id: str
+    """What it tells of: a run, or a batch."""
+    endpoint: Endpoint = Endpoint.CALLBACK
     key: str
-    """Names the occurrence within the run, such as ``metrics@4096``; the id is made from both."""
+    """Names the occurrence within its subject, such as ``metrics@4096``; the id is made from both."""
     kind: CallbackEvent
     url: str
     body: str = ""
@@ -72,3 +81,11 @@ class Delivery(Record, frozen=True, kw_only=True):
     """Tries that failed since it was last taken up: its place in the schedule."""
     attempts: tuple[DeliveryAttempt, ...] = ()
     """The latest, oldest first."""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """0.1.0 before webhooks: only runs had deliveries, and the subject was called ``run_id``."""
+        upgraded = dict(data)
+        if "run_id" in upgraded:
+            upgraded["subject_id"] = upgraded.pop("run_id")
+        return upgraded

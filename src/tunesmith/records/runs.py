@@ -142,7 +142,7 @@ class CallbackEvent(StrEnum):
     STATE = "state"  # the run has entered another state
     METRICS = "metrics"  # measurements, every so many steps or epochs and the last
     CHECKPOINT = "checkpoint"  # a complete checkpoint was written
-    FINAL = "final"  # the run is over
+    FINAL = "final"  # it is over
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -153,8 +153,9 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     every_steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """How often metrics are sent. With neither this nor ``every_epochs``, once an epoch."""
     every_epochs: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    shape: Literal["tunesmith", "finetune"] = "tunesmith"
-    """What a body looks like: type, timestamp and data, or a result as the finetune door defines it."""
+    shape: Literal["tunesmith", "finetune", "openai"] = "tunesmith"
+    """What a body looks like: type, timestamp and data; a result as the finetune door defines it; or an event as OpenAI's
+    webhooks send it, which there is of the end of a training only."""
     task_id: str = ""
     """What a result is sent back with; without it the run's id. For the shape finetune only."""
 
@@ -207,6 +208,8 @@ class Run(Record, frozen=True, kw_only=True):
     error: Fault | None = None
     progress: Progress = Progress()
     """As of the last journaled change; while a process runs, the live one is ahead of it."""
+    webhook: bool = False
+    """Whether ``webhook_url`` was set when it ended: then its end is told there, if need be by the next server."""
     log_bytes: int = 0
     """Length of run.log at this change: where the change belongs between the log lines."""
 

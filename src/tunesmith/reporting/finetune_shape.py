@@ -64,12 +64,12 @@ class FinetuneShape:
         source = delivery.source
         assert source is not None
         if source.result_file is not None:
-            result = self._result(delivery.run_id, source.result_file)
+            result = self._result(delivery.subject_id, source.result_file)
             return msgspec.json.encode({**source.fields, **msgspec.to_builtins(result)})
         if source.log_upto is not None:
-            callback = self._book.get(delivery.run_id).callback
+            callback = self._book.get(delivery.subject_id).callback
             assert callback is not None
-            metrics, is_final = self._paths.run(delivery.run_id).metrics, delivery.key == END
+            metrics, is_final = self._paths.run(delivery.subject_id).metrics, delivery.key == END
             measurement, every = _measurement(callback), _every(callback)
             idx, figure = self._curves.draw(metrics, measurement, every, upto=source.log_upto, is_final=is_final)
             return msgspec.json.encode({**source.fields, "idx": idx, "fig_param": figure})

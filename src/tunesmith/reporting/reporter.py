@@ -1,4 +1,4 @@
-"""Tells callbacks what happens to runs: the bridge between runs and callbacks.
+"""Tells callbacks, and the endpoint in the settings, what happens to runs: the bridge between runs and callbacks.
 
 What is offered has a key made from what is on disk (the number of a change of state, a step, a checkpoint's path), so
 offering it again after a crash adds nothing. How deliveries are sent is not decided here.
@@ -7,6 +7,7 @@ offering it again after a crash adds nothing. How deliveries are sent is not dec
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from tunesmith.files import SHORTAGE
 from tunesmith.journal import Entry
 from tunesmith.records import BodySource, Callback, CallbackEvent, Progress, Run
 from tunesmith.reporting.finetune_shape import END, FinetuneShape
+from tunesmith.reporting.openai_events import OpenAIEvents, ended_at, event_of, job_id_of, type_of_end
 from tunesmith.runs import RunBook, RunSummary
 from tunesmith.runs.fold import Event
 
@@ -38,11 +40,14 @@ _NOT_METRICS = ("step", "total_steps", "epoch", "at")
 
 
 class Reporter:
-    """Offers states, metrics, checkpoints and the end of every run that names a callback."""
+    """Offers states, metrics, checkpoints and the end of every run that names a callback; of every other, its end."""
 
-    def __init__(self, book: RunBook, callbacks: CallbackService, shape: FinetuneShape) -> None:
+    def __init__(
+        self, book: RunBook, callbacks: CallbackService, shape: FinetuneShape, openai_events: OpenAIEvents
+    ) -> None:
         self._book = book
         self._finetune = shape
+        self._openai_events = openai_events
         self._callbacks = callbacks
         self._changed: dict[str, None] = {}
         """Runs whose states have to be looked at, in order."""
@@ -52,7 +57,7 @@ class Reporter:
 
     def committed(self, _entry: Entry, run: Run, _previous: object) -> None:
         """Listen to the run journal with this."""
-        if run.callback is not None:
+        if run.webhook or run.callback is not None:
             self._changed[run.id] = None
             self._wake.set()
 
@@ -65,10 +70,11 @@ class Reporter:
                 while self._changed:
                     run_id = next(iter(self._changed))
                     del self._changed[run_id]
+                    await self._patiently(run_id, self._tell_webhook)
                     if self._may_publish(run_id):
                         tasks.start_soon(self._beside, run_id)
                     else:
-                        await self._patiently(run_id)
+                        await self._patiently(run_id, self._tell_callback)
                     await anyio.lowlevel.checkpoint()  # where nothing was left to offer, nothing was waited for
                 self._wake.clear()
                 await self._wake.wait()
@@ -80,20 +86,20 @@ class Reporter:
 
     async def _beside(self, run_id: str) -> None:
         async with self._copies:
-            await self._patiently(run_id)
+            await self._patiently(run_id, self._tell_callback)
 
     async def _look_back(self) -> None:
         """Note every run of which an earlier server may have left something to offer."""
-        for number, (run_id, summary) in enumerate(self._book.with_callback().items(), start=1):
-            if not self._is_told(run_id, summary):
+        for number, (run_id, summary) in enumerate(self._book.told_of().items(), start=1):
+            if not (self._webhook_is_told(run_id, summary) and self._callback_is_told(run_id, summary)):
                 self._changed[run_id] = None
             if number % _RUNS_PER_TURN == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _patiently(self, run_id: str) -> None:
+    async def _patiently(self, run_id: str, tell: Callable[[str], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._offer_states(self._book.get(run_id))
+                await tell(run_id)
                 return
             except OutOfSpace:
                 await anyio.sleep(_RETRY_SECONDS)
@@ -111,10 +117,24 @@ class Reporter:
         self._changed[run_id] = None
         self._wake.set()
 
-    def _is_told(self, run_id: str, summary: RunSummary) -> bool:
+    def _webhook_is_told(self, run_id: str, summary: RunSummary) -> bool:
+        """Whether nothing is left to offer. Reads nothing."""
+        event_type = type_of_end(summary.kind, summary.state) if summary.webhook else None
+        return event_type is None or self._openai_events.settled(run_id, event_type)
+
+    async def _tell_webhook(self, run_id: str) -> None:
+        if self._webhook_is_told(run_id, self._book.summary_of(run_id)):
+            return
+        run = self._book.get(run_id)
+        event_type = type_of_end(run.kind, run.state)
+        assert event_type is not None
+        await self._openai_events.offer(run.id, event_type, job_id_of(run.id), ended_at(run))
+
+    def _callback_is_told(self, run_id: str, summary: RunSummary) -> bool:
         """Whether nothing is left to offer, as far as can be said without reading: what is wanted last is offered last."""
         callback = summary.callback
-        assert callback is not None
+        if callback is None:
+            return True
         if CallbackEvent.FINAL in callback.events:
             return self._callbacks.offered(run_id, END if callback.shape == "finetune" else _FINAL)
         if not summary.state.final:
@@ -124,6 +144,10 @@ class Reporter:
         if CallbackEvent.STATE in callback.events:
             return self._callbacks.offered(run_id, _state_key(self._book.changes_of(run_id) - 1))
         return CallbackEvent.METRICS not in callback.events
+
+    async def _tell_callback(self, run_id: str) -> None:
+        if self._book.summary_of(run_id).callback is not None:
+            await self._offer_states(self._book.get(run_id))
 
     async def heard(self, run_id: str, events: tuple[Event, ...], before: Progress) -> None:
         """Offer what the run's process printed; ``before`` is its progress before these events.
@@ -135,6 +159,8 @@ class Reporter:
         if run.callback is None:
             return
         await self._offer_states(run)
+        if run.callback.shape == "openai":
+            return
         if run.callback.shape == "finetune":
             async for message in self._finetune.results(run, run.callback, events, before):
                 await self._send(run, run.callback, message.kind, message.key, message.source)
@@ -160,7 +186,9 @@ class Reporter:
         callback = run.callback
         assert callback is not None
         async with self._locks.setdefault(run.id, asyncio.Lock()):
-            if _needs_history(callback):
+            if callback.shape == "openai":
+                await self._offer_job_event(run, callback)
+            elif _needs_history(callback):
                 await self._offer_history(run.id, callback)
             elif run.state.final:
                 await self._offer_last_metrics(run)
@@ -202,6 +230,12 @@ class Reporter:
             "ckpt_path": run.progress.ckpt_path,
         }
         await self._offer(run, Occurrence(kind=CallbackEvent.FINAL), _FINAL, fields)
+
+    async def _offer_job_event(self, run: Run, callback: Callback) -> None:
+        event_type = type_of_end(run.kind, run.state)
+        if event_type is not None and not self._callbacks.offered(run.id, _FINAL):
+            body = event_of(run.id, _FINAL, event_type, job_id_of(run.id), ended_at(run))
+            await self._send(run, callback, CallbackEvent.FINAL, _FINAL, body, at=ended_at(run))
 
     async def _offer_end(self, run: Run, callback: Callback, entry: Entry) -> None:
         """A function's final result was offered when it was read, and then there is nothing to add."""

@@ -34,6 +34,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     experiment_id: str | None = None
     priority: int = 0
     callback: Callback | None = None
+    webhook: bool = False
     labels: TaskSummary = TaskSummary()
     finetune_task: TaskSummary | None = None
     """Where lines have the task that were written before there were labels."""
@@ -57,8 +58,10 @@ class RunPage(msgspec.Struct, frozen=True):
 class RunBook:
     """All runs, and the only way to change one."""
 
-    def __init__(self, journal: RunJournal) -> None:
+    def __init__(self, journal: RunJournal, *, webhook: bool = False) -> None:
+        """``webhook`` is whether the ends of runs are told to the address in the settings."""
         self._journal = journal
+        self._webhook = webhook
         self._order: list[str] = []
         self._by_experiment: defaultdict[str, list[int]] = defaultdict(list)
         self._by_task: dict[str, str] = {}
@@ -134,9 +137,13 @@ class RunBook:
         """What is known of a run without reading its record."""
         return self._journal.summaries[run_id]
 
-    def with_callback(self) -> dict[str, RunSummary]:
-        """Every run that names a callback, by id, oldest first."""
-        return {run_id: summary for run_id, summary in self._journal.summaries.items() if summary.callback is not None}
+    def told_of(self) -> dict[str, RunSummary]:
+        """Every run that names a callback or has ended while ``webhook_url`` was set, by id, oldest first."""
+        return {
+            run_id: summary
+            for run_id, summary in self._journal.summaries.items()
+            if summary.webhook or summary.callback is not None
+        }
 
     def with_promised_output(self) -> list[str]:
         """Every run that succeeded and whose output is promised somewhere, oldest first. Reads no record."""
@@ -242,6 +249,8 @@ class RunBook:
             run = self.get(run_id)
             if state not in LEGAL_MOVES[run.state] or only_from not in (None, run.state):
                 raise Conflict(f"run {run_id} is {run.state}: it cannot become {state}")
+            if state.final:
+                changes["webhook"] = self._webhook
             moved = msgspec.structs.replace(run, state=state, **changes)
             await self._journal.append(str(state), moved)
             return moved

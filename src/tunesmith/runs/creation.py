@@ -15,7 +15,7 @@ from tunesmith.errors import Fault, InvalidInput, OutOfSpace, TooLarge
 from tunesmith.files import NO_ROOM, sync_folder, write_atomically
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import Recipe, merged_overrides, start_command, to_yaml
-from tunesmith.records import Callback, Clock, Run, RunState, new_id
+from tunesmith.records import Callback, CallbackEvent, Clock, Run, RunKind, RunState, new_id
 from tunesmith.references import References
 from tunesmith.runner import Capacity, Demand
 from tunesmith.runs.book import RunBook
@@ -97,6 +97,8 @@ class RunCreator:
     def _prepare(self, request: RunRequest) -> tuple[Run, bytes, bytes, Resolved]:
         resolved = self._resolver.resolve(request)
         recipe, config = resolved.recipe, resolved.config
+        if request.callback is not None:
+            _refuse_untold(request.callback, recipe)
         if not request.validates:
             self._refuse_untrainable(recipe, config)
         if request.resume_from is not None:
@@ -166,6 +168,24 @@ class RunCreator:
             raise
         _log.info("run_created", run_id=run.id, recipe=run.recipe)
         return run
+
+
+def _refuse_untold(callback: Callback, recipe: Recipe) -> None:
+    """A callback that would never hear anything."""
+    if callback.shape != "openai":
+        return
+    if recipe.kind is not RunKind.TRAIN:
+        raise InvalidInput(
+            f"{recipe.name} trains nothing, and OpenAI's webhooks tell only of trainings",
+            where="callback.shape",
+            mend="leave it out: then the end is told as run.final",
+        )
+    if CallbackEvent.FINAL not in callback.events:
+        raise InvalidInput(
+            "in the shape openai only the end is told, and final is not among the events",
+            where="callback.events",
+            mend="leave them out, or add final",
+        )
 
 
 def _hyperparams(request: RunRequest, recipe: Recipe) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import structlog
 import uvicorn
 
 from tunesmith.app import App, open_services
-from tunesmith.errors import SettingsInvalid
+from tunesmith.errors import InvalidInput, SettingsInvalid
 from tunesmith.finetune import FunctionDoor
+from tunesmith.net.guarded import GuardedClient
 from tunesmith.paths import StatePaths
 from tunesmith.runner import raise_limit
 from tunesmith.server.application import create_app
@@ -47,6 +48,7 @@ def serve(settings: Settings, function: FunctionDoor | None = None) -> None:
     os.umask(0o077)
     paths = StatePaths(settings.state_dir)
     descriptors = raise_limit()
+    _vet_webhook(settings)
     with StateLock.acquire(paths.lock, None) as lock:
         tighten(paths)
         if sys.stderr.isatty():
@@ -84,6 +86,15 @@ def serve_app(app: App, listener: socket.socket) -> None:
     server.run(sockets=[listener])
     if app.vitals.ended:
         raise app.vitals.failure()
+
+
+def _vet_webhook(settings: Settings) -> None:
+    if not settings.webhook_url:
+        return
+    try:
+        asyncio.run(GuardedClient(allow_private=settings.allow_private_urls).vet(settings.webhook_url))
+    except InvalidInput as error:
+        raise SettingsInvalid(error.message, where="webhook_url", mend=error.mend) from error
 
 
 def _listen(settings: Settings) -> socket.socket:
