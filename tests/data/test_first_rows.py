@@ -80,6 +80,14 @@ def test_a_table_is_told_by_its_name(tmp_path):
     assert "tunesmith data process" in str(fault.mend)
 
 
+def test_messages_to_be_answered_are_prompts_where_prompts_are_taken(tmp_path):
+    """As in OpenAI's files for reinforcement; to a recipe that takes answers, and with an answer at their end, they are not."""
+    path = tmp_path / "asked.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "a"}], "reference_answer": "b"}\n' + CHAT.decode())
+    assert faults(path, ("prompt",)) == [("mine.jsonl:2", "has the shape messages, and recipe lora takes prompt")]
+    assert faults(path, ("messages", "prompt")) == []
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_good_rows_are_not_refused(tmp_path, ending, mark):

@@ -144,12 +144,11 @@ def test_rows_are_cut_and_dropped_as_in_training(seen):
     assert train["lengths"]["count"] == 3
 
 
-def test_rows_without_a_trained_answer_are_not_counted_as_cut(seen):
-    """Only a cut drops rows; a short row that trains nothing stays, with its mask all off."""
-    unweighted = chat("a", "b")
-    unweighted["messages"][1]["weight"] = 0
-    train = seen([chat("a", "word " * 100), unweighted, unweighted], data={"max_length": 64})["train"]
-    assert (train["rows"], train["cut"], train["dropped"]) == (3, 1, 0)
+def test_an_answer_of_weight_zero_is_shown_as_not_trained(seen):
+    """The mask is off where OpenAI's files say so, and on in the other answers of the row."""
+    first, second = chat("a", "no")["messages"], chat("b", "yes")["messages"]
+    [row] = seen([{"messages": [first[0], {**first[1], "weight": 0}, second[0], {**second[1], "weight": 1}]}])["rows"]
+    assert [part["text"] for part in row["segments"] if part["trained"]] == ["yes<|im_end|>"]
 
 
 def test_conversations_that_become_several_rows_are_counted(seen, tmp_path):

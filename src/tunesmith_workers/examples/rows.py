@@ -16,10 +16,10 @@ import msgspec
 
 from tunesmith_workers.data.explain import decoded
 from tunesmith_workers.data.reader import Batch, DataFile, NotData, data_files, open_regular
-from tunesmith_workers.data.shapes import ROLES, Conversation, Message, RowFault, read
+from tunesmith_workers.data.shapes import ROLES, Conversation, Message, RowFault, is_trained, read
 from tunesmith_workers.process.faults import BadRows, listed
 
-__all__ = ["ROLES", "Message", "Row", "read_rows", "shapes_of"]
+__all__ = ["ROLES", "Message", "Row", "is_trained", "read_rows", "shapes_of"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
