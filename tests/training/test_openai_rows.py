@@ -7,15 +7,17 @@ import json
 
 import msgspec
 import pytest
-from openai_parts import ANSWERED, ARGUMENTS, CALLING, CHAT, FUNCTIONS, TEMPLATES, WEATHER, WEIGHTED
+from openai_parts import ANSWERED, ARGUMENTS, CALLING, CHAT, FUNCTIONS, PREFERENCE, TEMPLATES, WEATHER, WEIGHTED
 from training_parts import COLOURS, run_recipe
 
 from support.tiny_model import CHATML
+from tunesmith_workers.data.shapes import Texts, read
 from tunesmith_workers.engine.chat import ChatRequest, prompt_of
 from tunesmith_workers.evaluation.questions import prompt_for, questions_of
 from tunesmith_workers.examples.batches import concatenate, count_trained, pad
 from tunesmith_workers.examples.rendering import IGNORED, Renderer
 from tunesmith_workers.examples.rows import read_rows
+from tunesmith_workers.models.chat_messages import render as render_chat
 from tunesmith_workers.process.faults import BadRows
 
 
@@ -98,6 +100,18 @@ def test_an_excluded_answer_is_not_counted_as_trained(write_rows, write_config, 
     answers = tokenizer([row["messages"][1]["content"] + "<|im_end|>" for row in COLOURS[:4]])["input_ids"]
     [counted] = [fields["trained_tokens"] for fields in told.of("metrics") if "loss" in fields]
     assert counted == sum(map(len, answers))
+
+
+@pytest.mark.training
+def test_a_file_of_all_forms_trains(write_rows, write_config, tmp_path):
+    """Chats, weights and calls in both forms in one file, as the service trains it."""
+    template = tmp_path / "calls.jinja"
+    template.write_text(TEMPLATES["hermes"])
+    rows = [CHAT, WEIGHTED, CALLING, ANSWERED, FUNCTIONS]
+    config = write_config(write_rows(rows), data={"chat_template": str(template)}, training={"max_steps": 12})
+    code, told = run_recipe("lora", config)
+    assert code == 0, told.text
+    assert told.losses[-1] < told.losses[0]
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
@@ -202,6 +216,19 @@ def test_a_model_that_wrote_no_json_is_handed_its_own_words(knowing):
     for template in (TEMPLATES["qwen2.5"], TEMPLATES["deepseek"]):
         tokenizer = knowing(template)
         assert "Zürich, I think" in tokenizer.decode(prompt_of(_request(broken), tokenizer))
+
+
+def test_a_preference_has_the_prompt_and_both_answers_to_render(tokenizer):
+    """OpenAI's form is read as every other preference: what a method renders is the same conversation, once with each answer."""
+    reading = read(PREFERENCE, shapes=("preference",))
+    assert isinstance(reading, Texts)
+    prompt, chosen, rejected = (reading.fields[name] for name in ("prompt", "chosen", "rejected"))
+    assert render_chat(tokenizer, [*prompt, *chosen]).endswith(
+        "assistant\nRather cold, and cool for the season.<|im_end|>\n"
+    )
+    assert render_chat(tokenizer, [*prompt, *rejected]).startswith(
+        render_chat(tokenizer, prompt, generation_prompt=True)
+    )
 
 
 def test_evaluation_compares_with_the_last_answer_that_is_trained(write_rows):

@@ -70,6 +70,8 @@ class Renderer:
         self._special.update(tokenizer.all_special_ids)
         self.split_rows = 0
         """Conversations that became one row for each assistant turn, because the template rewrites earlier turns."""
+        self.hidden_tools = 0
+        """Conversations whose tools the template does not show to the model."""
 
     def render(self, rows: Sequence[Row], progress: Callable[[int], None] = lambda _: None) -> list[Rendered]:
         """Render all rows; ``progress`` is told how many are done.
@@ -111,6 +113,7 @@ class Renderer:
     def _of_conversation(self, row: Row) -> Iterator[_Passage]:
         turns = [i for i, message in enumerate(row.messages) if is_trained(message)]
         text = self._template(row, row.messages)
+        self.hidden_tools += _hides_tools(row, text)
         if self._train_on == "all":
             yield _Passage(text, [(0, len(text))], row.where, is_chat=True)
             return
@@ -214,6 +217,13 @@ def _refuse_lost_calls(row: Row, turn: int, text: str, span: Span | None) -> Non
     for name in called_names(row.messages[turn]):
         if name not in text[begin:end]:
             raise _Refused(f"messages[{turn}] calls {name}, and the chat template leaves out what is called")
+
+
+def _hides_tools(row: Row, text: str) -> bool:
+    names = [
+        tool.get("function", tool).get("name") for tool in row.tools if isinstance(tool.get("function", tool), dict)
+    ]
+    return bool(names) and not any(isinstance(name, str) and name in text for name in names)
 
 
 def _within(offset: Span, span: Span) -> bool:
