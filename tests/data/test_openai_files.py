@@ -67,6 +67,7 @@ def test_what_openai_takes_is_valid(tmp_path, row):
         (answered(content="a", weight=True), "messages[1].weight", "not bool"),
         (answered(content="a", weight="1"), "messages[1].weight", "not str"),
         (answered(content="a", weight=2), "messages[1].weight", "not 2"),
+        (answered(content="a", weight=10**400), "messages[1].weight", "not 10000000000000000000"),
         (answered(), "messages[1].content", "not missing"),
         (answered(refusal=3), "messages[1].content", "not int"),
         (

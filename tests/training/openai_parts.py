@@ -125,10 +125,11 @@ TEMPLATES = {
     "deepseek": _BEGIN
     + "{{ call.type + '\n' + call.function.name + '\n```json\n' + call.function.arguments + '\n```' }}"
     + _END,
+    "trims": _BEGIN + "{{ call.function.name + call.function.arguments.strip() }}" + _END,
     "prints": _BEGIN + "{{ call.function.name }}({{ call.function.arguments }})" + _END,
     "items": _BEGIN
     + "{{ call.function.name }}{% for name, value in call.function.arguments.items() %}"
     + "{{ '<' + name + '>' + value }}{% endfor %}"
     + _END,
 }
-"""How the templates of these families write a call; ``prints`` shows the arguments as they are, ``items`` one by one."""
+"""How the templates of these families write a call; ``trims`` and ``prints`` show the arguments as they are, ``items`` one by one."""

@@ -113,13 +113,12 @@ def _content(content: Any, role: str, rest: Message, changes: Changes) -> Any:
 
 
 def _refuse_weight(weight: Any, place: str) -> None:
-    if weight is None or (not isinstance(weight, bool | list | dict) and weight in (0, 1)):
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if weight is None or (is_number and weight in (0, 1)):
         return
-    said = f"{weight:g}" if isinstance(weight, float) else type(weight).__name__
+    said = str(weight)[:20] if is_number else type(weight).__name__
     raise RowFault(
-        f"{place} must be 0 (read, not trained) or 1 (trained), not {weight if type(weight) is int else said}",
-        kind="wrong_weight",
-        field=place,
+        f"{place} must be 0 (read, not trained) or 1 (trained), not {said}", kind="wrong_weight", field=place
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from jinja2 import UndefinedError
 
 Message = Mapping[str, Any]
 _UNREAD = frozenset({"weight", "refusal"})
@@ -40,7 +41,7 @@ def render(
         return text_with(_as_object)
     try:
         text = text_with(_as_object)
-    except TypeError:
+    except (TypeError, UndefinedError):
         return text_with(_as_text)
     return text_with(_as_text) if _shows_objects(messages, text) else text
 
