@@ -122,6 +122,10 @@ TEMPLATES = {
     + "{{ '}\n</tool_call>' }}"
     + _END,
     "mistral": _BEGIN + "{{ '[TOOL_CALLS] [' + call.function | tojson + ']' }}" + _END,
+    "mistral with ids": _BEGIN
+    + "{% if not call.id is defined or call.id|length != 9 %}{{ raise_exception('ids have length 9') }}{% endif %}"
+    + """{{ '[TOOL_CALLS] [' + (call.function | tojson)[:-1] + ', "id": "' + call.id + '"}]' }}"""
+    + _END.replace("{{ '<|im_end|>", "{{ message.tool_call_id or '' }}{{ '<|im_end|>", 1),
     "deepseek": _BEGIN
     + "{{ call.type + '\n' + call.function.name + '\n```json\n' + call.function.arguments + '\n```' }}"
     + _END,

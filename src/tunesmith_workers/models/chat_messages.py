@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from jinja2 import UndefinedError
 
+from tunesmith_workers.models.call_ids import asks_short_ids, with_short_ids
+
 Message = Mapping[str, Any]
 _UNREAD = frozenset({"weight", "refusal"})
 """Words of training files and of answers, for no template."""
@@ -50,10 +52,11 @@ def for_template(messages: Iterable[Message], template: Any, arguments: Callable
     """The messages for this template, which is a text or several by name, with the arguments of calls in this form.
 
     What is null is left out. A developer's message is a system message where the template does not know developers, and the
-    answer of a function is that of a tool.
+    answer of a function is that of a tool. Ids of calls are shortened where the template refuses longer ones.
     """
     roles = {"function": "tool"} if "developer" in str(template) else {"function": "tool", "developer": "system"}
-    return [_message(message, roles, arguments) for message in messages]
+    found = [_message(message, roles, arguments) for message in messages]
+    return with_short_ids(found) if asks_short_ids(template) else found
 
 
 def called_names(message: Message) -> list[str]:
