@@ -92,6 +92,15 @@ _messages = st.lists(
     ),
     max_size=5,
 )
+_openai_message = st.fixed_dictionaries(
+    {"role": st.sampled_from(["developer", "user", "assistant", "function"]), "content": texts | st.none()},
+    optional={
+        "weight": st.sampled_from([0, 1, None, 0.5, True, "1"]),
+        "name": texts,
+        "refusal": texts | st.none(),
+        "function_call": st.sampled_from([None, {"name": "f", "arguments": "{}"}, {"name": "f", "arguments": "x"}]),
+    },
+)
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -104,6 +113,11 @@ rows = st.one_of(
     st.fixed_dictionaries({"prompt": texts | _messages}, optional={"completion": texts, "source": anything}),
     st.fixed_dictionaries({"prompt": texts, "chosen": texts | _messages, "rejected": texts}),
     st.fixed_dictionaries({"prompt": texts, "response": texts, "score": anything}),
+    st.fixed_dictionaries({"messages": st.lists(_openai_message, max_size=3)}, optional={"functions": anything}),
+    st.fixed_dictionaries(
+        {"input": st.fixed_dictionaries({"messages": _messages}) | anything, "preferred_output": _messages},
+        optional={"non_preferred_output": _messages, "id": anything},
+    ),
     st.sampled_from(list(SHAPES.values())),
     st.just(GOOD),
     anything,

@@ -22,7 +22,11 @@ _turns = st.one_of(
     st.tuples(_said, _said, _said).map(lambda said: list(zip(("system", "human", "gpt"), said, strict=True))),
     st.lists(st.tuples(_role, _said), max_size=6),
 )
-_messages = _turns.map(lambda turns: [{"role": role, "content": text} for role, text in turns])
+_messages = st.builds(
+    lambda turns, beside: [{"role": role, "content": text, **beside} for role, text in turns],
+    _turns,
+    st.sampled_from([{}, {}, {"weight": 0}, {"weight": 1}, {"weight": 2}, {"name": "a", "refusal": None}]),
+)
 _sharegpt = _turns.map(lambda turns: [{"from": role, "value": text} for role, text in turns])
 _beside = {"id": anything, "system": _said | st.none()}
 _nearly_plain = st.one_of(
@@ -73,13 +77,18 @@ def test_processing_gives_the_same_rows_and_the_same_report(tmp_path_factory, li
     assert results[0] == results[1]
 
 
+_shapes = st.none() | st.lists(st.sampled_from(list(SHAPES)), min_size=1, max_size=4, unique=True)
+
+
 @settings(deadline=None, max_examples=300)
-@given(lines=_files)
-def test_the_verdict_is_the_same(tmp_path_factory, lines):
-    """Every count, every length, every fault with its line."""
+@given(lines=_files, shapes=_shapes)
+def test_the_verdict_is_the_same(tmp_path_factory, lines, shapes):
+    """Every count, every length, every fault with its line; whichever shapes are taken."""
     path = tmp_path_factory.mktemp("both") / "a.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
-    assert verdict(path, sorting=sort_out) == verdict(path, sorting=look_closely)
+    fast, careful = (verdict(path, sorting=sorting, shapes=shapes) for sorting in (sort_out, look_closely))
+    assert fast == careful
+    assert shapes is None or not fast["stats"]["shapes"].keys() - set(shapes)
 
 
 @given(some=st.lists(_nearly_plain | rows, min_size=1, max_size=8))

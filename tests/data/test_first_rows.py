@@ -16,6 +16,7 @@ from tunesmith.datasets.first_rows import data_faults, shape_of
 from tunesmith.recipes.recipe import DATA_SHAPES
 from tunesmith_workers.data.shapes import RowFault
 from tunesmith_workers.data.shapes import shape_of as workers_shape_of
+from tunesmith_workers.examples.prompts import read_prompts
 from tunesmith_workers.examples.rows import read_rows
 from tunesmith_workers.process.faults import BadRows
 
@@ -80,6 +81,14 @@ def test_a_table_is_told_by_its_name(tmp_path):
     assert "tunesmith data process" in str(fault.mend)
 
 
+def test_messages_to_be_answered_are_prompts_where_prompts_are_taken(tmp_path):
+    """As in OpenAI's files for reinforcement; to a recipe that takes answers, and with an answer at their end, they are not."""
+    path = tmp_path / "asked.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "a"}], "reference_answer": "b"}\n' + CHAT.decode())
+    assert faults(path, ("prompt",)) == [("mine.jsonl:2", "has the shape messages, and recipe lora takes prompt")]
+    assert faults(path, ("messages", "prompt")) == []
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_good_rows_are_not_refused(tmp_path, ending, mark):
@@ -125,15 +134,20 @@ def test_shapes_are_those_of_the_workers(row):
 
 
 @settings(deadline=None)
-@given(st.lists(rows | st.binary(max_size=20), max_size=5), st.booleans())
-def test_nothing_that_trains_is_refused(tmp_path_factory, some, as_array):
+@given(
+    st.lists(rows | st.binary(max_size=20), max_size=5),
+    st.booleans(),
+    st.sampled_from([(LORA, read_rows), (("prompt",), read_prompts)]),
+)
+def test_nothing_that_trains_is_refused(tmp_path_factory, some, as_array, recipe):
     """Whatever a training reads without a fault passes; anything at all gets an answer."""
+    shapes, reads = recipe
     path = tmp_path_factory.mktemp("any") / "a.jsonl"
     parts = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in some]
     path.write_bytes(b"[" + b",\n".join(parts) + b"]" if as_array else b"\n".join(parts))
-    found = faults(path)
+    found = faults(path, shapes)
     try:
-        read_rows(path)
+        reads(path)
     except BadRows:
         return
     assert found == []

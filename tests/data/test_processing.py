@@ -182,13 +182,14 @@ def test_conversations_with_role_and_content_stay_what_they_are(tmp_path):
 
 def test_a_conversation_is_tidied(tmp_path):
     """System first and once, turns of one role joined, an empty system gone; a turn with more than text is not touched."""
+    call = {"id": "1", "type": "function", "function": {"name": "two", "arguments": "{}"}}
     messy = {
         "system": "field",
         "messages": [
             {"role": "human", "content": "a"},
             {"role": "user", "content": [{"type": "text", "text": "b"}]},
             {"role": "system", "content": "late"},
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "observation", "content": ""},
             {"role": "tool", "content": "2"},
             {"role": "assistant", "content": "c"},
@@ -207,7 +208,7 @@ def test_a_conversation_is_tidied(tmp_path):
         ("assistant", "c"),
         ("assistant", "d"),
     ]
-    assert tidy["messages"][2]["tool_calls"] == [{"id": "1"}]
+    assert tidy["messages"][2]["tool_calls"] == [call]
     assert tidy["messages"][-1]["weight"] == 0
     assert plain == GOOD
     assert report["changes"] == {

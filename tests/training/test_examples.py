@@ -55,10 +55,10 @@ def test_no_row_left_is_refused(prepared):
 
 
 def test_nothing_trained_is_refused(prepared):
-    """0 % trained tokens end the run before it starts."""
+    """A row of which nothing would be learned ends the run before it starts, and is named."""
     turns = chat("a", "b")["messages"]
-    with pytest.raises(BadRows, match="0 % of the tokens are trained"):
-        prepared([{"messages": [turns[0], {**turns[1], "weight": 0}]}])
+    with pytest.raises(BadRows, match=r"rows\.jsonl:2: has weight 0 on every assistant message"):
+        prepared([chat("a", "b"), {"messages": [turns[0], {**turns[1], "weight": 0}]}])
 
 
 def test_everything_trained_is_refused_unless_meant(prepared):

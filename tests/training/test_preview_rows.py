@@ -8,6 +8,7 @@ import re
 import httpx
 import msgspec
 import pytest
+from openai_parts import TEMPLATES, WEATHER
 from training_parts import COLOURS, RECIPES, chat, config_and_folders
 from transformers import LlamaForCausalLM, TrainingArguments
 
@@ -144,12 +145,21 @@ def test_rows_are_cut_and_dropped_as_in_training(seen):
     assert train["lengths"]["count"] == 3
 
 
-def test_rows_without_a_trained_answer_are_not_counted_as_cut(seen):
-    """Only a cut drops rows; a short row that trains nothing stays, with its mask all off."""
-    unweighted = chat("a", "b")
-    unweighted["messages"][1]["weight"] = 0
-    train = seen([chat("a", "word " * 100), unweighted, unweighted], data={"max_length": 64})["train"]
-    assert (train["rows"], train["cut"], train["dropped"]) == (3, 1, 0)
+def test_an_answer_of_weight_zero_is_shown_as_not_trained(seen):
+    """The mask is off where OpenAI's files say so, and on in the other answers of the row."""
+    first, second = chat("a", "no")["messages"], chat("b", "yes")["messages"]
+    [row] = seen([{"messages": [first[0], {**first[1], "weight": 0}, second[0], {**second[1], "weight": 1}]}])["rows"]
+    assert [part["text"] for part in row["segments"] if part["trained"]] == ["yes<|im_end|>"]
+
+
+def test_tools_that_the_template_leaves_out_are_a_warning(seen, tmp_path):
+    """The model would not see them; a template that shows them is silent."""
+    row = {**chat("a", "b"), "tools": [WEATHER]}
+    shows = tmp_path / "shows.jinja"
+    shows.write_text(TEMPLATES["qwen2.5"])
+    hidden = "1 training conversations have tools"
+    assert any(hidden in warning for warning in seen([row, chat("a", "b")])["warnings"])
+    assert not any(hidden in warning for warning in seen([row], data={"chat_template": str(shows)})["warnings"])
 
 
 def test_conversations_that_become_several_rows_are_counted(seen, tmp_path):

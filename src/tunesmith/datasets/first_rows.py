@@ -33,11 +33,14 @@ _SHAPE_BY_KEY = {
     "completion": "prompt_completion",
     "chosen": "preference",
     "rejected": "preference",
+    "preferred_output": "preference",
+    "non_preferred_output": "preference",
     "response": "scored",
     "score": "scored",
     "prompt": "prompt",
 }
 """The first of these keys that a row has decides; the workers say the same."""
+_ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
 _SPREAD = "is one JSON object over several lines; rows must be one on each line, or in a JSON array"
 _LISTS = ("messages", "conversations")
 _Place = tuple[int, Any]
@@ -86,7 +89,7 @@ def shape_of(row: dict[str, Any]) -> str | None:
 def _row_fault(row: Any, shapes: Collection[str], recipe: str) -> Fault | None:
     if not isinstance(row, dict):
         return Fault(message="is not a JSON object", mend=_AS_ROWS)
-    shape = shape_of(row)
+    shape = "prompt" if "prompt" in shapes and _is_asked(row) else shape_of(row)
     accepted = ", ".join(shapes)
     if shape is None:
         keys = ", ".join(key[:40] for key in list(row)[:20]) or "none"
@@ -102,6 +105,16 @@ def _row_fault(row: Any, shapes: Collection[str], recipe: str) -> Fault | None:
     if shape in _LISTS and not isinstance(row[shape], list):
         return Fault(message=f"{shape} must be a list of messages", mend='such as [{"role": ..., "content": ...}, ...]')
     return None
+
+
+def _is_asked(row: dict[str, Any]) -> bool:
+    """Whether its messages are a prompt, as in OpenAI's files for reinforcement: the last one is not the assistant's."""
+    turns = row.get("messages")
+    return isinstance(turns, list) and bool(turns) and not (isinstance(turns[-1], dict) and _is_answer(turns[-1]))
+
+
+def _is_answer(turn: dict[str, Any]) -> bool:
+    return turn.get("role", turn.get("from")) in _ASSISTANT
 
 
 def _rows(head: bytes, *, whole: bool, name: str) -> Iterator[_Place]:

@@ -44,12 +44,15 @@ class _Message(msgspec.Struct, gc=False):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str
     tool_calls: UnsetType = UNSET
+    function_call: UnsetType = UNSET
+    weight: UnsetType = UNSET
 
 
 class _Row(msgspec.Struct, gc=False):
     messages: list[_Message]
     system: UnsetType = UNSET
-    tools: list[msgspec.Raw] | None = None
+    tools: list[dict[str, msgspec.Raw]] | None = None
+    functions: UnsetType = UNSET
 
 
 _REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

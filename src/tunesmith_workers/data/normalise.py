@@ -17,15 +17,16 @@ _SHAREGPT_ROLES = MappingProxyType(
 )
 _OWN_KEYS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "messages": frozenset({"messages", "system", "tools"}),
-        "conversations": frozenset({"conversations", "system", "tools"}),
+        "messages": frozenset({"messages", "system", "tools", "functions"}),
+        "conversations": frozenset({"conversations", "system", "tools", "functions"}),
         "instruction": frozenset({"instruction", "input", "output", "system"}),
         "prompt_completion": frozenset({"prompt", "completion"}),
-        "preference": frozenset({"prompt", "chosen", "rejected"}),
+        "preference": frozenset({"prompt", "chosen", "rejected", "tools", "functions"}),
         "scored": frozenset({"prompt", "response", "score"}),
-        "prompt": frozenset({"prompt"}),
+        "prompt": frozenset({"prompt", "tools", "functions"}),
     }
 )
+_OPENAI_PREFERENCE = frozenset({"input", "messages", "preferred_output", "non_preferred_output"})
 _JOINED = "\n\n"
 
 
@@ -65,23 +66,31 @@ class Normaliser:
             tidy = self._with_system(_tidied(reading.messages, changes), changes)
             shape: str = self._to_shape or (kept_shape if kept_shape == "conversations" else "messages")
             content = _FROM_MESSAGES[shape](tidy) if self._to_shape or shape == "messages" else {shape: tidy}
-            tools = {"tools": reading.tools} if reading.tools else {}
         else:
             shape = reading.shape
-            content, tools = _as_row(reading), {}
+            content = _as_row(reading)
             if self._to_shape not in (None, shape):
                 shape = str(self._to_shape)
                 content = _FROM_MESSAGES[shape](self._with_system(_as_messages(reading, shape), changes))
         if shape != reading.shape:
             changes.append(f"{reading.shape}_to_{shape}")
-        kept = {key: value for key, value in row.items() if key not in _OWN_KEYS[reading.shape] and key not in content}
-        return Normalised({**content, **tools, **kept}, reading, changes)
+        tools = {"tools": reading.tools} if reading.tools else {}
+        return Normalised({**content, **tools, **_kept(row, reading.shape, content)}, reading, changes)
 
     def _with_system(self, messages: list[Message], changes: Changes) -> list[Message]:
         if not self._default_system or messages[0]["role"] == "system":
             return messages
         changes.append("system_added")
         return [{"role": "system", "content": self._default_system}, *messages]
+
+
+def _kept(row: dict[str, Any], shape: str, content: dict[str, Any]) -> dict[str, Any]:
+    """What the row says beside what is understood."""
+    own = _OWN_KEYS[shape]
+    if shape == "preference" and "chosen" not in row:
+        row = {**row["input"], **row}
+        own |= _OPENAI_PREFERENCE
+    return {key: value for key, value in row.items() if key not in own and key not in content}
 
 
 def _tidied(messages: list[Message], changes: Changes) -> list[Message]:

@@ -1,49 +1,50 @@
 """What a row means: its shape, its messages with the roles' usual names, its texts. Training and validation both ask here.
 
-Works on decoded JSON. Files are read in ``reader``; what is mended beyond reading is in ``normalise``.
+Works on decoded JSON. Files are read in ``reader``; messages in ``messages``; what is mended beyond reading is in ``normalise``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-Message = dict[str, Any]
+from tunesmith_workers.data.messages import (
+    ROLE_NAMES,
+    ROLES,
+    Message,
+    ends_with_answer,
+    is_trained,
+    messages_of,
+    refuse_empty,
+    text_of,
+)
+from tunesmith_workers.data.row_faults import Changes, RowFault
+from tunesmith_workers.data.tool_calls import tools_of
+
+__all__ = [
+    "ROLES",
+    "ROLE_NAMES",
+    "SHAPE_KEYS",
+    "Changes",
+    "Conversation",
+    "Message",
+    "Reading",
+    "RowFault",
+    "Shape",
+    "Texts",
+    "is_trained",
+    "read",
+    "shape_of",
+    "texts_of",
+]
+
+Shape = Literal["messages", "conversations", "instruction", "prompt_completion", "preference", "scored", "prompt"]
 Text = str | list[Message]
 """Plain text, or a conversation."""
-Changes = list[str]
-"""What reading a row took for granted, one name for each time; counted by whoever wants to know."""
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
-ROLE_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        **{role: role for role in ROLES},
-        "human": "user",
-        "gpt": "assistant",
-        "model": "assistant",
-        "bot": "assistant",
-        "chatgpt": "assistant",
-        "observation": "tool",
-        "function": "tool",
-    }
-)
-_SPEAKERS = ("user", "assistant")
-"""Whose content must say something; a tool may well answer nothing."""
-
-
-class RowFault(Exception):
-    """What is wrong with one row, in words that go on from its place: "has no known shape"."""
-
-    def __init__(self, message: str, *, kind: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.kind = kind
-        """A short name that faults are counted by."""
-        self.field = field
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -60,20 +61,29 @@ class Texts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shape: str
     fields: dict[str, Text]
     score: float | None = None
+    tools: list[Any] = []
 
 
 Reading = Conversation | Texts
 
 
-def read(row: Any, changes: Changes | None = None) -> Reading:
-    """What the row means. ``changes`` is told of every rename and conversion.
+def read(row: Any, changes: Changes | None = None, shapes: Collection[str] | None = None) -> Reading:
+    """What the row means. ``changes`` is told of every rename and conversion; without ``shapes``, rows of all are taken.
+
+    Where prompts are taken, ``messages`` that do not end with an answer are one, as in OpenAI's files for reinforcement.
 
     Raises:
         RowFault: it cannot be used.
     """
     if not isinstance(row, dict):
         raise RowFault("is not a JSON object", kind="not_an_object")
-    return _READERS[shape_of(row)](row, [] if changes is None else changes)
+    shape = shape_of(row)
+    reader = _READERS[shape]
+    if shapes is not None:
+        if shape == "messages" and "prompt" in shapes and not ends_with_answer(row["messages"]):
+            shape, reader = "prompt", _prompt_of_messages
+        _refuse_other(row, shape, shapes)
+    return reader(row, [] if changes is None else changes)
 
 
 def shape_of(row: Mapping[str, Any]) -> str:
@@ -84,7 +94,8 @@ def shape_of(row: Mapping[str, Any]) -> str:
     keys = ", ".join(str(key)[:40] for key in list(row)[:20]) or "none"
     raise RowFault(
         f"has no known shape (its keys: {keys}); expected messages, conversations, instruction/input/output, "
-        "prompt/completion, prompt/chosen/rejected, prompt/response/score, or prompt",
+        "prompt/completion, prompt/chosen/rejected, input/preferred_output/non_preferred_output, prompt/response/score, "
+        "or prompt",
         kind="unknown_shape",
     )
 
@@ -101,94 +112,90 @@ def texts_of(reading: Reading) -> list[tuple[str, str]]:
 
 def _conversation(row: dict[str, Any], changes: Changes) -> Conversation:
     shape = "messages" if "messages" in row else "conversations"
-    messages = _messages(row[shape], shape, changes)
+    messages = messages_of(row[shape], shape, changes)
     system = row.get("system")
     if isinstance(system, str) and system and messages[0]["role"] != "system":
         changes.append("system_field_moved")
         messages = [{"role": "system", "content": system}, *messages]
-    if all(message["role"] != "assistant" for message in messages):
+    _refuse_untrained(messages, shape)
+    return Conversation(shape=shape, messages=messages, tools=tools_of(row, changes))
+
+
+def _refuse_untrained(messages: list[Message], place: str) -> None:
+    if any(map(is_trained, messages)):
+        return
+    if any(message["role"] == "assistant" for message in messages):
+        said, kind = "has weight 0 on every assistant message", "no_trained_message"
+    else:
+        said, kind = "has no assistant message", "no_assistant"
+    raise RowFault(f"{said}, so there is nothing to learn from it", kind=kind, field=place)
+
+
+def _refuse_other(row: Mapping[str, Any], shape: str, shapes: Collection[str]) -> None:
+    if shape in shapes:
+        return
+    if shape == "messages" and "prompt" in shapes:
+        field = f"messages[{len(row['messages']) - 1}]"
         raise RowFault(
-            "has no assistant message, so there is nothing to learn from it", kind="no_assistant", field=shape
+            f"{field} is the assistant's, and here the last message must be one to be answered",
+            kind="other_shape",
+            field=field,
         )
-    tools = row.get("tools") or []
-    if not isinstance(tools, list):
-        raise RowFault("tools must be a list", kind="wrong_type", field="tools")
-    return Conversation(shape=shape, messages=messages, tools=tools)
-
-
-def _messages(turns: Any, place: str, changes: Changes) -> list[Message]:
-    if not isinstance(turns, list) or not turns:
-        raise RowFault(f"{place} must be a list with at least one message", kind="no_messages", field=place)
-    return [_message(turn, f"{place}[{number}]", changes) for number, turn in enumerate(turns)]
-
-
-def _message(turn: Any, place: str, changes: Changes) -> Message:
-    if not isinstance(turn, dict):
-        raise RowFault(f"{place} must be an object with role and content", kind="wrong_type", field=place)
-    role_key = "from" if "from" in turn and "role" not in turn else "role"
-    content_key = "value" if "value" in turn and "content" not in turn else "content"
-    role = turn.get(role_key)
-    if not isinstance(role, str) or role not in ROLE_NAMES:
-        said = f"has the role {role[:60]!r}" if isinstance(role, str) else "has no role"
-        raise RowFault(f"{place} {said}; the roles are {', '.join(ROLES)}", kind="unknown_role", field=place)
-    content = turn.get(content_key)
-    if content is None and turn.get("tool_calls"):
-        content = ""
-    name = ROLE_NAMES[role]
-    text = _text(content, f"{place}.{content_key}", changes)
-    if name in _SPEAKERS and not turn.get("tool_calls"):
-        _refuse_empty(text, f"{place}.{content_key}")
-    if role_key == "from" or content_key == "value":
-        changes.append("fields_renamed")
-    if role != name:
-        changes.append("role_renamed")
-    rest = {key: value for key, value in turn.items() if key not in (role_key, content_key)}
-    return {"role": name, "content": text, **rest}
-
-
-def _text(content: Any, place: str, changes: Changes) -> str:
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        changes.append("parts_joined")
-        return "".join(_text(part.get("text"), place, changes) for part in content)
-    if not isinstance(content, str):
-        raise RowFault(
-            f"{place} must be text, not {'missing' if content is None else type(content).__name__}",
-            kind="wrong_type",
-            field=place,
-        )
-    return content
-
-
-def _refuse_empty(text: str, place: str) -> None:
-    if not text or text.isspace():
-        raise RowFault(f"{place} is empty", kind="empty_content", field=place)
+    raise RowFault(f"has the shape {shape}, and only {', '.join(shapes)} can be used here", kind="other_shape")
 
 
 def _instruction(row: dict[str, Any], changes: Changes) -> Conversation:
-    parts = [_text(row[key], key, changes) for key in ("instruction", "input") if row.get(key) is not None]
+    parts = [text_of(row[key], key, changes) for key in ("instruction", "input") if row.get(key) is not None]
     question = "\n\n".join(part for part in parts if part)
     if not question or question.isspace():
         raise RowFault("has an output, but neither instruction nor input", kind="empty_content", field="instruction")
-    answer = _text(row["output"], "output", changes)
-    _refuse_empty(answer, "output")
-    system = [{"role": "system", "content": _text(row["system"], "system", changes)}] if row.get("system") else []
+    answer = text_of(row["output"], "output", changes)
+    refuse_empty(answer, "output")
+    system = [{"role": "system", "content": text_of(row["system"], "system", changes)}] if row.get("system") else []
     messages = [*system, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return Conversation(shape="instruction", messages=messages)
 
 
 def _prompt_completion(row: dict[str, Any], changes: Changes) -> Texts:
-    prompt = _text(row.get("prompt", ""), "prompt", changes)
-    completion = _text(row["completion"], "completion", changes)
+    prompt = text_of(row.get("prompt", ""), "prompt", changes)
+    completion = text_of(row["completion"], "completion", changes)
     if not completion:
         raise RowFault("has an empty completion", kind="empty_content", field="completion")
     return Texts(shape="prompt_completion", fields={"prompt": prompt, "completion": completion})
 
 
 def _preference(row: dict[str, Any], changes: Changes) -> Texts:
+    if "chosen" not in row and "rejected" not in row:
+        return _preferred_output(row, changes)
     fields = {name: _text_or_messages(row, name, changes) for name in ("prompt", "chosen", "rejected")}
     if fields["chosen"] == fields["rejected"]:
         raise RowFault("chosen and rejected are the same, so there is nothing to prefer", kind="no_preference")
-    return Texts(shape="preference", fields=fields)
+    return Texts(shape="preference", fields=fields, tools=tools_of(row, changes))
+
+
+def _preferred_output(row: dict[str, Any], changes: Changes) -> Texts:
+    """OpenAI's form, in which the prompt is a conversation with its tools."""
+    asked = row.get("input")
+    if not isinstance(asked, dict):
+        raise RowFault("input must be an object with messages", kind="missing_field", field="input")
+    prompt = messages_of(asked.get("messages"), "input.messages", changes)
+    chosen, rejected = (_output(row, name, changes) for name in ("preferred_output", "non_preferred_output"))
+    if chosen == rejected:
+        raise RowFault(
+            "preferred_output and non_preferred_output are the same, so there is nothing to prefer",
+            kind="no_preference",
+        )
+    changes.append("fields_renamed")
+    fields: dict[str, Text] = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return Texts(shape="preference", fields=fields, tools=tools_of(asked, changes, "input."))
+
+
+def _output(row: dict[str, Any], name: str, changes: Changes) -> list[Message]:
+    messages = messages_of(row.get(name), name, changes)
+    if messages[-1]["role"] != "assistant":
+        field = f"{name}[{len(messages) - 1}]"
+        raise RowFault(f"{field} must be the assistant's answer", kind="no_assistant", field=field)
+    return messages
 
 
 def _scored(row: dict[str, Any], changes: Changes) -> Texts:
@@ -200,19 +207,29 @@ def _scored(row: dict[str, Any], changes: Changes) -> Texts:
 
 
 def _prompt(row: dict[str, Any], changes: Changes) -> Texts:
-    return Texts(shape="prompt", fields={"prompt": _text_or_messages(row, "prompt", changes)})
+    fields = {"prompt": _text_or_messages(row, "prompt", changes)}
+    return Texts(shape="prompt", fields=fields, tools=tools_of(row, changes))
+
+
+def _prompt_of_messages(row: dict[str, Any], changes: Changes) -> Texts:
+    messages = messages_of(row["messages"], "messages", changes)
+    return Texts(shape="prompt", fields={"prompt": messages}, tools=tools_of(row, changes))
 
 
 def _text_or_messages(row: dict[str, Any], name: str, changes: Changes) -> Text:
     value = row.get(name)
     if value is None:
         raise RowFault(f"has no {name}", kind="missing_field", field=name)
-    # Parts of a content are objects with a type; messages have a role.
-    if isinstance(value, list) and not all(isinstance(part, dict) and part.get("type") == "text" for part in value):
-        return _messages(value, name, changes)
-    text = _text(value, name, changes)
-    _refuse_empty(text, name)
+    if isinstance(value, list) and not all(map(_is_part, value)):
+        return messages_of(value, name, changes)
+    text = text_of(value, name, changes)
+    refuse_empty(text, name)
     return text
+
+
+def _is_part(value: Any) -> bool:
+    # Parts of a content are objects with a type; messages have a role.
+    return isinstance(value, dict) and "type" in value and "role" not in value and "from" not in value
 
 
 _SHAPE_BY_KEY = (
@@ -222,6 +239,8 @@ _SHAPE_BY_KEY = (
     ("completion", "prompt_completion"),
     ("chosen", "preference"),
     ("rejected", "preference"),
+    ("preferred_output", "preference"),
+    ("non_preferred_output", "preference"),
     ("response", "scored"),
     ("score", "scored"),
     ("prompt", "prompt"),

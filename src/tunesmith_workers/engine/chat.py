@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from tunesmith_workers.engine.sampling import Sampling
+from tunesmith_workers.models.chat_messages import render
 
 _MOST_ANSWERS = 128
 _MOST_STOPS = 16
@@ -159,11 +160,9 @@ def prompt_of(request: ChatRequest, tokenizer: Any) -> list[int]:
     """
     if not tokenizer.chat_template:
         raise Refusal("this model has no chat template", param="model", code="no_chat_template")
-    messages = [_for_template(number, message) for number, message in enumerate(request.messages)]
+    said = [_as_said(number, message) for number, message in enumerate(request.messages)]
     try:
-        text = tokenizer.apply_chat_template(
-            messages, tools=request.tools or None, tokenize=False, add_generation_prompt=True
-        )
+        text = render(tokenizer, said, request.tools, generation_prompt=True)
     except Exception as error:  # a template may raise anything
         raise Refusal(f"the chat template refuses the conversation: {error}", param="messages") from error
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -172,17 +171,12 @@ def prompt_of(request: ChatRequest, tokenizer: Any) -> list[int]:
     return ids
 
 
-def _for_template(number: int, message: Message) -> dict[str, Any]:
+def _as_said(number: int, message: Message) -> dict[str, Any]:
     content = message.content
     if isinstance(content, list):
         content = "".join(_text(part, f"messages.{number}.content") for part in content)
     fields = {"name": message.name, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id}
-    role = "system" if message.role == "developer" else message.role
-    return {
-        "role": role,
-        "content": content or "",
-        **{name: value for name, value in fields.items() if value is not None},
-    }
+    return {"role": message.role, "content": content or "", **fields}
 
 
 def _text(part: Mapping[str, Any], where: str) -> str:

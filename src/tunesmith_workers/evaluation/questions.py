@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from tunesmith_workers.examples.rows import Row
+from tunesmith_workers.examples.rows import Row, is_trained
+from tunesmith_workers.models.chat_messages import render
 from tunesmith_workers.models.chat_templates import require_template
 from tunesmith_workers.process.faults import BadRows, listed
 
@@ -50,12 +51,7 @@ def prompt_for(question: Question, tokenizer: Any) -> tuple[str, list[int]]:
     if not row.messages:
         return row.prompt, list(tokenizer(row.prompt)["input_ids"])
     require_template(tokenizer)
-    prompt = tokenizer.apply_chat_template(
-        list(row.messages[: question.answered_at]),
-        tools=list(row.tools) or None,
-        tokenize=False,
-        add_generation_prompt=True,
-    )
+    prompt = render(tokenizer, row.messages[: question.answered_at], row.tools, generation_prompt=True)
     return prompt, list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
 
@@ -71,7 +67,7 @@ def _question(row: Row) -> Question:
 
 
 def _last_answer(row: Row) -> int | None:
-    return max((at for at, message in enumerate(row.messages) if message["role"] == "assistant"), default=None)
+    return max((at for at, message in enumerate(row.messages) if is_trained(message)), default=None)
 
 
 def _content(message: Any) -> str:

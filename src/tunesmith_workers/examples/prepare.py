@@ -34,6 +34,8 @@ class Examples(msgspec.Struct, frozen=True):
     read: int
     """Rows that the rows come from: a conversation may have become several."""
     split_conversations: int
+    hidden_tools: int = 0
+    """Conversations whose tools the chat template leaves out."""
 
     @property
     def share_trained(self) -> float:
@@ -126,16 +128,9 @@ def _examples(rows: list[Row], data: Data, tokenizer: Any, label: str, watch: Wa
         ended_by=frozenset[int]().union(*(row.ended_by for row in kept)),
         read=len(rows),
         split_conversations=renderer.split_rows,
+        hidden_tools=renderer.hidden_tools,
     )
-    if renderer.split_rows:
-        emit_message(
-            f"{renderer.split_rows} {label} conversations became one row for each assistant turn: the chat template "
-            "renders earlier turns differently once a conversation goes on"
-        )
-    emit_message(
-        f"{label}: {len(kept)} rows, {examples.tokens} tokens, {examples.share_trained:.1%} of them trained, "
-        f"longest {examples.longest}; {cut} cut to {data.max_length} tokens, {dropped} dropped"
-    )
+    _tell(examples, label, data)
     if not kept:
         raise BadRows(
             f"no {label} row is left: {dropped} were longer than {data.max_length} tokens",
@@ -143,6 +138,28 @@ def _examples(rows: list[Row], data: Data, tokenizer: Any, label: str, watch: Wa
             mend="raise it, or cut the rows with data.overlong: truncate",
         )
     return examples
+
+
+def _tell(examples: Examples, label: str, data: Data) -> None:
+    if examples.split_conversations:
+        emit_message(
+            f"{examples.split_conversations} {label} conversations became one row for each assistant turn: the chat template "
+            "renders earlier turns differently once a conversation goes on"
+        )
+    if examples.hidden_tools:
+        emit_message(hidden_tools_warning(examples.hidden_tools, label), level="warning")
+    emit_message(
+        f"{label}: {len(examples.rows)} rows, {examples.tokens} tokens, {examples.share_trained:.1%} of them trained, "
+        f"longest {examples.longest}; {examples.cut} cut to {data.max_length} tokens, {examples.dropped} dropped"
+    )
+
+
+def hidden_tools_warning(count: int, label: str) -> str:
+    """What is said of conversations with tools and a template without."""
+    return (
+        f"{count} {label} conversations have tools, and the chat template does not show them to the model; "
+        "data.chat_template names another"
+    )
 
 
 def fitted(row: Rendered, data: Data) -> Rendered | None:

@@ -16,7 +16,7 @@ from tunesmith_workers.data.tally import Lengths
 from tunesmith_workers.examples.batches import FIRST_BATCHES, in_batches, sha256_of
 from tunesmith_workers.examples.inputs import TrainingInputs, prepare_inputs
 from tunesmith_workers.examples.order import RowSampler
-from tunesmith_workers.examples.prepare import Examples, Sample, count_trained, fitted
+from tunesmith_workers.examples.prepare import Examples, Sample, count_trained, fitted, hidden_tools_warning
 from tunesmith_workers.examples.rendering import IGNORED, Rendered, Span
 from tunesmith_workers.examples.rows import Row, read_rows
 from tunesmith_workers.models.chat_templates import CHATML
@@ -197,6 +197,8 @@ def _warnings(asked: TrainConfig, inputs: TrainingInputs, sampled: _Sampled) -> 
             f"{inputs.train.split_conversations} conversations become one row for each assistant turn: the chat template "
             "renders earlier turns differently once a conversation goes on"
         )
+    if inputs.train.hidden_tools:
+        found.append(hidden_tools_warning(inputs.train.hidden_tools, "training"))
     if not sampled.complete:
         found.append("there are more rows than were looked at: max_rows says how many are; a training reads all")
     return found

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from jinja2 import TemplateError
 
-from tunesmith_workers.examples.rows import Message, Row
+from tunesmith_workers.examples.rows import Message, Row, is_trained
+from tunesmith_workers.models.chat_messages import called_names, render
 from tunesmith_workers.models.chat_templates import require_template
 from tunesmith_workers.process.config import TrainOn
 from tunesmith_workers.process.faults import BadConfig, BadRows, listed
@@ -69,6 +70,8 @@ class Renderer:
         self._special.update(tokenizer.all_special_ids)
         self.split_rows = 0
         """Conversations that became one row for each assistant turn, because the template rewrites earlier turns."""
+        self.hidden_tools = 0
+        """Conversations whose tools the template does not show to the model."""
 
     def render(self, rows: Sequence[Row], progress: Callable[[int], None] = lambda _: None) -> list[Rendered]:
         """Render all rows; ``progress`` is told how many are done.
@@ -108,19 +111,21 @@ class Renderer:
             yield _Passage(text, spans, row.where, is_chat=False)
 
     def _of_conversation(self, row: Row) -> Iterator[_Passage]:
-        messages = row.messages
-        turns = [i for i, message in enumerate(messages) if _is_trained(message)]
-        text = self._template(row, messages)
+        turns = [i for i, message in enumerate(row.messages) if is_trained(message)]
+        text = self._template(row, row.messages)
+        self.hidden_tools += _hides_tools(row, text)
         if self._train_on == "all":
             yield _Passage(text, [(0, len(text))], row.where, is_chat=True)
             return
         spans = [self._span(row, text, turn) for turn in turns]
         if None not in spans:
+            for turn, span in zip(turns, spans, strict=True):
+                _refuse_lost_calls(row, turn, text, span)
             yield _Passage(text, [span for span in spans if span], row.where, is_chat=True)
             return
         self.split_rows += 1
         for turn in turns:
-            text = self._template(row, messages[: turn + 1])
+            text = self._template(row, row.messages[: turn + 1])
             span = self._span(row, text, turn)
             if span is None:
                 raise BadConfig(
@@ -129,6 +134,7 @@ class Renderer:
                     where=row.where,
                     mend="give a template that agrees with itself in data.chat_template",
                 )
+            _refuse_lost_calls(row, turn, text, span)
             yield _Passage(text, [span], row.where, is_chat=True)
 
     def _span(self, row: Row, text: str, turn: int) -> Span | None:
@@ -141,15 +147,9 @@ class Renderer:
 
     def _template(self, row: Row, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(
-                list(messages),
-                tools=list(row.tools) or None,
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-            )
-        except (TemplateError, TypeError, KeyError, IndexError) as error:
+            return render(self._tokenizer, messages, row.tools, generation_prompt=generation_prompt)
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise _Refused(str(error) or type(error).__name__) from error
-        return str(text)
 
     def _encode(self, passages: list[_Passage]) -> list[Rendered]:
         rendered: list[Rendered | None] = [None] * len(passages)
@@ -211,9 +211,19 @@ class Renderer:
         return Rendered(ids, labels, passage.where, frozenset({end}))
 
 
-def _is_trained(message: Message) -> bool:
-    # Weight 0 is how OpenAI's fine-tuning files exclude an answer.
-    return bool(message["role"] == "assistant" and message.get("weight", 1) != 0)
+def _refuse_lost_calls(row: Row, turn: int, text: str, span: Span | None) -> None:
+    """A template that knows no calls would have the model learn to say nothing where it should call."""
+    begin, end = span or (0, 0)
+    for name in called_names(row.messages[turn]):
+        if name not in text[begin:end]:
+            raise _Refused(f"messages[{turn}] calls {name}, and the chat template leaves out what is called")
+
+
+def _hides_tools(row: Row, text: str) -> bool:
+    names = [
+        tool.get("function", tool).get("name") for tool in row.tools if isinstance(tool.get("function", tool), dict)
+    ]
+    return bool(names) and not any(isinstance(name, str) and name in text for name in names)
 
 
 def _within(offset: Span, span: Span) -> bool:

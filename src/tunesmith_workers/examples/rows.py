@@ -7,19 +7,22 @@ or a prompt with its completion. What a model sees of it is decided in ``renderi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from tunesmith_workers.data.explain import decoded
 from tunesmith_workers.data.reader import Batch, DataFile, NotData, data_files, open_regular
-from tunesmith_workers.data.shapes import ROLES, Conversation, Message, RowFault, read
+from tunesmith_workers.data.shapes import ROLES, Conversation, Message, RowFault, is_trained, read
 from tunesmith_workers.process.faults import BadRows, listed
 
-__all__ = ["ROLES", "Message", "Row", "read_rows", "shapes_of"]
+__all__ = ["ROLES", "Message", "Row", "is_trained", "read_all", "read_rows", "shapes_of"]
+
+
+AnyRow = TypeVar("AnyRow")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +43,16 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
     Raises:
         BadRows: the file is missing, empty or unreadable, or some rows are wrong: all of them are named at once.
     """
-    rows: list[Row] = []
+    return read_all(path, _as_row, most)
+
+
+def read_all(path: Path, meaning: Callable[[Any, str], AnyRow], most: int | None = None) -> list[AnyRow]:
+    """What ``meaning`` makes of every row's JSON and its place; a RowFault of it is gathered with the others.
+
+    Raises:
+        BadRows: as ``read_rows``.
+    """
+    rows: list[AnyRow] = []
     faults: list[str] = []
     for where, found in chain.from_iterable(map(_rows, data_files(path))):
         if len(rows) + len(faults) == most:
@@ -48,7 +60,7 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
         try:
             if isinstance(found, str):
                 raise RowFault(found, kind="unreadable")  # noqa: TRY301  # gathered with the other faults
-            rows.append(_as_row(decoded(found), where))
+            rows.append(meaning(decoded(found), where))
         except RowFault as fault:
             faults.append(f"{where}: {fault}")
     if faults:
