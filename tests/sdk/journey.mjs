@@ -1,6 +1,6 @@
 // The journey with the npm package `openai`, in Node's own words: files, a job that is paused on its way, answers of the new model,
 // a batch, and everything deleted. Knows nothing of the server but OPENAI_BASE_URL and OPENAI_API_KEY. Takes the arguments that
-// journey.py takes. OPENAI_NODE_MODULES names the folder that the package lies in, for it is not installed beside this file.
+// journey.py takes. OPENAI_NODE_FOLDER names the folder whose node_modules has the package, for it is not installed beside this file.
 // Each step asserts what a client would rely on and prints a line; the last line is JSON with what was measured.
 
 import assert from 'node:assert/strict';
@@ -9,7 +9,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 
-const require = createRequire(path.join(path.resolve(process.env.OPENAI_NODE_MODULES ?? 'node_modules'), 'here.js'));
+const require = createRequire(path.join(path.resolve(process.env.OPENAI_NODE_FOLDER ?? '.'), 'here.js'));
 const { default: OpenAI, toFile } = require('openai');
 const { VERSION } = require('openai/version');
 
