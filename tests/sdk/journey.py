@@ -8,6 +8,7 @@ All methods that it calls are there in 1.109.1, 2.6.1 and 3.54.0; it takes no wa
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from sdk_parts import (
     address,
     arguments,
     batch_lines,
+    every,
     exact_match,
     expect,
     method,
@@ -31,6 +33,7 @@ from sdk_parts import (
 )
 
 POLL_SECONDS = 0.3
+MOST_EVENTS = 5000
 ASKING = 4
 """Threads that ask at the same time."""
 
@@ -43,7 +46,7 @@ def main() -> None:
         files = upload(client, asked, steps)
         job = train(client, asked, files, steps)
         checkpoint = look_at(client, asked, job, steps)
-        share = ask(client, job.fine_tuned_model, checkpoint, held_out, steps)
+        share = ask(client, asked, job.fine_tuned_model, checkpoint, held_out, steps)
         expect(share >= asked.bar, f"at least {asked.bar:.0%} of held-out orders are exactly right", exact_match=share)
         batched = ask_in_a_batch(client, job.fine_tuned_model, held_out[:20], steps)
         cancel_another(client, asked, files, steps)
@@ -71,7 +74,8 @@ def upload(client: OpenAI, asked: argparse.Namespace, steps: Steps) -> tuple[str
             expect(file.status == "processed", "a file of good rows is processed", came=file.to_dict())
     with steps.step("files.list and files.content"):
         expect(
-            {training, validation} <= {file.id for file in client.files.list(purpose="fine-tune")}, "the list has both"
+            {training, validation} <= {file.id for file in every(client.files.list(purpose="fine-tune"))},
+            "the list has both",
         )
         expect(
             client.files.content(training).read() == asked.train.read_bytes(), "a file's content is what was uploaded"
@@ -98,7 +102,7 @@ def train(client: OpenAI, asked: argparse.Namespace, files: tuple[str, str], ste
     with steps.step("jobs.pause"):
         pause(client, job.id)
     with steps.step("jobs.checkpoints.list of a paused job") as seen:
-        early = list(client.fine_tuning.jobs.checkpoints.list(job.id))
+        early = every(client.fine_tuning.jobs.checkpoints.list(job.id))
         seen["checkpoints"] = [checkpoint.step_number for checkpoint in early]
     with steps.step("jobs.resume"):
         relied_on.a_job(client.fine_tuning.jobs.resume(job.id), id=job.id)
@@ -110,14 +114,14 @@ def train(client: OpenAI, asked: argparse.Namespace, files: tuple[str, str], ste
         seen.update(model=job.fine_tuned_model, method=job.method.to_dict())
     with steps.step("jobs.list_events by after") as seen:
         relied_on.some_events(follower.events, newest_first=False)
-        events = list(client.fine_tuning.jobs.list_events(job.id))
+        events = every(client.fine_tuning.jobs.list_events(job.id))
         relied_on.some_events(events, newest_first=True)
         expect(
             [event.id for event in events] == follower.ids()[::-1],
             "following has missed no event",
             followed=follower.words(),
         )
-        older = list(client.fine_tuning.jobs.list_events(job.id, after=events[1].id, limit=3))
+        older = every(client.fine_tuning.jobs.list_events(job.id, after=events[1].id, limit=3))
         expect([event.id for event in older] == [event.id for event in events[2:]], "after goes on where it was left")
         seen["events"] = len(events)
     return job
@@ -155,7 +159,8 @@ class Follower:
         """Pages back from the newest to the first one that is known."""
         known = set(self.ids())
         new = []
-        for event in self._client.fine_tuning.jobs.list_events(self._job_id, limit=5):
+        pages = self._client.fine_tuning.jobs.list_events(self._job_id, limit=5)
+        for event in itertools.islice(pages, MOST_EVENTS):
             if event.id in known:
                 break
             new.append(event)
@@ -202,14 +207,14 @@ def finished(client: OpenAI, job_id: str, seconds: float) -> Any:
 def look_at(client: OpenAI, asked: argparse.Namespace, job: Any, steps: Steps) -> str:
     """The model of the oldest checkpoint; looks at everything that a finished job leaves."""
     with steps.step("jobs.list by metadata"):
-        jobs = list(client.fine_tuning.jobs.list(metadata={"journey": asked.suffix}))
+        jobs = every(client.fine_tuning.jobs.list(metadata={"journey": asked.suffix}))
         expect(
             job.id in [one.id for one in jobs],
             "the list of jobs with this metadata has it",
             ids=[one.id for one in jobs],
         )
     with steps.step("jobs.checkpoints.list") as seen:
-        checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id))
+        checkpoints = every(client.fine_tuning.jobs.checkpoints.list(job.id))
         relied_on.some_checkpoints(checkpoints, job.id)
         seen["steps"] = [checkpoint.step_number for checkpoint in checkpoints]
     with steps.step("result_files") as seen:
@@ -219,13 +224,15 @@ def look_at(client: OpenAI, asked: argparse.Namespace, job: Any, steps: Steps) -
         expect(not asked.bar or losses[-1] < losses[0], "the loss falls", losses=losses)
         seen.update(columns=",".join(rows[0]), first_loss=losses[0], last_loss=losses[-1])
     with steps.step("models.list and models.retrieve"):
-        names = [model.id for model in client.models.list()]
+        names = [model.id for model in every(client.models.list())]
         expect(job.fine_tuned_model in names, "the new model is on the list", names=names, model=job.fine_tuned_model)
         relied_on.a_model(client.models.retrieve(job.fine_tuned_model), job.fine_tuned_model)
     return min(checkpoints, key=lambda one: one.step_number).fine_tuned_model_checkpoint
 
 
-def ask(client: OpenAI, model: str, checkpoint: str, held_out: list[Order], steps: Steps) -> float:
+def ask(
+    client: OpenAI, asked: argparse.Namespace, model: str, checkpoint: str, held_out: list[Order], steps: Steps
+) -> float:
     """The share of held-out orders that the model gets exactly right."""
     with steps.step("chat.completions.create") as seen:
         plain = relied_on.a_completion(client.chat.completions.create(**request(model, held_out[0])), model)
@@ -235,7 +242,8 @@ def ask(client: OpenAI, model: str, checkpoint: str, held_out: list[Order], step
             **request(model, held_out[0]), stream=True, stream_options={"include_usage": True}
         )
         streamed = relied_on.a_stream(list(stream), model)
-        expect(streamed == plain, "the stream says what the plain answer says", plain=plain, streamed=streamed)
+        same = streamed == plain or not asked.bar  # a model that was hardly trained may waver between two likely tokens
+        expect(same, "the stream says what the plain answer says", plain=plain, streamed=streamed)
     with steps.step("chat.completions.create of a checkpoint") as seen:
         answer = client.chat.completions.create(**request(checkpoint, held_out[0]))
         seen.update(model=checkpoint, answer=relied_on.a_completion(answer, checkpoint))
@@ -273,7 +281,11 @@ def ask_in_a_batch(client: OpenAI, model: str, held_out: list[Order], steps: Ste
         over = ("completed", "failed", "expired", "cancelled")
         batch = until(lambda: client.batches.retrieve(batch.id), lambda one: one.status in over, 300, "the batch ends")
         relied_on.a_completed_batch(batch, len(held_out))
-        expect(batch.id in [one.id for one in client.batches.list(limit=20)], "the list of batches has it", id=batch.id)
+        expect(
+            batch.id in [one.id for one in every(client.batches.list(limit=20))],
+            "the list of batches has it",
+            id=batch.id,
+        )
     with steps.step("the batch's answers") as seen:
         relied_on.a_file(client.files.retrieve(batch.output_file_id), "batch_output")
         share = relied_on.batch_answers(client.files.content(batch.output_file_id).text, held_out)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._retries = Retries()
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[dict[str, Any]]:
@@ -86,8 +89,34 @@ class Steps:
         say(f"ok   {name}  {self.seconds[name]} s", *(f"{key}={value}" for key, value in seen.items()))
 
     def outcome(self, **facts: Any) -> None:
-        """The last line: what was measured, as JSON."""
+        """The last line: what was measured, as JSON. Fails if the SDK had to try anything again, which nobody would see otherwise."""
         say(json.dumps({"sdk": openai.__version__, **facts, "seconds": self.seconds}))
+        expect(
+            not self._retries.reasons,
+            "no answer made the SDK try again (408, 409, 429, 5xx)",
+            reasons=self._retries.reasons,
+        )
+
+
+class Retries(logging.Handler):
+    """Reads in the SDK's own log what was tried again, and after which answer."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.reasons: list[str] = []
+        self._last = "nothing"
+        log = logging.getLogger("openai")
+        log.setLevel(logging.DEBUG)
+        log.propagate = False
+        log.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.startswith(("HTTP Response", "Encountered")):
+            self._last = text[:200]
+        elif text.startswith("Retrying request"):
+            self.reasons.append(f"{text}, after {self._last}")
+            say(f"!!   {self.reasons[-1]}")
 
 
 def say(*words: str) -> None:
@@ -101,6 +130,13 @@ def expect(kept: object, promise: str, **seen: Any) -> None:
         raise AssertionError(
             "\n     ".join([f"not so: {promise}", *(f"{key} = {value!r}" for key, value in seen.items())])
         )
+
+
+def every(items: Iterable[Any], most: int = 5000) -> list[Any]:
+    """All items of a list, through all its pages; a list that does not end is a failure, and not a wait."""
+    found = list(itertools.islice(items, most))
+    expect(len(found) < most, f"the list ends before {most} items", first=found[0:1], last=found[-1:])
+    return found
 
 
 def described(error: BaseException) -> str:

@@ -73,16 +73,8 @@ def place(tmp_path_factory) -> Path:
     models = home / "state" / "models"
     pulled = pulled_model(home)
     if not pulled.is_relative_to(home.resolve()):
-        shutil.copytree(pulled, models / MODEL, copy_function=linked_or_copied)
+        shutil.copytree(pulled, models / MODEL)
     return home
-
-
-def linked_or_copied(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:  # on another disk
-        return shutil.copy2(source, target)
-    return target
 
 
 @pytest.fixture(scope="module")
