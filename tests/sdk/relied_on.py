@@ -103,6 +103,7 @@ def some_checkpoints(checkpoints: Sequence[Any], job_id: str) -> None:
         came = conforms(checkpoint)
         expect(checkpoint.fine_tuning_job_id == job_id, f"the checkpoint belongs to {job_id}", came=came)
         expect(checkpoint.step_number > 0, "step_number counts from 1", came=came)
+        expect(checkpoint.metrics.step == checkpoint.step_number, "its metrics are those of its step", came=came)
         expect(
             f":ckpt-step-{checkpoint.step_number}" in checkpoint.fine_tuned_model_checkpoint,
             "the model of a checkpoint names its step: ft:base:org:suffix:id:ckpt-step-N",
@@ -137,6 +138,7 @@ def a_completion(completion: Any, model: str) -> str:
     came = conforms(completion)
     expect(completion.model == model, f"the answer names its model, {model}", came=came)
     expect(completion.id, "an answer has an id", came=came)
+    expect(completion._request_id, "an answer has an x-request-id", came=came)
     expect(completion.choices, "an answer has a choice", came=came)
     choice = completion.choices[0]
     expect(choice.message.role == "assistant", "the assistant answers", came=came)

@@ -128,9 +128,9 @@ def finish(command: Sequence[str | Path], environment: Mapping[str, str], server
         timeout=SCRIPT_SECONDS,
         check=False,
     )
-    sys.stdout.write(done.stdout)
     if done.returncode != 0:
         pytest.fail(f"{done.stdout}\n--- the server's log ends with\n{server.output[-3000:]}", pytrace=False)
+    sys.stdout.write(done.stdout)
 
 
 @of_each_sdk()
