@@ -5,6 +5,8 @@ python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[all,dev]
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import venv
 from pathlib import Path
@@ -13,7 +15,7 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "schema", "e2e"]
+nox.options.sessions = ["lint", "types", "tests", "schema", "e2e", "sdk"]
 nox.options.error_on_external_run = False
 
 _BIN = Path(sys.executable).parent
@@ -22,6 +24,10 @@ _BIN = Path(sys.executable).parent
 
 _VENVS = Path(".venvs")
 """Environments of programs that do not fit into ours; git ignores them."""
+
+
+_OPENAI_VERSIONS = ("1.109.1", "2.6.1", "3.54.0")
+"""One of each major of the SDK."""
 
 
 _LEAST_COVERED = 70
@@ -57,6 +63,27 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Whole stories on the real model, over HTTP."""
     session.run(str(_BIN / "pytest"), "-m", "e2e", "--durations", "0", *session.posargs)
+
+
+@nox.session
+def sdk(session: nox.Session) -> None:
+    """Unmodified openai SDKs, Python's three majors and npm's, against a real server; what is installed for it lies in .venvs."""
+    pythons = [_environment(session, f"openai-{version}", f"openai=={version}") for version in _OPENAI_VERSIONS]
+    found = {
+        "TUNESMITH_TEST_OPENAI_PYTHONS": ":".join(pythons),
+        "TUNESMITH_TEST_OPENAI_NODE": _openai_for_node(session),
+    }
+    session.run(str(_BIN / "pytest"), "-m", "sdk", "--durations", "0", *session.posargs, env={**os.environ, **found})
+
+
+def _openai_for_node(session: nox.Session) -> str:
+    """A folder whose node_modules has the newest npm package that this node runs; nothing where there is no node."""
+    folder = (_VENVS / "openai-node").absolute()
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        session.log("There is no node here: its journey is skipped.")
+        return ""
+    session.run("npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), "openai", success_codes=[0, 1])
+    return str(folder) if (folder / "node_modules" / "openai").is_dir() else ""
 
 
 @nox.session
