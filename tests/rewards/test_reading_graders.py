@@ -181,6 +181,13 @@ def test_a_missing_package_is_named_with_the_grader_that_needs_it():
     assert "grader.evaluation_metric pip install 'tunesmith[evaluate]'" in done.stdout
 
 
+def test_a_request_full_of_faults_is_refused_with_a_few():
+    """However many there are, the answer stays short."""
+    assert len(faults_of({**STRING_CHECK, **{f"x{n}": n for n in range(50_000)}})) == 21
+    many = [{"role": "user", "content": [0] * 50_000}] * 100
+    assert len(faults_of(changed(SCORE_MODEL, input=many))) == 100
+
+
 def test_content_in_parts_is_one_text():
     """As OpenAI's messages have it."""
     parts = [{"type": "input_text", "text": "Grade "}, TEXT, {"type": "output_text", "text": "."}]

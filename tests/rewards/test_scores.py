@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from nltk.translate.gleu_score import sentence_gleu
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
+from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 from tunesmith_workers.rewards.similarity import METRICS
 from tunesmith_workers.rewards.words import common_length
@@ -152,6 +154,13 @@ def test_long_texts_are_compared_or_refused(metric):
         found = graded(grader, text, reference)
         assert 0 <= found.reward <= 1
         assert flags_of(found) <= {"other_error"}
+
+
+@pytest.mark.parametrize("metric", ["bleu", "gleu"])
+def test_no_text_is_kept_in_memory(metric):
+    """A training grades hundreds of thousands; the library alone would keep them."""
+    assert similarity_of(metric, "blue", "blue") == similarity_of(metric, "天气很好", "天气很好") == 1.0
+    assert all(kind.__call__.cache_info().currsize == 0 for kind in (Tokenizer13a, TokenizerZh, TokenizerRegexp))
 
 
 def test_short_texts_have_the_scores_of_the_definitions():

@@ -114,7 +114,9 @@ def test_text_around_json_is_allowed_for_and_told(answer):
     assert (score.share, score.valid, score.wrapped) == (1.0, True, True)
 
 
-@pytest.mark.parametrize("answer", ["", "no", "```" + "\n" * 50_000, '{"a": ', '{"a": NaN}', "[" * 100_000, "{" * 10_000, "1" * 5000])
+@pytest.mark.parametrize(
+    "answer", ["", "no", "```" + "\n" * 50_000, '{"a": ', '{"a": NaN}', "[" * 100_000, "{" * 10_000, "1" * 5000]
+)
 def test_what_is_no_json_has_no_field_right(answer):
     """However long or deep it is."""
     score = score_json({"a": 1}, answer)

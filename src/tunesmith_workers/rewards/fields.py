@@ -15,6 +15,8 @@ import msgspec
 from tunesmith_workers.process.faults import WorkerFault
 
 LONGEST_NAME = 200
+_MOST_OTHERS = 20
+"""More fields that are none are counted, not listed."""
 _MEND = "docs/graders.md has the fields of every type"
 _One = TypeVar("_One", bound=str)
 
@@ -111,11 +113,13 @@ class Fields:
 
     def refuse_others(self) -> None:
         """Call it when all fields were asked for."""
-        for name in self._value:
-            if name not in self._asked:
-                near = difflib.get_close_matches(name[:100], self._asked, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(sorted(self._asked))}"
-                self.fault(name[:100], "is no field of this grader", mend=hint)
+        others = [name for name in self._value if name not in self._asked]
+        for name in others[:_MOST_OTHERS]:
+            near = difflib.get_close_matches(name[:100], self._asked, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(sorted(self._asked))}"
+            self.fault(name[:100], "is no field of this grader", mend=hint)
+        if len(others) > _MOST_OTHERS:
+            self.fault("", f"has {len(others) - _MOST_OTHERS:,} more fields that are none of this grader's")
 
 
 def is_number(value: Any) -> bool:

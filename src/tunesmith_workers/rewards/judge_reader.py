@@ -13,6 +13,7 @@ from tunesmith_workers.rewards.templates import Template
 _ROLES = ("user", "assistant", "system", "developer")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MOST_MESSAGES = 100
+_MOST_PIECES = 100
 
 
 def score_model(fields: Fields, name: str) -> ScoreModel:
@@ -68,6 +69,9 @@ def _content(fields: Fields) -> Template:
     """Texts of one message, one after the other."""
     value = fields.get("content")
     pieces: Sequence[Any] = value if isinstance(value, list) else [value]
+    if len(pieces) > _MOST_PIECES:
+        fields.fault("content", f"has more than {_MOST_PIECES} parts")
+        pieces = ()
     texts: list[str] = []
     for place, piece in enumerate(pieces):
         where = f"content[{place}]" if isinstance(value, list) else "content"

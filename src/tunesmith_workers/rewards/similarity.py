@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tunesmith_workers.rewards.sample import CannotGrade
-from tunesmith_workers.rewards.words import Rouge, Words, bleu_scorer, common_length, load_library
+from tunesmith_workers.rewards.words import Rouge, Words, bleu_scorer, common_length, forget_texts, load_library
 
 Similarity = Callable[[str, str], float]
 """Of the input and the reference."""
@@ -42,8 +42,9 @@ def _bleu(where: str) -> Similarity:
     def score(text: str, reference: str) -> float:
         _short_enough(text, reference, where)
         scorer = bleu_scorer([reference], one_row=True, where=where)
-        # 100.00000000000004 for a text that is the reference
-        return min(float(scorer.sentence_score(text, [reference]).score) / 100, 1.0)
+        found = float(scorer.sentence_score(text, [reference]).score)
+        forget_texts(scorer)
+        return min(found / 100, 1.0)  # 100.00000000000004 for a text that is the reference
 
     return score
 
@@ -57,8 +58,9 @@ def _gleu(where: str) -> Similarity:
 
     def score(text: str, reference: str) -> float:
         _short_enough(text, reference, where)
-        tokenizer = bleu_scorer([reference], one_row=True, where=where).tokenizer
-        ours, theirs = (_sequences(tokenizer(one).split()) for one in (text, reference))
+        scorer = bleu_scorer([reference], one_row=True, where=where)
+        ours, theirs = (_sequences(scorer.tokenizer(one).split()) for one in (text, reference))
+        forget_texts(scorer)
         return (ours & theirs).total() / max(ours.total(), theirs.total(), 1)
 
     return score

@@ -53,6 +53,13 @@ def bleu_scorer(expected: Sequence[str], *, one_row: bool, where: str) -> Any:
     return library.BLEU(tokenize="zh" if is_cjk(expected) else "13a", effective_order=one_row)
 
 
+def forget_texts(scorer: Any) -> None:
+    """Empty the caches of BLEU's tokenizers, which would keep 65,536 texts of a training in memory."""
+    inner = load_library("sacrebleu.tokenizers.tokenizer_re", "bleu", where="sacrebleu").TokenizerRegexp
+    for kind in (type(scorer.tokenizer), inner):
+        kind.__call__.cache_clear()
+
+
 def is_cjk(texts: Sequence[str]) -> bool:
     """Whether most letters of these texts are Chinese, Japanese or Korean."""
     letters = sum(character.isalpha() for text in texts for character in text)
