@@ -12,7 +12,10 @@ from grader_parts import JSON_MATCH, MULTI, REGEX, SCORE_MODEL, SIMILARITY, STRI
 
 from support.server import clean_environment
 from tunesmith.contract.events import read_line
+from tunesmith.errors import InvalidInput
+from tunesmith.runner import WorkerCalls
 
+PROGRAM = "tunesmith_workers.rewards.grade"
 ERRORS = {
     "formula_parse_error",
     "invalid_variable_error",
@@ -31,10 +34,15 @@ ERRORS = {
 }
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 def call(request: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
     """The exit code, and the kind and the fields of what the program says; its input stays open, as the service leaves it."""
     program = subprocess.Popen(
-        [sys.executable, "-m", "tunesmith_workers.rewards.grade"],
+        [sys.executable, "-m", PROGRAM],
         env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     with program:
@@ -111,6 +119,19 @@ def test_a_grader_that_cannot_be_used_is_refused_with_every_fault():
     assert [fault["where"] for fault in fields["faults"]] == ["grader.graders.x.pattern", "grader.calculate_output"]
     assert fields["where"] == "grader.graders.x.pattern"
     assert "cause" not in fields
+
+
+@pytest.mark.anyio
+async def test_the_service_learns_every_fault_and_every_reward():
+    """Through the calls that it has for worker programs."""
+    calls = WorkerCalls()
+    answer = await calls.call(PROGRAM, {"grader": STRING_CHECK, "samples": [sample("x", reference="x")]}, seconds=60)
+    assert answer["results"][0]["reward"] == 1.0
+    with pytest.raises(InvalidInput) as refused:
+        await calls.call(PROGRAM, {"grader": changed(STRING_CHECK, operation="is", input=None)}, seconds=60)
+    assert [fault.where for fault in refused.value.faults] == ["grader.input", "grader.operation"]
+    assert all(fault.mend for fault in refused.value.faults)
+    assert refused.value.where == "grader.input"
 
 
 @pytest.mark.parametrize(

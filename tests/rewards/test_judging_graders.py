@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from grader_parts import MULTI, SCORE_MODEL, STRING_CHECK, changed, flags_of, graded, reward
+from llguidance import LLMatcher
 
 from tunesmith_workers.rewards.grading import grade, questions
 from tunesmith_workers.rewards.judge import Unanswered
@@ -23,6 +24,7 @@ from tunesmith_workers.rewards.sample import Sample
         ('{"result": "0.5"}', 0.5),
         ('```json\n{"result": 0.5}\n```', 0.5),
         ("<think>Is it 1? No, 0.</think>0.5", 0.5),
+        ("Is it 1? No, 0.\n</think>\n\n0.5", 0.5),
     ],
 )
 def test_a_reply_is_a_number_or_json_with_a_result(reply, score):
@@ -34,7 +36,7 @@ def test_a_reply_is_a_number_or_json_with_a_result(reply, score):
     "reply",
     [
         "", "good", "7 of 10", "0.5.", "nan", "inf", "1e999", '{"score": 1}', '{"result": true}', '{"result": null}',
-        '{"result": [1]}', "[1]", "<think>0.5", '{"result": ' + "9" * 400 + "}", "9" * 5000, "```" + "\n" * 50_000,
+        '{"result": [1]}', "[1]", "<think>0.5", '{"result": ' + "9" * 400 + "}", "9" * 5000, "x" + " " * 200_000 + "1", "```" + "\n" * 50_000,
     ],
 )  # fmt: skip
 def test_a_reply_without_a_score_is_flagged(reply):
@@ -94,6 +96,18 @@ def test_the_questions_of_many_samples_can_be_asked_at_once():
     assert len({key for pair in keys for key in pair}) == 4
     answers = {key: "0.5" for pair in keys for key in pair}
     assert [grade(grader, sample, lambda one: answers[one.key]).reward for sample in samples] == [2.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("score_range", [[0, 1], [-5, 2.5], [1, 10]])
+def test_an_engine_can_be_held_to_the_form_of_a_reply(score_range):
+    """By what the built-in one is held with."""
+    [one] = questions(
+        read_grader(changed(SCORE_MODEL, range=score_range)), Sample(output_text="", item={"reference": ""})
+    )
+    assert (
+        LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(one.response_format["json_schema"]["schema"]))
+        == ""
+    )
 
 
 def test_what_asking_raises_comes_through():

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 import sacrebleu
-from grader_parts import JSON_MATCH, REGEX, SIMILARITY, STRING_CHECK, changed, flags_of, graded, reward, similarity_of
+from grader_parts import (
+    EVERY,
+    JSON_MATCH,
+    REGEX,
+    SIMILARITY,
+    STRING_CHECK,
+    changed,
+    flags_of,
+    graded,
+    reward,
+    similarity_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.translate.gleu_score import sentence_gleu
@@ -217,3 +229,20 @@ def test_regex_by_hand(pattern, text, full, score):
     """Anywhere in the input, or all of it; as Python's re has it."""
     assert reward(changed(REGEX, pattern=pattern, full=full), text) == score
     assert bool(re.fullmatch(pattern, text) if full else re.search(pattern, text)) == bool(score)
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts | st.sampled_from(["{}", "[1]", "```", "0.5"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(EVERY), texts | _values.map(str), _values, texts | _values.map(str))
+def test_every_sample_has_a_finite_reward_or_a_reason(grader, text, reference, reply):
+    """Whatever is in it, and whatever a judge says."""
+    found = graded(grader, text, reference, lambda _: reply)
+    assert math.isfinite(found.reward)
+    assert found.failed == bool(flags_of(found)) == bool(found.messages)
+    assert found.reward == 0 or not found.failed

@@ -17,7 +17,6 @@ from tunesmith_workers.rewards.json_match import find_json
 from tunesmith_workers.rewards.sample import CannotGrade, Flag
 
 LONGEST_REPLY: Final = 100_000
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,3})?")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -78,8 +77,8 @@ def score_in(reply: Reply, score_range: tuple[float, float], where: str) -> floa
     if isinstance(reply, Unanswered):
         flag: Flag = "model_grader_refusal_error" if reply.refusal is not None else "model_grader_server_error"
         raise CannotGrade(flag, f"{where}: {reply.refusal or reply.error or 'the model gave no answer'}")
-    text = _THOUGHT.sub("", reply[-LONGEST_REPLY:]).strip()
-    score = _number(text)
+    text = _after_thought(reply)
+    score = _number(text) if len(text) <= LONGEST_REPLY else None
     if score is None:
         raise CannotGrade(
             "model_grader_parse_error", f"{where}: the reply is neither a number nor JSON with a result: {text[:200]!r}"
@@ -90,6 +89,11 @@ def score_in(reply: Reply, score_range: tuple[float, float], where: str) -> floa
             "model_grader_parse_error", f"{where}: the reply's score {score:g} is not between {low:g} and {high:g}"
         )
     return score
+
+
+def _after_thought(reply: str) -> str:
+    """Without what a model thinks aloud; some chat templates begin the thought, so that the reply only ends it."""
+    return reply.rpartition("</think>")[2].partition("<think>")[0].strip()
 
 
 def _number(text: str) -> float | None:

@@ -56,7 +56,8 @@ def bleu_scorer(expected: Sequence[str], *, one_row: bool, where: str) -> Any:
 def forget_texts(scorer: Any) -> None:
     """Empty the caches of BLEU's tokenizers, which would keep 65,536 texts of a training in memory."""
     inner = load_library("sacrebleu.tokenizers.tokenizer_re", "bleu", where="sacrebleu").TokenizerRegexp
-    for kind in (type(scorer.tokenizer), inner):
+    kinds: tuple[Any, Any] = (type(scorer.tokenizer), inner)
+    for kind in kinds:
         kind.__call__.cache_clear()
 
 
