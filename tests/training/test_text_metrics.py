@@ -10,11 +10,11 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from tunesmith_workers.evaluation.json_match import find_json, score_json
 from tunesmith_workers.evaluation.measured import Measured
 from tunesmith_workers.evaluation.metrics import KINDS, chosen
 from tunesmith_workers.evaluation.text_scores import text_metrics
 from tunesmith_workers.process.faults import BadConfig
+from tunesmith_workers.rewards.json_match import find_json, score_json
 
 EXPECTED = ["the cat sat on the mat", "a small red box", "it rains in the city today"]
 ANSWERS = ["the cat sat on a mat", "a small red box", "nothing of the kind"]
@@ -114,7 +114,9 @@ def test_text_around_json_is_allowed_for_and_told(answer):
     assert (score.share, score.valid, score.wrapped) == (1.0, True, True)
 
 
-@pytest.mark.parametrize("answer", ["", "no", '{"a": ', '{"a": NaN}', "[" * 100_000, "{" * 10_000, "1" * 5000])
+@pytest.mark.parametrize(
+    "answer", ["", "no", "```" + "\n" * 50_000, '{"a": ', '{"a": NaN}', "[" * 100_000, "{" * 10_000, "1" * 5000]
+)
 def test_what_is_no_json_has_no_field_right(answer):
     """However long or deep it is."""
     score = score_json({"a": 1}, answer)

@@ -5,25 +5,19 @@ ROUGE is that of rouge-score, BLEU and chrF are those of sacrebleu, on its scale
 
 from __future__ import annotations
 
-import importlib
-import re
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tunesmith_workers.evaluation.json_match import JsonScore, read_json, score_json
 from tunesmith_workers.evaluation.measured import Measured, Numbers, mean_of
 from tunesmith_workers.process.events import emit_message
-from tunesmith_workers.process.faults import PackageMissing
+from tunesmith_workers.rewards.json_match import JsonScore, read_json, score_json
+from tunesmith_workers.rewards.words import Rouge, bleu_scorer, load_library
 
 _ROUGE = ("rouge1", "rouge2", "rougeL")
 _SACREBLEU = ("bleu", "chrf")
-# Chinese, Japanese and Korean have no spaces between words: each character counts as one.
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
-_CJK_CHARACTER = re.compile(f"[{_CJK}]")
+_WHERE = "evaluation.metrics"
 
 
 def text_metrics(names: Sequence[str], expected: Sequence[str], answers: Sequence[str]) -> Iterator[Measured]:
@@ -48,9 +42,9 @@ def require_packages(names: Sequence[str]) -> None:
     """Refuse before a model is loaded what could not be computed after it has answered. Raises PackageMissing."""
     for name in names:
         if name in _ROUGE:
-            _load("rouge_score.rouge_scorer", name)
+            load_library("rouge_score.rouge_scorer", name, where=_WHERE)
         elif name in _SACREBLEU:
-            _load("sacrebleu.metrics", name)
+            load_library("sacrebleu.metrics", name, where=_WHERE)
 
 
 def correct(expected: str, answer: str) -> bool:
@@ -58,31 +52,17 @@ def correct(expected: str, answer: str) -> bool:
     return expected.strip() == answer.strip()
 
 
-def is_cjk(texts: Sequence[str]) -> bool:
-    """Whether most letters of these texts are Chinese, Japanese or Korean."""
-    letters = sum(character.isalpha() for text in texts for character in text)
-    return sum(len(_CJK_CHARACTER.findall(text)) for text in texts) * 2 > letters
-
-
-class Words:
-    """Splits text for ROUGE: as rouge-score does where it is ASCII, and all other letters count as well."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
-
-
 def _rouge(names: Sequence[str], expected: Sequence[str], answers: Sequence[str]) -> dict[str, Measured]:
     if not names:
         return {}
-    scorer = _load("rouge_score.rouge_scorer", names[0]).RougeScorer(list(names), tokenizer=Words())
-    found = [scorer.score(wanted, got) for wanted, got in zip(expected, answers, strict=True)]
-    return {name: mean_of(name, [float(one[name].fmeasure) for one in found]) for name in names}
+    rouge = Rouge(names, where=_WHERE)
+    found = [rouge.f1(wanted, got) for wanted, got in zip(expected, answers, strict=True)]
+    return {name: mean_of(name, [one[name] for one in found]) for name in names}
 
 
 def _sacrebleu(name: str, expected: Sequence[str], answers: Sequence[str]) -> Measured:
     """From the statistics that sacrebleu sums over rows, so that the whole is its own corpus score."""
-    library = _load("sacrebleu.metrics", name)
-    whole, single = _scorers(library, name, expected)
+    whole, single = _scorers(name, expected)
     statistics = whole._extract_corpus_statistics(list(answers), [list(expected)])  # noqa: SLF001  # as its own bootstrap does
     sums = np.array(statistics, dtype=np.float64)
 
@@ -98,12 +78,12 @@ def _sacrebleu(name: str, expected: Sequence[str], answers: Sequence[str]) -> Me
     )
 
 
-def _scorers(library: Any, name: str, expected: Sequence[str]) -> tuple[Any, Any]:
-    """For all rows together, and for one: a single row rarely has four words in a row right."""
+def _scorers(name: str, expected: Sequence[str]) -> tuple[Any, Any]:
+    """For all rows together, and for one."""
     if name == "chrf":
+        library = load_library("sacrebleu.metrics", name, where=_WHERE)
         return library.CHRF(), library.CHRF()
-    tokenize = "zh" if is_cjk(expected) else "13a"
-    return library.BLEU(tokenize=tokenize), library.BLEU(tokenize=tokenize, effective_order=True)
+    return bleu_scorer(expected, one_row=False, where=_WHERE), bleu_scorer(expected, one_row=True, where=_WHERE)
 
 
 def _score(scorer: Any, statistics: Numbers) -> float:
@@ -125,18 +105,3 @@ def _json_score(expected: str, answer: str) -> JsonScore | None:
         return score_json(read_json(expected), answer)
     except ValueError:
         return None
-
-
-def _load(module: str, metric: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # Their own use of what Python or a library deprecates is not for our users to mend.
-            warnings.simplefilter("ignore")
-            return importlib.import_module(module)
-    except ImportError as error:
-        package = "rouge-score" if module.startswith("rouge") else "sacrebleu"
-        raise PackageMissing(
-            f"the metric {metric} needs the package {package}: {error}",
-            where="evaluation.metrics",
-            mend="pip install 'tunesmith[evaluate]'",
-        ) from error

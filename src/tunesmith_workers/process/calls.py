@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-import msgspec
-
 from tunesmith.contract.calls import CALL, read_request
 from tunesmith.contract.events import Kind, event_line
 from tunesmith_workers.process.events import emit
@@ -50,7 +48,7 @@ def _outcome(answer: Answer, request: dict[str, Any]) -> tuple[Kind, Mapping[str
     try:
         return "result", answer(request)
     except WorkerFault as fault:
-        return "message", {**error_of(fault), "faults": msgspec.to_builtins(getattr(fault, "faults", ()))}
+        return "message", error_of(fault)
     except Exception as error:  # noqa: BLE001  # the edge of the process
         return "message", error_of(Unexpected(f"{type(error).__name__} at {_place(error)}"))
 

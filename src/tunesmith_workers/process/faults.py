@@ -24,6 +24,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import msgspec
 
 from tunesmith.contract.calls import OUT_OF_SPACE, PACKAGE_MISSING, UNEXPECTED
 from tunesmith_workers.process.events import emit
@@ -133,10 +136,12 @@ def listed(faults: list[str]) -> str:
     return "\n".join(f"  - {line}" for line in shown + more)
 
 
-def error_of(fault: WorkerFault) -> dict[str, str | None]:
-    """The fields of the ``message`` event that tells of it."""
+def error_of(fault: WorkerFault) -> dict[str, Any]:
+    """The fields of the ``message`` event that tells of it. A fault that stands for several has them as ``faults``."""
     cause = next((cause for kind, cause in _CAUSES.items() if isinstance(fault, kind)), None)
-    return {"level": "error", "text": fault.text, "where": fault.where, "mend": fault.mend, "cause": cause}
+    faults = msgspec.to_builtins(getattr(fault, "faults", ())) or None
+    words = {"level": "error", "text": fault.text, "where": fault.where, "mend": fault.mend, "cause": cause}
+    return {**words, "faults": faults}
 
 
 def _tell(fault: WorkerFault) -> None:

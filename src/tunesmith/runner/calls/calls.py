@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 
 from tunesmith.contract.calls import OUT_OF_SPACE, PACKAGE_MISSING, UNEXPECTED, Refusal
-from tunesmith.errors import InvalidInput, OutOfSpace, WorkerFailed
+from tunesmith.errors import Fault, InvalidInput, OutOfSpace, WorkerFailed
 from tunesmith.runner.calls.conversation import Conversation, NoAnswer, Refused, end_worker, open_worker
 from tunesmith.runner.local.descriptors import AS_INHERITED, ChildDescriptors
 
@@ -94,4 +94,10 @@ _CAUSES: Mapping[str | None, type[InvalidInput | OutOfSpace | WorkerFailed]] = M
 
 def _error_of(refusal: Refusal) -> InvalidInput | OutOfSpace | WorkerFailed:
     kind = _CAUSES.get(refusal.cause, InvalidInput)
-    return kind(refusal.text, where=refusal.where, mend=refusal.mend)
+    faults = tuple(map(_fault, refusal.faults)) if len(refusal.faults) > 1 else ()
+    return kind(refusal.text, where=refusal.where, mend=refusal.mend, faults=faults)
+
+
+def _fault(told: Mapping[str, Any]) -> Fault:
+    where, mend = (str(said) if (said := told.get(name)) is not None else None for name in ("where", "mend"))
+    return Fault(message=str(told.get("message", "")), where=where, mend=mend)

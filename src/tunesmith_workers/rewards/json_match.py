@@ -15,7 +15,7 @@ import msgspec
 
 _MOST_OPENINGS = 50
 """How many brackets are tried as the beginning of the JSON: each may be read to the end of the answer."""
-_FENCE = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```[\w-]*[^\S\n]*\n(.*?)```", re.DOTALL)
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -51,6 +51,12 @@ def score_json(expected: Any, answer: str) -> JsonScore:
     got = dict(_fields(found.value, ()))
     right = sum(path in got and _equal(value, got[path]) for path, value in wanted.items())
     return JsonScore(len(wanted.keys() | got.keys()), right, valid=True, wrapped=found.wrapped)
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON."""
+    ours, theirs = dict(_fields(one, ())), dict(_fields(other, ()))
+    return ours.keys() == theirs.keys() and all(_equal(value, theirs[path]) for path, value in ours.items())
 
 
 def find_json(text: str, kind: type = dict) -> Found | None:
