@@ -73,6 +73,8 @@ Answer = Response[Problem] | Response[openai_errors.ErrorAnswer]
 
 def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError) -> Answer:
     status = status_of(error)
+    if isinstance(error, openai_errors.OpenAIError):
+        status = error.status
     headers = {"Retry-After": "2"} if status in (429, 503) else {}
     if status == 401:
         # A browser asks its user for a password only when offered Basic: the key goes there.

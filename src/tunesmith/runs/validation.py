@@ -6,6 +6,7 @@ ends in the middle of it leaves the run as it is, and the next one begins the lo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -52,25 +53,25 @@ class Validator:
         self._paths = paths
         self._clock = clock
         self._judge = judge
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._waiting: list[str] = []
+        self._wake = asyncio.Event()
 
-    def committed(self, entry: Entry, run: Run, _previous: object) -> None:
+    def committed(self, _entry: Entry, run: Run, _previous: object) -> None:
         """Listen to the journal with this."""
-        if run.state is RunState.VALIDATING and entry.event == "created" and self._tasks is not None:
-            self._tasks.start_soon(self._patiently, run.id)
+        if run.state is RunState.VALIDATING:
+            self._waiting.append(run.id)
+            self._wake.set()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Until cancelled: see to the runs that come, and first to those that an earlier server has left."""
-        try:
-            async with anyio.create_task_group() as tasks:
-                self._tasks = tasks
-                for run in self._book.unfinished():
-                    if run.state is RunState.VALIDATING:
-                        tasks.start_soon(self._patiently, run.id)
-                task_status.started()
-                await anyio.sleep_forever()
-        finally:
-            self._tasks = None
+        self._waiting = [run.id for run in self._book.unfinished() if run.state is RunState.VALIDATING]
+        task_status.started()
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._wake.clear()
+                while self._waiting:
+                    tasks.start_soon(self._patiently, self._waiting.pop(0))
+                await self._wake.wait()
 
     async def _patiently(self, run_id: str) -> None:
         while True:
