@@ -18,7 +18,7 @@ from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResourc
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService, Completions
-from tunesmith.openai import FileChecks, ModelCatalog, ResultFiles
+from tunesmith.openai import FileChecks, Graders, ModelCatalog, ResultFiles
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
@@ -40,6 +40,7 @@ class OpenAIServices:
     results: ResultFiles
     models: ModelCatalog
     completions: Completions
+    graders: Graders
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from tunesmith.app.base import Base
 from tunesmith.datasets import Arrived, Details, SingleFiles, UploadService
 from tunesmith.deployments import DeploymentService
 from tunesmith.inference import ChatService, Completions
-from tunesmith.openai import RESULTS, FileChecks, JobChecks, ModelCatalog, ResultFiles
+from tunesmith.openai import RESULTS, FileChecks, Graders, JobChecks, ModelCatalog, ResultFiles
 from tunesmith.records import Run
 from tunesmith.references import References
 from tunesmith.references.model_size import parameters_of
@@ -57,6 +57,7 @@ def openai_of(
     deployments: DeploymentService,
     chat: ChatService,
 ) -> OpenAIServices:
+    completions = Completions(chat.endpoint, base.loopback)
     return OpenAIServices(
         file_checks=checks,
         results=results,
@@ -70,5 +71,6 @@ def openai_of(
             run_of=base.book.get,
             paths=base.paths,
         ),
-        completions=Completions(chat.endpoint, base.loopback),
+        completions=completions,
+        graders=Graders(base.calls, completions.whole),
     )

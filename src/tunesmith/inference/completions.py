@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from tunesmith.errors import Unavailable
+from tunesmith.errors import PromptRefused, Unavailable
+from tunesmith.inference.answers import error_of
 from tunesmith.inference.chat import ANSWER_SECONDS, COMPLETIONS_PATH, SILENT_SECONDS, Endpoint, Loopback
 
 _encode = msgspec.json.Encoder().encode
@@ -22,11 +23,12 @@ Fields = Mapping[str, Any]
 """A request's fields as they came, each a JSON text or a value."""
 
 
-class EngineRefused(Exception):
+class EngineRefused(PromptRefused):
     """The engine's own refusal, as it said it."""
 
     def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(f"the engine answered {status}")
+        said = error_of(status, body)
+        super().__init__(said.message, where=said.where, mend=said.mend)
         self.status, self.body = status, body
 
 

@@ -2,6 +2,7 @@
 
 from tunesmith.openai import hyperparameters, job_request, labels
 from tunesmith.openai.file_checks import FINE_TUNE, FileChecks
+from tunesmith.openai.graders import Graders
 from tunesmith.openai.ids import checkpoint_id, file_id, job_id, run_id, upload_id
 from tunesmith.openai.job_checks import JobChecks
 from tunesmith.openai.job_events import JobEvent, measured_in, newest_events
@@ -14,6 +15,7 @@ __all__ = [
     "FINE_TUNE",
     "RESULTS",
     "FileChecks",
+    "Graders",
     "JobChecks",
     "JobEvent",
     "ListedModel",
