@@ -5,7 +5,7 @@ from tunesmith.openai.file_checks import FINE_TUNE, FileChecks
 from tunesmith.openai.graders import Graders
 from tunesmith.openai.ids import checkpoint_id, file_id, job_id, run_id, upload_id
 from tunesmith.openai.job_checks import JobChecks
-from tunesmith.openai.job_events import JobEvent, measured_in, newest_events
+from tunesmith.openai.job_events import JobEvent, measured_at, measured_in, newest_events
 from tunesmith.openai.labels import is_job, name_of_model
 from tunesmith.openai.models import ListedModel, ModelCatalog
 from tunesmith.openai.results import RESULTS, ResultFiles
@@ -28,6 +28,7 @@ __all__ = [
     "job_id",
     "job_request",
     "labels",
+    "measured_at",
     "measured_in",
     "name_of_model",
     "newest_events",

@@ -66,7 +66,7 @@ class _Choice(msgspec.Struct):
     message: _Message
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, frozen=True):
     total_tokens: int = 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -162,6 +162,18 @@ def measured_in(metrics: Mapping[str, Any]) -> dict[str, float]:
     for name in ("full_valid_loss", "full_valid_mean_token_accuracy"):
         if name in found:
             found[name.removeprefix("full_")] = found[name]
+    return found
+
+
+def measured_at(metrics: Path, steps: Collection[int]) -> dict[int, dict[str, float]]:
+    """What was measured at these steps, under OpenAI's names: a checkpoint may be written before its rows are scored. Blocks."""
+    found: dict[int, dict[str, float]] = {}
+    for line in lines_from_end(metrics):
+        step = line.get("step")
+        if isinstance(step, int) and step in steps:
+            found[step] = {**measured_in(line), **found.get(step, {})}
+        elif steps and isinstance(step, int) and step < min(steps):
+            break
     return found
 
 

@@ -171,13 +171,13 @@ def event_of(event: JobEvent) -> JobEventObject:
     )
 
 
-def checkpoint_of(run: Run, checkpoint: Checkpoint) -> JobCheckpoint:
+def checkpoint_of(run: Run, checkpoint: Checkpoint, at_its_step: Mapping[str, float]) -> JobCheckpoint:
     measured = measured_in({name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)})
     return JobCheckpoint(
         id=checkpoint_id(checkpoint.id),
         created_at=int(checkpoint.created_at.timestamp()),
         fine_tuned_model_checkpoint=name_of_model(run, step=checkpoint.step),
         fine_tuning_job_id=job_id(run.id),
-        metrics={"step": float(checkpoint.step), **measured},
+        metrics={"step": float(checkpoint.step), **measured, **at_its_step},
         step_number=checkpoint.step,
     )

@@ -19,7 +19,7 @@ from tunesmith.api.openai.job_views import checkpoint_of, event_of, job_of
 from tunesmith.api.openai.pages import After, first_of
 from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.errors import InvalidInput, NotFound
-from tunesmith.openai import checkpoint_id, job_request, labels, newest_events, run_id, upload_id
+from tunesmith.openai import checkpoint_id, job_request, labels, measured_at, newest_events, run_id, upload_id
 from tunesmith.openai.job_request import JobRequest
 from tunesmith.records import DatasetReference, Run, RunKind, utc_now
 from tunesmith.runs import RunRequest, RunSummary
@@ -169,8 +169,8 @@ async def list_job_events(
     return JobEventPage(data=[event_of(one) for one in events], has_more=has_more)
 
 
-@get("/fine_tuning/jobs/{job_id:str}/checkpoints", opt=READS, tags=["OpenAI"], sync_to_thread=False)
-def list_job_checkpoints(
+@get("/fine_tuning/jobs/{job_id:str}/checkpoints", opt=READS, tags=["OpenAI"])
+async def list_job_checkpoints(
     request: HttpRequest, job_id: FromPath[str], after: After = None, limit: CheckpointLimit = 10
 ) -> JobCheckpointPage:
     """The checkpoints of a job that are there, newest first. Each is a model that can be asked."""
@@ -183,7 +183,9 @@ def list_job_checkpoints(
             raise InvalidInput("is no checkpoint of this job", where="after", mend="give `last_id` of the page before")
         found = found[place + 1 :]
     page, has_more = first_of(found, limit)
-    data = [checkpoint_of(run, one) for one in page]
+    metrics, steps = services.paths.run(run.id).metrics, {one.step for one in page}
+    measured = await anyio.to_thread.run_sync(measured_at, metrics, steps)
+    data = [checkpoint_of(run, one, measured.get(one.step, {})) for one in page]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return JobCheckpointPage(data=data, first_id=first, last_id=last, has_more=has_more)
 
