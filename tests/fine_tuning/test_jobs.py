@@ -186,6 +186,13 @@ def test_what_makes_no_job_is_refused_with_its_field(client, fields, param):
     assert refusal(answer)["param"] == param
 
 
+def test_what_would_swell_the_record_is_refused(client):
+    grader = {"type": "string_check", "name": "g", "input": "x" * 70_000, "reference": "y", "operation": "eq"}
+    method = {"type": "supervised", "supervised": {"grader": grader}}
+    answer = client.post(JOBS, json={"model": MODEL, "training_file": uploaded(client, rows(12)), "method": method})
+    assert refusal(answer, 413)["param"] == "method"
+
+
 def test_an_unknown_model_is_told_what_there_is(client):
     answer = client.post(JOBS, json={"model": "gpt-99", "training_file": uploaded(client, rows(12))})
     error = refusal(answer, 404)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from tunesmith.errors import Fault, InvalidInput
+from tunesmith.errors import Fault, InvalidInput, TooLarge
 from tunesmith.openai import labels
 from tunesmith.openai.hyperparameters import Requested, given
 from tunesmith.openai.ids import upload_id
@@ -19,6 +19,7 @@ _RECIPES: Mapping[str, str] = {"supervised": "lora", "dpo": "dpo", "reinforcemen
 """The recipe of each method, where the request names none."""
 _MOST_METADATA = 16
 _LONGEST_KEY, _LONGEST_VALUE = 64, 512
+_LARGEST_LABEL = 64 * 1024
 
 Number = int | float | Literal["auto"]
 
@@ -149,7 +150,16 @@ def labels_of(request: JobRequest, seed: int) -> dict[str, str]:
         found[labels.METADATA] = labels.encode(request.metadata)
     if request.integrations:
         found[labels.INTEGRATIONS] = labels.encode(request.integrations)
+    _refuse_large(found)
     return found
+
+
+def _refuse_large(found: Mapping[str, str]) -> None:
+    """They are part of the run's record, which is written down at every change."""
+    sizes = {labels.METHOD: "method", labels.INTEGRATIONS: "integrations"}
+    for label, field in sizes.items():
+        if len(found.get(label, "")) > _LARGEST_LABEL:
+            raise TooLarge(f"is longer than {_LARGEST_LABEL} characters", where=field, mend="make it shorter")
 
 
 def _refuse_metadata(metadata: Mapping[str, str]) -> None:
