@@ -40,6 +40,13 @@ def uploaded(client: httpx.Client, content: bytes, *, name: str = "mydata.jsonl"
     return found
 
 
+def file_once_checked(client: httpx.Client, file_id: str) -> dict[str, Any]:
+    for file in polled(lambda: client.get(f"/v1/files/{file_id}").json(), 60):
+        if file["status"] != "uploaded":
+            return file
+    raise AssertionError(f"nobody has looked at {file_id}")
+
+
 def created(client: httpx.Client, **fields: Any) -> dict[str, Any]:
     answer = client.post(JOBS, json={"model": MODEL, **fields})
     assert answer.status_code == 200, answer.text

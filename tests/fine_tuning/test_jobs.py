@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fine_tuning.job_parts import JOBS, MODEL, created, once, refusal, rows, shown, uploaded
+from fine_tuning.job_parts import JOBS, MODEL, created, file_once_checked, once, refusal, rows, shown, uploaded
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,18 @@ def test_rows_that_the_method_cannot_use_are_told(client):
     )
     job = created(client, training_file=uploaded(client, pair * 12))
     assert "preference" in once(client, job["id"], "failed")["error"]["message"]
+
+
+def test_a_file_of_prompts_is_for_reinforcement_and_one_with_a_forgotten_answer_is_wrong(client):
+    prompt = b'{"messages": [{"role": "user", "content": "2+2?"}], "reference_answer": "4"}\n'
+    of_prompts = uploaded(client, prompt * 12)
+    with_answers = uploaded(client, rows(3) + prompt)
+    assert file_once_checked(client, of_prompts)["status"] == "processed"
+    wrong = file_once_checked(client, with_answers)
+    assert wrong["status"] == "error"
+    assert "line 4" in wrong["status_details"]
+    failed = once(client, created(client, training_file=of_prompts)["id"], "failed")
+    assert "prompt" in failed["error"]["message"]
 
 
 @pytest.mark.parametrize(

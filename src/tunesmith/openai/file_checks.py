@@ -24,6 +24,7 @@ FINE_TUNE = "fine-tune"
 _log = structlog.get_logger()
 _VALIDATE = "tunesmith_workers.data.validate"
 _LONGEST_SECONDS = 6 * 3600.0
+_PROMPT = "prompt"
 _MOST_TOLD = 20
 _RETRY_SECONDS = 5.0
 
@@ -135,17 +136,26 @@ class FileChecks:
         self._over.pop(upload_id).set()
 
     async def _found_in(self, upload_id: str) -> FileCheck:
-        asked = {
-            "file": str(self._uploads.path(upload_id)),
-            "max_errors": _MOST_TOLD,
-            "scratch": str(self._scratch.resolve()),
-        }
         try:
-            answer = await self._calls.call(_VALIDATE, asked, seconds=_LONGEST_SECONDS)
+            found = await self._verdict(upload_id)
+            if not found.ok:
+                # Conversations without an answer are wrong among others; a file of nothing else is for reinforcement.
+                of_prompts = await self._verdict(upload_id, shapes=(_PROMPT,))
+                found = of_prompts if of_prompts.ok else found
         except InvalidInput as error:
             if upload_id not in self._uploads:
                 raise NotFound(f"upload {upload_id} was removed") from error
             return FileCheck(rows=0, faults=1, told=(error.message,))
+        return found
+
+    async def _verdict(self, upload_id: str, **more: Any) -> FileCheck:
+        asked = {
+            "file": str(self._uploads.path(upload_id)),
+            "max_errors": _MOST_TOLD,
+            "scratch": str(self._scratch.resolve()),
+            **more,
+        }
+        answer = await self._calls.call(_VALIDATE, asked, seconds=_LONGEST_SECONDS)
         verdict = msgspec.convert(answer, _Verdict)
         return FileCheck(
             rows=verdict.total,
@@ -156,4 +166,4 @@ class FileChecks:
 
 
 def _told(fault: _Fault) -> str:
-    return f"line {fault.line}: {fault.message}"
+    return f"line {fault.line}: {fault.field} {fault.message}" if fault.field else f"line {fault.line}: {fault.message}"
