@@ -166,4 +166,4 @@ class FileChecks:
 
 
 def _told(fault: _Fault) -> str:
-    return f"line {fault.line}: {fault.field} {fault.message}" if fault.field else f"line {fault.line}: {fault.message}"
+    return f"line {fault.line}: {fault.message}"
