@@ -14,6 +14,7 @@ from tunesmith.api.deid import DeidentifyRequest
 from tunesmith.api.experiments import NewRun
 from tunesmith.api.finetune import FinetuneBody
 from tunesmith.api.keys import KeyRequest
+from tunesmith.api.openai.chat import CompletionRequest
 from tunesmith.api.previews import PreviewRequest
 from tunesmith.api.projects import ProjectRunRequest
 from tunesmith.checkpoints import MarkRequest
@@ -116,6 +117,12 @@ BODIES: Mapping[Any, dict[str, Any]] = {
         "model": _MODEL,
     },
     BatchRequest: {"prompts": ["Name a colour.", "Name a fruit."], "max_tokens": 16, "model": _MODEL},
+    CompletionRequest: {
+        "model": _MODEL,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "max_tokens": 40,
+        "temperature": 0,
+    },
     TrainRequest: {
         "strategy": "lora",
         "dataset_path": _DATA,

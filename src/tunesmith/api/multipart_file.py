@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from litestar.exceptions import HTTPException, InternalServerException
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import Operation
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from tunesmith.api.services import HttpRequest
@@ -29,17 +30,17 @@ _EXTENDED_NAME = re.compile(r"""filename\*\s*=\s*"?([\w.-]+)'[^']*'([^;"\s]+)"""
 _MEND = 'send one file as multipart/form-data in a part named "file", such as curl -F file=@train.jsonl'
 
 
+BYTES: Mapping[str, Any] = MappingProxyType({"type": "string", "contentMediaType": "application/octet-stream"})
+"""The schema of a part that is a file."""
+
+
 @dataclass
 class MultipartFile(Operation):
-    """How a call that takes such a file looks in the OpenAPI document."""
+    """What a call declares that takes such a file: how its body looks in the OpenAPI document."""
 
-    def __post_init__(self) -> None:
-        body = Schema(
-            type=OpenAPIType.OBJECT,
-            properties={FIELD: Schema(type=OpenAPIType.STRING, content_media_type="application/octet-stream")},
-            required=[FIELD],
-        )
-        self.request_body = RequestBody(content={"multipart/form-data": OpenAPIMediaType(schema=body)}, required=True)
+    PARTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {FIELD: {**BYTES, "description": "One file."}}
+    """The schema of each part, by its name."""
+    REQUIRED: ClassVar[tuple[str, ...]] = (FIELD,)
 
 
 class IncomingFile:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from tunesmith.access import KeyRing
-from tunesmith.api.services import Services
+from tunesmith.api.services import OpenAIServices, Services
 from tunesmith.app.base import Base, open_base
 from tunesmith.app.openai import openai_of
 from tunesmith.app.serving import chat_of, deployments_of
@@ -34,6 +34,7 @@ from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResourc
 from tunesmith.finetune import FunctionDoor
 from tunesmith.finetune.plan import RunPlan
 from tunesmith.finetune.service import FinetuneService
+from tunesmith.inference import ChatService
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
 from tunesmith.net.guarded import GuardedClient
 from tunesmith.net.loopback import LoopbackClient
@@ -133,7 +134,7 @@ def open_services(
     scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
     deployments = deployments_of(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
-    doors = _doors(base, function, references, runs.creator)
+    doors = _doors(base, function, references, runs.creator, datasets, deployments)
     for listener in (live.committed, scheduler.committed, reporter.committed, doors.publisher.committed):
         base.journals.runs.on_commit(listener)
     services = _services(
@@ -312,15 +313,27 @@ class _Doors(NamedTuple):
     publisher: Publisher
     tasks: TaskService
     end_waiter: EndWaiter
+    chat: ChatService
+    openai: OpenAIServices
 
 
-def _doors(base: Base, function: FunctionDoor | None, references: References, creator: RunCreator) -> _Doors:
+def _doors(
+    base: Base,
+    function: FunctionDoor | None,
+    references: References,
+    creator: RunCreator,
+    datasets: _Datasets,
+    deployments: DeploymentService,
+) -> _Doors:
     publisher = Publisher(base.book, base.paths, base.clock)
+    chat = chat_of(base, deployments, references)
     return _Doors(
         finetune=_finetune(base, function, references, creator),
         publisher=publisher,
         tasks=_tasks(base, references, creator, publisher),
         end_waiter=EndWaiter(base.book.wait_until_over, publisher),
+        chat=chat,
+        openai=openai_of(base, datasets.uploads, references, deployments, chat),
     )
 
 
@@ -375,7 +388,6 @@ def _services(
     deployments: DeploymentService,
 ) -> Services:
     journals, variables = base.journals, base.settings.run_environment
-    chat = chat_of(base, deployments, references)
     return Services(
         settings=base.settings,
         paths=base.paths,
@@ -400,8 +412,6 @@ def _services(
         previews=PreviewService(base.calls, base.paths.previews),
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
         deployments=deployments,
-        chat=chat,
-        openai=openai_of(base, datasets.uploads, references, deployments, chat),
         **doors._asdict(),
     )
 

@@ -269,7 +269,9 @@ class UploadService:
             raise InvalidInput("has an empty name", where="file", mend="send the file with its name")
         if self._closed:
             raise _shutting_down()
-        flight = _Flight(upload_id or new_id(_PREFIX), dataset_id, name, call, judge)
+        return await self._receive(_Flight(upload_id or new_id(_PREFIX), dataset_id, name, call, judge), chunks)
+
+    async def _receive(self, flight: _Flight, chunks: AsyncIterable[bytes]) -> Received:
         self._flights[flight.id] = flight
         received: Received | None = None
         try:

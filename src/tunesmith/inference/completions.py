@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from tunesmith.errors import Unavailable
+from tunesmith.errors import TunesmithError, Unavailable
+from tunesmith.inference.answers import decode_completion, error_of
 from tunesmith.inference.chat import ANSWER_SECONDS, COMPLETIONS_PATH, SILENT_SECONDS, Endpoint, Loopback
 
 _encode = msgspec.json.Encoder().encode
@@ -28,6 +29,20 @@ class EngineRefused(Exception):
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(f"the engine answered {status}")
         self.status, self.body = status, body
+
+    @property
+    def error(self) -> TunesmithError:
+        """What it means for whoever has asked."""
+        return error_of(self.status, self.body)
+
+    @property
+    def code(self) -> str | None:
+        """Its word for programs, such as ``context_length_exceeded``, where it has one."""
+        try:
+            said = decode_completion(self.body).error
+        except msgspec.DecodeError:
+            return None
+        return said.code if said is not None and isinstance(said.code, str) else None
 
 
 class Completions:

@@ -9,9 +9,8 @@ import msgspec
 from litestar import Response, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
-from tunesmith.api.multipart_file import MultipartFile
 from tunesmith.api.openai.errors import READS, WRITES
-from tunesmith.api.openai.form import incoming_form
+from tunesmith.api.openai.form import ANCHOR, LEAST_SECONDS, MOST_SECONDS, PURPOSES, FileForm, incoming_form
 from tunesmith.api.openai.pages import After, Order, page_of_ids
 from tunesmith.api.ranges import file_response
 from tunesmith.api.services import HttpRequest, Services, services_of
@@ -20,13 +19,11 @@ from tunesmith.errors import InvalidInput, NotFound
 from tunesmith.openai import FINE_TUNE, file_id, upload_id
 from tunesmith.records import Upload, utc_now
 
-PURPOSES = ("fine-tune", "batch", "assistants", "vision", "user_data", "evals")
 _NO_PURPOSE = "user_data"
 """What files of other doors are for, where nobody said."""
 _SAME_WITHIN = timedelta(seconds=10)
 """A file that comes again so soon is the same one: clients send a request again when its answer was lost."""
 _LATEST_COMPARED = 50
-_LEAST_SECONDS, _MOST_SECONDS = 3600, 30 * 24 * 3600
 _LONGEST_DETAILS = 4000
 
 FileLimit = Annotated[int, QueryParameter(ge=1, le=10_000, description="At most this many files.")]
@@ -75,7 +72,7 @@ class DeletedFile(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = True
 
 
-@post("/files", opt=WRITES, tags=["OpenAI"], status_code=200, request_max_body_size=None, operation_class=MultipartFile)
+@post("/files", opt=WRITES, tags=["OpenAI"], status_code=200, request_max_body_size=None, operation_class=FileForm)
 async def create_file(request: HttpRequest) -> FileObject:
     """Upload a file: multipart, with `file`, its `purpose`, and perhaps `expires_after[seconds]`.
 
@@ -180,11 +177,11 @@ def _expiry(fields: dict[str, str]) -> datetime | None:
     seconds = fields.get("expires_after[seconds]")
     if seconds is None:
         return None
-    if fields.get("expires_after[anchor]", "created_at") != "created_at":
-        raise InvalidInput("must be created_at", where="expires_after[anchor]", mend="send created_at")
-    if not seconds.isdecimal() or not _LEAST_SECONDS <= int(seconds[:12]) <= _MOST_SECONDS:
+    if fields.get("expires_after[anchor]", ANCHOR) != ANCHOR:
+        raise InvalidInput(f"must be {ANCHOR}", where="expires_after[anchor]", mend=f"send {ANCHOR}")
+    if not seconds.isdecimal() or not LEAST_SECONDS <= int(seconds[:12]) <= MOST_SECONDS:
         raise InvalidInput(
-            f"must be a whole number from {_LEAST_SECONDS} to {_MOST_SECONDS}",
+            f"must be a whole number from {LEAST_SECONDS} to {MOST_SECONDS}",
             where="expires_after[seconds]",
             mend="leave it out to keep the file until it is deleted",
         )

@@ -5,15 +5,38 @@ Clients in Python send the fields first, others the file. So a field is known fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from multipart import MultipartSegment
 
-from tunesmith.api.multipart_file import events_of, name_of, parser_of, too_large, wrong
+from tunesmith.api.multipart_file import BYTES, MultipartFile, events_of, name_of, parser_of, too_large, wrong
 from tunesmith.api.services import HttpRequest
 
+PURPOSES = ("fine-tune", "batch", "assistants", "vision", "user_data", "evals")
+ANCHOR = "created_at"
+LEAST_SECONDS, MOST_SECONDS = 3600, 30 * 24 * 3600
+"""How long a file may be kept that is to be removed by itself."""
 _LONGEST_FIELD = 4096
+
+
+@dataclass
+class FileForm(MultipartFile):
+    """What the call declares that takes a file with its purpose."""
+
+    PARTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "file": {**BYTES, "description": "One file."},
+        "purpose": {"type": "string", "enum": list(PURPOSES), "description": "What it is for."},
+        "expires_after[anchor]": {"type": "string", "enum": [ANCHOR], "description": "From when `seconds` counts."},
+        "expires_after[seconds]": {
+            "type": "integer",
+            "minimum": LEAST_SECONDS,
+            "maximum": MOST_SECONDS,
+            "description": "When it is removed by itself; without it, never.",
+        },
+    }
+    REQUIRED: ClassVar[tuple[str, ...]] = ("file", "purpose")
 
 
 class IncomingForm:
