@@ -174,9 +174,9 @@ def purpose_in(fields: dict[str, str]) -> str:
 
 
 def _expiry(fields: dict[str, str]) -> datetime | None:
-    seconds = fields.get("expires_after[seconds]")
-    if seconds is None:
+    if not any(name.startswith("expires_after") for name in fields):
         return None
+    seconds = fields.get("expires_after[seconds]", "")
     if fields.get("expires_after[anchor]", ANCHOR) != ANCHOR:
         raise InvalidInput(f"must be {ANCHOR}", where="expires_after[anchor]", mend=f"send {ANCHOR}")
     if not seconds.isdecimal() or not LEAST_SECONDS <= int(seconds[:12]) <= MOST_SECONDS:
