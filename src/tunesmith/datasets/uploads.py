@@ -314,7 +314,7 @@ class UploadService:
         with anyio.CancelScope(shield=True):
             async with self._judging if flight.judge is not no_details else nullcontext():
                 try:
-                    arrived = Arrived(name=flight.name, bytes=sink.bytes, sha256=sink.sha256)
+                    arrived = Arrived(name=flight.name, bytes=sink.bytes, sha256=sink.sha256, at=self._clock())
                     details = flight.judge(arrived)
                 except BaseException:
                     await self._discard(sink)

@@ -17,7 +17,7 @@ from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.datasets import Arrived, Details
 from tunesmith.errors import InvalidInput, NotFound
 from tunesmith.openai import FINE_TUNE, file_id, upload_id
-from tunesmith.records import Upload, utc_now
+from tunesmith.records import Upload
 
 _NO_PURPOSE = "user_data"
 """What files of other doors are for, where nobody said."""
@@ -84,7 +84,7 @@ async def create_file(request: HttpRequest) -> FileObject:
     form = await incoming_form(request, "file", limit=limit, setting="max_upload_bytes")
 
     def judge(arrived: Arrived) -> Details:
-        purpose, expires_at = purpose_in(form.fields), _expiry(form.fields)
+        purpose, expires_at = purpose_in(form.fields), _expiry(form.fields, arrived.at)
         return Details(purpose=purpose, expires_at=expires_at, instead=_same(services, arrived, purpose))
 
     received = await services.single_files.put(form.name, form.chunks(), judge)
@@ -173,7 +173,7 @@ def purpose_in(fields: dict[str, str]) -> str:
     return purpose
 
 
-def _expiry(fields: dict[str, str]) -> datetime | None:
+def _expiry(fields: dict[str, str], arrived_at: datetime) -> datetime | None:
     if not any(name.startswith("expires_after") for name in fields):
         return None
     seconds = fields.get("expires_after[seconds]", "")
@@ -185,13 +185,13 @@ def _expiry(fields: dict[str, str]) -> datetime | None:
             where="expires_after[seconds]",
             mend="leave it out to keep the file until it is deleted",
         )
-    return utc_now() + timedelta(seconds=int(seconds))
+    return arrived_at + timedelta(seconds=int(seconds))
 
 
 def _same(services: Services, arrived: Arrived, purpose: str) -> Upload | None:
     """The same file, if it came a moment ago."""
     uploads = services.uploads
-    since = utc_now() - _SAME_WITHIN
+    since = arrived.at - _SAME_WITHIN
     for one in uploads.sorted_ids[-_LATEST_COMPARED:]:
         if one in uploads and uploads.summary_of(one).bytes == arrived.bytes:
             upload = uploads.get(one)
