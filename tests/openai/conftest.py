@@ -1,12 +1,14 @@
-"""A real server with two tiny models, recipes that need no training, and engines that do as they are told."""
+"""A real server with tiny models, recipes that need no training, and engines that do as they are told."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from told_engine import write_engine
 
 from support.server import ServerProcess, write_recipe
 from support.tiny_model import save_tiny_model, tiny_tokenizer
@@ -35,10 +37,10 @@ def write_recipes(folder: Path, model: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a state folder in which two models were pulled, one of them from a hub."""
+    """A folder with a state folder in which models were pulled, one of them from a hub."""
     folder = tmp_path_factory.mktemp("openai")
     models = folder / "state" / "models"
-    for number, name in enumerate(("small", "Qwen2.5-7B-Instruct")):
+    for number, name in enumerate(("small", "Qwen2.5-7B-Instruct", "for-told", "for-mortal")):
         save_tiny_model(models / name, tiny_tokenizer(), seed=number)
     (models / "Qwen2.5-7B-Instruct" / "PULLED_FROM").write_text("Qwen/Qwen2.5-7B-Instruct\n")
     return folder
@@ -56,6 +58,7 @@ def server(place: Path, recipes: Path) -> Iterator[ServerProcess]:
         "CUDA_VISIBLE_DEVICES": "",
         "TUNESMITH_MAX_CPU_RUNS": "8",
         "TUNESMITH_MAX_UPLOAD_BYTES": "3000000",
+        "TUNESMITH_VLLM_COMMAND": f"{sys.executable} {write_engine(place)}",
         "TUNESMITH_ALIASES": "team/best=small:gone=nowhere-to-be-found",
     }
     with ServerProcess.start(place / "state", recipes, env) as server:
