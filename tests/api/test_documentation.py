@@ -20,7 +20,7 @@ from tunesmith.settings import Settings
 
 # Aliases and the documentation itself are not in the document.
 LEFT_OUT = re.compile(
-    r"/health|/projects(/.*)?|/v1/(datasets|uploads|train-config|deployments)(/.*)?|/deployments(/.*)?|(/api/v1/datasets)?/uploads/.*|/v1/deidentify:test|/openapi\.json|/docs(/.*)?"
+    r"/health|/projects(/.*)?|/v1/(datasets|train-config|deployments)(/.*)?|/v1/uploads/{upload_id}|/deployments(/.*)?|(/api/v1/datasets)?/uploads/.*|/v1/deidentify:test|/openapi\.json|/docs(/.*)?"
 )
 ADDRESS = re.compile(rb"""(?:src|href|url|import|from)\s*[=(:]?\s*["'(]?\s*((?:https?:)?//[^\s"')]+)""", re.IGNORECASE)
 

@@ -186,9 +186,9 @@ def _reason(error: MultipartError) -> str:
 
 
 def too_large(limit: int, setting: str) -> TooLarge:
-    return TooLarge(
-        f"the file has more than {limit} bytes", where=FIELD, mend=f"send smaller files, or raise the setting {setting}"
-    )
+    """``setting`` is the name of the limit in the settings; empty: it is none of them."""
+    mend = f"send smaller files, or raise the setting {setting}" if setting else "send less at a time"
+    return TooLarge(f"the file has more than {limit} bytes", where=FIELD, mend=mend)
 
 
 def _no_boundary() -> InvalidInput:

@@ -18,7 +18,7 @@ from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResourc
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService, Completions
-from tunesmith.openai import FileChecks, ModelCatalog
+from tunesmith.openai import FileChecks, ModelCatalog, UploadsInParts
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
@@ -39,6 +39,7 @@ class OpenAIServices:
     file_checks: FileChecks
     models: ModelCatalog
     completions: Completions
+    uploads_in_parts: UploadsInParts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,7 @@ ALSO: Mapping[str, Mapping[int, str]] = {
         404: "There is no such model.",
         429: "As many requests wait for this model as may; try again.",
     },
+    "create_part": {413: "The part has more than 64 MiB."},
     "file_content": _DOWNLOAD,
     "download_file": _DOWNLOAD,
     "download_run_artifact": _DOWNLOAD,

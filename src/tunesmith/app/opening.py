@@ -178,6 +178,7 @@ def _checkpoints(base: Base) -> tuple[CheckpointBook, CheckpointKeeper]:
 class _Datasets(NamedTuple):
     datasets: DatasetService
     uploads: UploadService
+    single_files: SingleFiles
     train_configs: TrainConfigs
     lookup: Lookup
 
@@ -193,7 +194,13 @@ def _datasets(base: Base) -> _Datasets:
         unfinished=base.unfinished.all,
         clock=base.clock,
     )
-    return _Datasets(datasets, uploads, train_configs, Lookup(datasets, uploads, train_configs))
+    return _Datasets(
+        datasets=datasets,
+        uploads=uploads,
+        single_files=SingleFiles(datasets, uploads, base.clock),
+        train_configs=train_configs,
+        lookup=Lookup(datasets, uploads, train_configs),
+    )
 
 
 def _references(base: Base, checkpoints: CheckpointBook, lookup: Lookup) -> References:
@@ -333,7 +340,7 @@ def _doors(
         tasks=_tasks(base, references, creator, publisher),
         end_waiter=EndWaiter(base.book.wait_until_over, publisher),
         chat=chat,
-        openai=openai_of(base, datasets.uploads, references, deployments, chat),
+        openai=openai_of(base, datasets.uploads, datasets.single_files, references, deployments, chat),
     )
 
 
@@ -404,7 +411,7 @@ def _services(
         checkpoints=checkpoints,
         datasets=datasets.datasets,
         uploads=datasets.uploads,
-        single_files=SingleFiles(datasets.datasets, datasets.uploads, base.clock),
+        single_files=datasets.single_files,
         train_configs=datasets.train_configs,
         callbacks=callbacks,
         idempotent_calls=base.idempotent_calls,

@@ -33,9 +33,11 @@ class SingleFiles:
         self._uploads = uploads
         self._clock = clock
 
-    async def put(self, name: str, chunks: AsyncIterable[bytes], judge: Judge) -> Received:
-        """Take in a file. Raises what ``UploadService.receive`` raises."""
-        upload_id = new_id(_PREFIX.rstrip("_"))
+    async def put(
+        self, name: str, chunks: AsyncIterable[bytes], judge: Judge, upload_id: str | None = None
+    ) -> Received:
+        """Take in a file, under a new id that the caller may have made for it. Raises what ``UploadService.receive`` raises."""
+        upload_id = upload_id or new_id(_PREFIX.rstrip("_"))
         received = await self._uploads.receive(_dataset_of(upload_id), name, chunks, judge=judge, upload_id=upload_id)
         if received.is_new:
             with anyio.CancelScope(shield=True):

@@ -72,8 +72,12 @@ class IncomingForm:
             raise wrong("there is a second file; only one can be sent at a time")
 
 
-async def incoming_form(request: HttpRequest, field: str, *, limit: int, setting: str) -> IncomingForm:
+async def incoming_form(
+    request: HttpRequest, field: str, *, limit: int, setting: str = "", needs_name: bool = True
+) -> IncomingForm:
     """Read the request up to the first byte of the file in the part named ``field``.
+
+    Without ``needs_name`` that part counts as the file also where it has no file name.
 
     Raises:
         TooLarge: the request announces more than the limit, which ``setting`` is the name of.
@@ -85,18 +89,21 @@ async def incoming_form(request: HttpRequest, field: str, *, limit: int, setting
         raise too_large(limit, setting)
     events = events_of(request, parser_of(request), limit, setting)
     fields: dict[str, str] = {}
-    file = await _fields(events, fields)
+    file = await _fields(events, fields, unnamed=None if needs_name else field)
     if file is None:
         raise wrong(f"there is no file in it, in a part named {field!r}", where=field)
-    return IncomingForm(events, name_of(file, field), fields, limit, setting)
+    name = name_of(file, field) if file.filename is not None else field
+    return IncomingForm(events, name, fields, limit, setting)
 
 
-async def _fields(events: AsyncIterator[Any], fields: dict[str, str]) -> MultipartSegment | None:
-    """Read fields up to a file; None: up to the end."""
+async def _fields(
+    events: AsyncIterator[Any], fields: dict[str, str], unnamed: str | None = None
+) -> MultipartSegment | None:
+    """Read fields up to a file, or the field that is one without a name; None: up to the end."""
     async for part in events:
         if not isinstance(part, MultipartSegment):
             continue
-        if part.filename is not None:
+        if part.filename is not None or part.name == unnamed:
             return part
         fields[part.name] = await _text(events, part.name)
     return None
