@@ -42,7 +42,9 @@ class FileForm(MultipartFile):
 class IncomingForm:
     """A form on its way in, up to the first byte of its file."""
 
-    def __init__(self, events: AsyncIterator[Any], name: str, fields: dict[str, str], limit: int, setting: str) -> None:
+    def __init__(
+        self, events: AsyncIterator[Any], name: str, fields: dict[str, str], limit: int, setting: str, field: str
+    ) -> None:
         self.name = name
         """What the client calls the file."""
         self.fields = fields
@@ -50,6 +52,7 @@ class IncomingForm:
         self._events = events
         self._limit = limit
         self._setting = setting
+        self._field = field
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes of the file; the fields behind it are read, too.
@@ -64,12 +67,12 @@ class IncomingForm:
                 break
             received += len(event)
             if received > self._limit:
-                raise too_large(self._limit, self._setting)
+                raise too_large(self._limit, self._setting, self._field)
             yield event
         if not received:
-            raise wrong("the file is empty")
+            raise wrong("the file is empty", field=self._field)
         if await _fields(self._events, self.fields) is not None:
-            raise wrong("there is a second file; only one can be sent at a time")
+            raise wrong("there is a second file; only one can be sent at a time", field=self._field)
 
 
 async def incoming_form(
@@ -86,14 +89,14 @@ async def incoming_form(
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit + 1024 * 1024:
-        raise too_large(limit, setting)
-    events = events_of(request, parser_of(request), limit, setting)
+        raise too_large(limit, setting, field)
+    events = events_of(request, parser_of(request, field), limit, setting, field)
     fields: dict[str, str] = {}
     file = await _fields(events, fields, unnamed=None if needs_name else field)
     if file is None:
-        raise wrong(f"there is no file in it, in a part named {field!r}", where=field)
+        raise wrong(f"there is no file in it, in a part named {field!r}", field=field)
     name = name_of(file, field) if file.filename is not None else field
-    return IncomingForm(events, name, fields, limit, setting)
+    return IncomingForm(events, name, fields, limit, setting, field)
 
 
 async def _fields(
