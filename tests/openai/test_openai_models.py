@@ -66,18 +66,24 @@ def test_a_name_may_hold_slashes(client, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["nowhere", "ft:gpt-4o:org::01k9zkq8c5e2v7m4w3x6y8z0ab", "some/model", "a/b/c", "", "%00"]
+    "name", ["nowhere", "ft:gpt-4o:org::01k9zkq8c5e2v7m4w3x6y8z0ab", "some/model", "modelscope:x", "gone", "%00", "%ff"]
 )
 def test_a_model_that_is_not_here_is_404(client, name):
     """With the code that clients look for; names of a hub, too, whose model was not pulled."""
-    answer = client.get(f"/v1/models/{name}/" if not name else f"/v1/models/{name}")
-    if not name:
-        assert answer.status_code == 200  # the list, as a trailing slash means nothing
-        return
-    assert answer.status_code in (403, 404), answer.text  # 403: a path outside of the allowed roots
-    assert is_error(answer)
-    if answer.status_code == 404:
+    for method in ("GET", "DELETE"):
+        answer = client.request(method, f"/v1/models/{name}")
+        assert answer.status_code == 404, answer.text
+        assert is_error(answer)
         assert answer.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("name", ["%2fetc%2fpasswd", "//etc/passwd", "..%2f..%2f..%2fetc", "~%2fx", "a/b/c"])
+def test_a_path_outside_of_the_allowed_roots_is_not_looked_at(client, name):
+    """403 or 404 whether or not there is anything."""
+    for method in ("GET", "DELETE"):
+        answer = client.request(method, f"/v1/models/{name}")
+        assert answer.status_code in (403, 404), answer.text
+        assert is_error(answer)
 
 
 def test_an_unknown_model_is_told_what_there_is(client):
@@ -85,6 +91,18 @@ def test_an_unknown_model_is_told_what_there_is(client):
     message = client.get("/v1/models/smal").json()["error"]["message"]
     assert "did you mean small" in message
     assert "Qwen2.5-7B-Instruct" in message
+
+
+@pytest.mark.parametrize("sent", [lambda name: name, lambda name: quote(name, safe="")], ids=["raw", "as %2F"])
+def test_a_fine_tuned_model_of_a_hub_s_has_a_slash_in_its_name(client, sent):
+    """It is shown and deleted by that."""
+    run_id = start_run(client, "makes", model="Qwen/Qwen2.5-7B-Instruct")
+    wait_for_run(client, run_id)
+    name = f"ft:Qwen/Qwen2.5-7B-Instruct:tunesmith::{run_id.removeprefix('run_')}"
+    assert name in listed(client)
+    assert client.get(f"/v1/models/{sent(name)}").raise_for_status().json()["id"] == name
+    assert client.delete(f"/v1/models/{sent(name)}").raise_for_status().json()["id"] == name
+    assert name not in listed(client)
 
 
 def test_a_deleted_model_is_gone(client, trained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -187,6 +188,25 @@ def test_parts_that_cannot_be_used_leave_nothing(client, server):
     assert not (server.state_dir / "parts" / upload_id).exists()
     assert client.post(f"/v1/uploads/{upload_id}/cancel").json()["status"] == "cancelled"
     assert "cancelled" in wrong(send(client, upload_id, b"x"), "upload_id")
+
+
+def test_a_full_disk_keeps_nothing_of_what_did_not_fit(tmp_path, recipes):
+    """Neither of a part nor of the file; what was there stays, and is put together when there is room again."""
+    rows = new_rows(6000)
+    with ServerProcess.start(tmp_path / "state", recipes) as server, server.client() as client:
+        upload_id = announce(client, len(rows))
+        parts = [sent(client, upload_id, piece) for piece in (rows[:900_000], rows[900_000:])]
+        soft, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1_000_000, hard))
+        full = [send(client, upload_id, bytes(1_000_001)), complete(client, upload_id, *parts)]
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (soft, hard))
+        for answer in full:
+            assert (answer.status_code, is_error(answer)) == (507, True)
+            assert "free" in answer.json()["error"]["message"]
+        assert [path.name for path in parts_on_disk(server, upload_id)] == sorted(parts)
+        assert list((tmp_path / "state" / "uploads").iterdir()) == []
+        done = complete(client, upload_id, *parts).raise_for_status().json()
+        assert client.get(f"/v1/files/{done['file']['id']}/content").content == rows
 
 
 STEPS = ["part.before_write", "part.before_fsync", "part.before_rename", "part.after_rename"]
