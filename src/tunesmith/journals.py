@@ -13,6 +13,7 @@ from tunesmith.deployments import DeploymentSummary
 from tunesmith.experiments import ExperimentSummary
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal
+from tunesmith.openai import UploadInPartsSummary
 from tunesmith.paths import StatePaths
 from tunesmith.records import (
     ArtifactTags,
@@ -27,6 +28,7 @@ from tunesmith.records import (
     Run,
     TrainConfigFile,
     Upload,
+    UploadInParts,
 )
 from tunesmith.runs import ArtifactSummary, RunSummary
 
@@ -45,6 +47,7 @@ class Journals:
     uploads: Journal[Upload, UploadSummary]
     train_configs: Journal[TrainConfigFile, TrainConfigSummary]
     deployments: Journal[Deployment, DeploymentSummary]
+    uploads_in_parts: Journal[UploadInParts, UploadInPartsSummary]
 
     @classmethod
     def open(cls, paths: StatePaths, clock: Clock) -> Journals:
@@ -59,6 +62,7 @@ class Journals:
             uploads=Journal.open(paths.uploads, Upload, UploadSummary, clock=clock),
             train_configs=Journal.open(paths.train_configs, TrainConfigFile, TrainConfigSummary, clock=clock),
             deployments=Journal.open(paths.deployments, Deployment, DeploymentSummary, clock=clock),
+            uploads_in_parts=Journal.open(paths.uploads_in_parts, UploadInParts, UploadInPartsSummary, clock=clock),
         )
 
     @property

@@ -145,6 +145,10 @@ class StatePaths:
         return self.root / "deployments.jsonl"
 
     @property
+    def uploads_in_parts(self) -> Path:
+        return self.root / "uploads_in_parts.jsonl"
+
+    @property
     def webhook_secret(self) -> Path:
         """What deliveries are signed with; readable by the owner only."""
         return self.root / "webhook_secret"
@@ -163,6 +167,7 @@ class StatePaths:
             self.uploads,
             self.train_configs,
             self.deployments,
+            self.uploads_in_parts,
         )
 
     @property
@@ -209,6 +214,11 @@ class StatePaths:
         return self.root / "uploads"
 
     @property
+    def parts_folder(self) -> Path:
+        """A folder for each upload in parts, named by its id, with the parts that are here; gone when it is over."""
+        return self.root / "parts"
+
+    @property
     def train_configs_folder(self) -> Path:
         """The train configs of datasets and of the service, each under a name made by the server."""
         return self.root / "train_configs"
@@ -250,5 +260,5 @@ class StatePaths:
     def create(self) -> None:
         """Make the folders that must exist before the server starts."""
         below = (self.runs_folder, self.models, self.uploads_folder, self.train_configs_folder, self.deployments_folder)
-        for folder in (self.root, *below):
+        for folder in (self.root, *below, self.parts_folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

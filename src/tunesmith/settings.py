@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stop_grace_seconds: Seconds = 30.0
     start_deadline_seconds: Seconds = 60.0
     max_upload_bytes: Count = 100 * 1024 * 1024
+    max_file_bytes: Count = 8 * 1024**3
     max_train_config_bytes: Count = 5 * 1024 * 1024
     max_download_bytes: Count = 2 * 1024**3
     allow_private_urls: bool = False
@@ -84,6 +85,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "stop_grace_seconds": "how long a run may take to write its checkpoint before it is killed",
     "start_deadline_seconds": "how long a run may stay in `starting`",
     "max_upload_bytes": "largest file accepted in one upload",
+    "max_file_bytes": "largest file accepted in parts",
     "max_train_config_bytes": "largest train config accepted",
     "max_download_bytes": "largest dataset that is fetched from an address",
     "allow_private_urls": "whether datasets and callbacks may name private addresses",

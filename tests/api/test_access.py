@@ -14,9 +14,11 @@ import pytest
 from litestar import Litestar, get
 from litestar.routes import HTTPRoute
 
+from support.openai_door import is_error
 from support.refusal import refusal
 from support.server import ServerProcess
 from tunesmith.api.access import OPEN, OPT
+from tunesmith.api.openai.errors import OPENAI
 from tunesmith.app import open_services
 from tunesmith.records import Scope
 from tunesmith.server.application import create_app
@@ -35,6 +37,8 @@ class Call(NamedTuple):
     method: str
     path: str
     needs: Scope | str | None
+    openai: bool = False
+    """Whether it is of the OpenAI-shaped door, whose errors have another form."""
 
 
 def calls(app: Litestar) -> list[Call]:
@@ -45,7 +49,7 @@ def calls(app: Litestar) -> list[Call]:
         for handler in route.route_handlers:
             for method in sorted(handler.http_methods - {"OPTIONS"}):
                 path = "".join(f"/{part if isinstance(part, str) else 'nothing'}" for part in route.path_components)
-                found.append(Call(str(method), path or "/", handler.opt.get(OPT)))
+                found.append(Call(str(method), path or "/", handler.opt.get(OPT), bool(handler.opt.get(OPENAI))))
     return sorted(found)
 
 
@@ -105,6 +109,13 @@ def basic(token: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"anybody:{token}".encode()).decode()}
 
 
+def refused(call: Call, answer: httpx.Response) -> str:
+    """All that a refusal says, in the form of its door."""
+    assert is_error(answer) == call.openai, (call, answer.text)
+    body: dict[str, Any] = answer.json()
+    return body["error"]["message"] if call.openai else f"{body['detail']} {body['mend']}"
+
+
 # -- declarations ---------------------------------------------------------------------------------------------------
 
 
@@ -159,8 +170,8 @@ def test_without_a_valid_key_every_route_but_health_is_closed(app, anonymous, ke
             continue
         assert answer.status_code == 401, (call, answer.text)
         assert answer.headers["www-authenticate"] == "Bearer"
-        told.add((answer.json()["detail"], answer.json()["mend"]))
-    assert len(told) == 1
+        told.add((call.openai, refused(call, answer)))
+    assert len(told) == 2  # one for each form
 
 
 def test_a_key_reaches_what_its_scope_covers_and_nothing_more(app, anonymous, keys):
@@ -173,7 +184,7 @@ def test_a_key_reaches_what_its_scope_covers_and_nothing_more(app, anonymous, ke
                 assert answer.status_code not in (401, 403), (call, scope, answer.text)
             else:
                 assert answer.status_code == 403, (call, scope, answer.text)
-                assert f"this key may {scope}, not {call.needs}" in answer.json()["detail"]
+                assert f"this key may {scope}, not {call.needs}" in refused(call, answer)
 
 
 def test_what_litestar_adds_is_closed_too(app, anonymous, keys):

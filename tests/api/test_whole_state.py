@@ -54,6 +54,8 @@ def use(client: httpx.Client, number: int) -> tuple[str, str]:
     upload = client.put(f"/api/v1/datasets/{dataset}/files", files={"file": ("a.jsonl", ROW)}).raise_for_status()
     deployment = client.post("/deployments", json={"model_path": "small", "engine": "vllm"}).raise_for_status().json()
     client.delete(f"/deployments/{deployment['deployment_id']}").raise_for_status()
+    announced = {"bytes": 5, "filename": "a.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"}
+    client.post("/v1/uploads", json=announced).raise_for_status()
     config = {"file": ("c.yaml", b"job: {type: writes}\n")}
     client.put(f"/api/v1/datasets/{dataset}/train-config", files=config).raise_for_status()
     return run_id, upload.json()["upload_id"]

@@ -61,6 +61,7 @@ def records(client: httpx.Client) -> dict[str, str]:
     dataset = client.post("/api/v1/datasets", json={"name": "data"}).raise_for_status().json()["id"]
     row = b'{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\n'
     upload = client.put(f"/api/v1/datasets/{dataset}/files", files={"file": ("train.jsonl", row)})
+    upload_id = upload.raise_for_status().json()["upload_id"]
     key = client.post("/v1/keys", json={"name": "to revoke", "scope": "admin"}).raise_for_status().json()
     client.headers["Authorization"] = f"Bearer {key['token']}"
     return {
@@ -69,7 +70,8 @@ def records(client: httpx.Client) -> dict[str, str]:
         "experiment_id": run["experiment_id"],
         "ref": client.post("/api/projects", json=project).raise_for_status().json()["id"],
         "dataset_id": dataset,
-        "upload_id": upload.raise_for_status().json()["upload_id"],
+        "upload_id": upload_id,
+        "file_id": upload_id.replace("upl_", "file-"),
         "key_id": key["id"],
         "name": "sft",
     }

@@ -21,7 +21,8 @@ from litestar.typing import FieldDefinition
 from tunesmith import __version__
 from tunesmith.api.access import OPEN, OPT
 from tunesmith.api.examples import BODIES, PARAMETERS
-from tunesmith.api.multipart_file import FIELD, MultipartFile
+from tunesmith.api.multipart_file import MultipartFile
+from tunesmith.api.openai.errors import OPENAI, ErrorAnswer
 from tunesmith.api.parameters import declared, type_of
 from tunesmith.api.problems import MEDIA_TYPE, Problem
 from tunesmith.api.schemas import as_markdown, described
@@ -31,7 +32,8 @@ from tunesmith.api.words import FIELDS, SUMMARIES
 _ABOUT = (
     "A self-hosted fine-tuning service for language models. Every error is a problem document (RFC 9457); unknown "
     "fields and parameters are refused with the nearest name. Lists take `limit` and `cursor`; a filter that may be "
-    "repeated means any of its values. Times are ISO 8601 in UTC."
+    "repeated means any of its values. Times are ISO 8601 in UTC. The calls below OpenAI do all of this as OpenAI's clients "
+    "expect it."
 )
 _KINDS: dict[str, type[ParameterKwarg]] = {"path": PathParameter, "query": QueryParameter, "header": HeaderParameter}
 _EVENT = {
@@ -56,7 +58,7 @@ class _Call(NamedTuple):
 def document(app: Litestar) -> dict[str, Any]:
     """The whole document. Takes some 100 ms: call it once, in a thread."""
     calls = sorted(_calls(app), key=lambda call: (call.path, call.method))
-    types: dict[Any, None] = {Problem: None}
+    types: dict[Any, None] = {Problem: None, ErrorAnswer: None}
     for _, _, handler in calls:
         types.update(dict.fromkeys(_types_of(handler)))
     schemas, components = described(list(types))
@@ -100,8 +102,8 @@ def _types_of(handler: HTTPRouteHandler) -> Iterator[Any]:
 def _answer_of(handler: HTTPRouteHandler) -> Any:
     """The type of a good answer; None for one that is no JSON."""
     returned = handler.parsed_return_field
-    if returned.is_union:  # of kinds of responses
-        return None
+    if returned.is_union:  # of kinds of responses: whole, or as a stream
+        returned = returned.inner_types[0]
     if not returned.is_subclass_of(Response):
         return None if returned.annotation is str else returned.annotation
     inner = returned.inner_types[0].annotation if returned.inner_types else Any
@@ -158,10 +160,10 @@ def _parameter(
 
 
 def _body(handler: HTTPRouteHandler, schema_of: dict[Any, Any]) -> dict[str, Any] | None:
-    field = handler.parsed_data_field
-    if handler.operation_class is MultipartFile:
-        part = {"type": "string", "contentMediaType": "application/octet-stream", "description": "One file."}
-        schema = {"type": "object", "properties": {FIELD: part}, "required": [FIELD]}
+    field, form = handler.parsed_data_field, handler.operation_class
+    if issubclass(form, MultipartFile):
+        parts = {name: dict(schema) for name, schema in form.PARTS.items()}
+        schema = {"type": "object", "properties": parts, "required": list(form.REQUIRED)}
         return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     if field is None:
         return None
@@ -180,13 +182,18 @@ def _responses(handler: HTTPRouteHandler, schema_of: dict[Any, Any]) -> dict[str
         responses[str(status)] = {"description": words}
         if status != 204:
             responses[str(status)]["content"] = _content(handler, answer, schema_of)
-    problem = {MEDIA_TYPE: {"schema": schema_of[Problem]}}
+    if handler.opt.get(OPENAI):
+        error = {"application/json": {"schema": schema_of[ErrorAnswer]}}
+    else:
+        error = {MEDIA_TYPE: {"schema": schema_of[Problem]}}
     for status, words in errors_of(handler).items():
-        responses[str(status)] = {"description": words} if status == 304 else {"description": words, "content": problem}
+        responses[str(status)] = {"description": words} if status == 304 else {"description": words, "content": error}
     return responses
 
 
 def _content(handler: HTTPRouteHandler, answer: Any, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    if answer is not None and handler.parsed_return_field.is_union:
+        return {"application/json": {"schema": schema_of[answer]}, "text/event-stream": {"schema": {"type": "string"}}}
     if answer is not None:
         return {"application/json": {"schema": schema_of[answer]}}
     media_type = str(getattr(handler.media_type, "value", handler.media_type) or "application/octet-stream")

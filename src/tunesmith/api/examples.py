@@ -14,6 +14,8 @@ from tunesmith.api.deid import DeidentifyRequest
 from tunesmith.api.experiments import NewRun
 from tunesmith.api.finetune import FinetuneBody
 from tunesmith.api.keys import KeyRequest
+from tunesmith.api.openai.chat import CompletionRequest
+from tunesmith.api.openai.uploads import CompleteRequest, UploadRequest
 from tunesmith.api.previews import PreviewRequest
 from tunesmith.api.projects import ProjectRunRequest
 from tunesmith.checkpoints import MarkRequest
@@ -116,6 +118,19 @@ BODIES: Mapping[Any, dict[str, Any]] = {
         "model": _MODEL,
     },
     BatchRequest: {"prompts": ["Name a colour.", "Name a fruit."], "max_tokens": 16, "model": _MODEL},
+    UploadRequest: {
+        "bytes": 2_147_483_648,
+        "filename": "orders.jsonl",
+        "mime_type": "text/jsonl",
+        "purpose": "fine-tune",
+    },
+    CompleteRequest: {"part_ids": ["part_01k9zkq8c5e2v7m4w3x6y8z0ab", "part_01k9zkq8c5e2v7m4w3x6y8z0ac"]},
+    CompletionRequest: {
+        "model": _MODEL,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "max_tokens": 40,
+        "temperature": 0,
+    },
     TrainRequest: {
         "strategy": "lora",
         "dataset_path": _DATA,

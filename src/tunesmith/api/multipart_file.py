@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from litestar.exceptions import HTTPException, InternalServerException
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import Operation
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from tunesmith.api.services import HttpRequest
@@ -26,20 +27,20 @@ _LONGEST_BOUNDARY = 200
 _MOST_PARTS = 32
 _LONGEST_HEADER = 4096 + 128
 _EXTENDED_NAME = re.compile(r"""filename\*\s*=\s*"?([\w.-]+)'[^']*'([^;"\s]+)""", re.IGNORECASE)
-_MEND = 'send one file as multipart/form-data in a part named "file", such as curl -F file=@train.jsonl'
+_MEND = 'send one file as multipart/form-data in a part named "{0}", such as curl -F {0}=@train.jsonl'
+
+
+BYTES: Mapping[str, Any] = MappingProxyType({"type": "string", "contentMediaType": "application/octet-stream"})
+"""The schema of a part that is a file."""
 
 
 @dataclass
 class MultipartFile(Operation):
-    """How a call that takes such a file looks in the OpenAPI document."""
+    """What a call declares that takes such a file: how its body looks in the OpenAPI document."""
 
-    def __post_init__(self) -> None:
-        body = Schema(
-            type=OpenAPIType.OBJECT,
-            properties={FIELD: Schema(type=OpenAPIType.STRING, content_media_type="application/octet-stream")},
-            required=[FIELD],
-        )
-        self.request_body = RequestBody(content={"multipart/form-data": OpenAPIMediaType(schema=body)}, required=True)
+    PARTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {FIELD: {**BYTES, "description": "One file."}}
+    """The schema of each part, by its name."""
+    REQUIRED: ClassVar[tuple[str, ...]] = (FIELD,)
 
 
 class IncomingFile:
@@ -99,47 +100,51 @@ async def incoming_file(request: HttpRequest, *, limit: int, setting: str) -> In
     return IncomingFile(name_of(first, FIELD), events, limit, setting)
 
 
-def parser_of(request: HttpRequest) -> PushMultipartParser:
+def parser_of(request: HttpRequest, field: str = FIELD) -> PushMultipartParser:
     """Raises HTTPException with 415, or InvalidInput: the body is no multipart, or its boundary cannot be used."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data":
-        raise HTTPException(status_code=415, detail=f"the body is {_shown(kind)}, not multipart/form-data; {_MEND}")
+        raise HTTPException(
+            status_code=415, detail=f"the body is {_shown(kind)}, not multipart/form-data; {_MEND.format(field)}"
+        )
     boundary = options.get("boundary", "")
     if not 0 < len(boundary) <= _LONGEST_BOUNDARY or not boundary.isascii():
         raise wrong("Content-Type names no usable boundary", where="Content-Type")
     return PushMultipartParser(boundary, max_header_size=_LONGEST_HEADER, max_segment_count=_MOST_PARTS)
 
 
-async def events_of(request: HttpRequest, parser: PushMultipartParser, limit: int, setting: str) -> AsyncIterator[Any]:
+async def events_of(
+    request: HttpRequest, parser: PushMultipartParser, limit: int, setting: str, field: str = FIELD
+) -> AsyncIterator[Any]:
     """What the parser makes of the body: a segment, its chunks, None at its end, and so on."""
     received, begun = 0, False
-    async for chunk in _body(request):
+    async for chunk in _body(request, field):
         received += len(chunk)
         if received > limit + _AROUND:
-            raise too_large(limit, setting)
+            raise too_large(limit, setting, field)
         try:
             for event in parser.parse(chunk):
                 begun = True
                 yield event
         except MultipartError as error:
-            raise wrong(f"it cannot be read: {_reason(error)}") from error
+            raise wrong(f"it cannot be read: {_reason(error)}", field=field) from error
         if not begun and received > _AROUND:
-            raise _no_boundary()
+            raise _no_boundary(field)
     if not received:
-        raise wrong("the body is empty")
+        raise wrong("the body is empty", field=field)
     try:
         parser.close()
     except MultipartError as error:
-        raise (wrong("it ends before its last boundary") if begun else _no_boundary()) from error
+        raise (wrong("it ends before its last boundary", field=field) if begun else _no_boundary(field)) from error
 
 
-async def _body(request: HttpRequest) -> AsyncIterator[bytes]:
+async def _body(request: HttpRequest, field: str) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.stream():
             if chunk:
                 yield chunk
     except InternalServerException as error:  # how Litestar says that nobody is there any more to be answered
-        raise wrong("the connection was closed in the middle of the file") from error
+        raise wrong("the connection was closed in the middle of the file", field=field) from error
 
 
 def name_of(part: MultipartSegment, field: str) -> str:
@@ -149,20 +154,20 @@ def name_of(part: MultipartSegment, field: str) -> str:
         InvalidInput: the part is named otherwise than ``field``, or is no file.
     """
     if part.name != field:
-        raise wrong(f"the first part is named {_shown(part.name)}, not {field!r}")
+        raise wrong(f"the first part is named {_shown(part.name)}, not {field!r}", field=field)
     if part.charset is not None and not _is_charset(part.charset):
-        raise wrong(f"the part names an unknown charset, {_shown(part.charset)}")
+        raise wrong(f"the part names an unknown charset, {_shown(part.charset)}", field=field)
     name: str | None = part.filename
     extended = _EXTENDED_NAME.search(part.header("Content-Disposition", ""))
     if extended is not None:
         try:
             name = unquote(extended[2], encoding=extended[1], errors="strict")
         except (LookupError, UnicodeError) as error:
-            raise wrong("the file's name is not in the encoding that it claims") from error
+            raise wrong("the file's name is not in the encoding that it claims", field=field) from error
     if name is None:
-        raise wrong(f"the part {field!r} is a text and no file: it has no file name")
+        raise wrong(f"the part {field!r} is a text and no file: it has no file name", field=field)
     if not name.strip():
-        raise wrong("the file's name is empty")
+        raise wrong("the file's name is empty", field=field)
     return name.encode(errors="replace").decode()
 
 
@@ -184,18 +189,20 @@ def _reason(error: MultipartError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def too_large(limit: int, setting: str) -> TooLarge:
-    return TooLarge(
-        f"the file has more than {limit} bytes", where=FIELD, mend=f"send smaller files, or raise the setting {setting}"
-    )
+def too_large(limit: int, setting: str, field: str = FIELD) -> TooLarge:
+    """``setting`` is the name of the limit in the settings; empty: it is none of them."""
+    mend = f"send smaller files, or raise the setting {setting}" if setting else "send less at a time"
+    return TooLarge(f"the file has more than {limit} bytes", where=field, mend=mend)
 
 
-def _no_boundary() -> InvalidInput:
-    return wrong("no part begins in it; Content-Type names a boundary that is not there, or the body was cut off")
+def _no_boundary(field: str) -> InvalidInput:
+    message = "no part begins in it; Content-Type names a boundary that is not there, or the body was cut off"
+    return wrong(message, field=field)
 
 
-def wrong(message: str, *, where: str = FIELD) -> InvalidInput:
-    return InvalidInput(f"the upload cannot be used: {message}", where=where, mend=_MEND)
+def wrong(message: str, *, where: str | None = None, field: str = FIELD) -> InvalidInput:
+    """``field`` is what the part with the file should be called; ``where`` names another part that is wrong."""
+    return InvalidInput(f"the upload cannot be used: {message}", where=where or field, mend=_MEND.format(field))
 
 
 def _shown(text: str | None) -> str:

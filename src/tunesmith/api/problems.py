@@ -85,7 +85,7 @@ def from_tunesmith_error(request: Request[Any, Any, Any], error: TunesmithError)
     if openai_errors.is_openai(request):
         return openai_errors.of(error, status, headers)
     mend = error.mend or (None if error.faults or status >= 500 else _SEE_DOCS)
-    return _answer(
+    return refusal(
         request, status, detail=error.message, where=error.where, mend=mend, errors=error.faults, headers=headers
     )
 
@@ -94,7 +94,7 @@ def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -
     """What Litestar itself refuses: unknown paths and methods, unreadable bodies, wrong fields and parameters."""
     if isinstance(error, ValidationException):
         faults = tuple(wrong_parameters(request)) or (Fault(message="a JSON body is needed", where="body"),)
-        return _answer(request, 422, detail=WRONG_FIELDS, errors=faults)
+        return refusal(request, 422, detail=WRONG_FIELDS, errors=faults)
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
     detail, mend = error.detail, _SEE_DOCS
     if error.status_code == 404:
@@ -103,12 +103,12 @@ def from_http_exception(request: Request[Any, Any, Any], error: HTTPException) -
         detail = f"{request.method} is not possible here"
     elif error.status_code == 413:
         detail, mend = "the request body is too large", "send less, or put large content into a file and name the file"
-    return _answer(request, error.status_code, detail=detail, mend=mend, headers=headers)
+    return refusal(request, error.status_code, detail=detail, mend=mend, headers=headers)
 
 
 def from_unreadable(request: Request[Any, Any, Any], _error: Exception) -> Answer:
     """Bodies that the parsers choke on: nested too deeply, or not UTF-8."""
-    return _answer(
+    return refusal(
         request, 400, detail="the request body is not JSON in UTF-8, or is nested too deeply", mend=_SEE_DOCS
     )
 
@@ -125,14 +125,17 @@ def from_shortage(request: Request[Any, Any, Any], error: OSError | MemoryError)
 def from_bug(request: Request[Any, Any, Any], error: Exception) -> Answer:
     _log.exception("bug", path=request.url.path, exc_info=error)
     detail = "this is a bug in Tunesmith; its log has the traceback"
-    return _answer(request, 500, detail=detail, mend="please report it with the traceback")
+    return refusal(request, 500, detail=detail, mend="please report it with the traceback")
 
 
-def _answer(
+def refusal(
     request: Request[Any, Any, Any], status: int, *, headers: dict[str, str] | None = None, **fields: Any
 ) -> Answer:
+    """An error as the request's door says it; ``fields`` are those of a problem document."""
     if openai_errors.is_openai(request):
-        error = TunesmithError(fields["detail"], mend=fields.get("mend"), faults=fields.get("errors", ()))
+        error = TunesmithError(
+            fields["detail"], where=fields.get("where"), mend=fields.get("mend"), faults=fields.get("errors", ())
+        )
         return openai_errors.of(error, 400 if status == 422 else status, headers or {})
     problem = Problem(title=HTTPStatus(status).phrase, status=status, instance=request.url.path, **fields)
     return Response(problem, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})

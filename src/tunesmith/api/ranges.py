@@ -10,7 +10,6 @@ import os
 import re
 import stat
 from collections.abc import AsyncIterator
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -19,7 +18,7 @@ import anyio.to_thread
 from litestar import Response
 from litestar.response import Stream
 
-from tunesmith.api.problems import Problem
+from tunesmith.api.problems import refusal
 from tunesmith.api.services import HttpRequest
 from tunesmith.errors import NotFound
 
@@ -142,14 +141,12 @@ async def _read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
         os.close(descriptor)
 
 
-def _unsatisfiable(request: HttpRequest, size: int) -> Response[Problem]:
-    problem = Problem(
-        title=HTTPStatus(416).phrase,
-        status=416,
+def _unsatisfiable(request: HttpRequest, size: int) -> Response[Any]:
+    return refusal(
+        request,
+        416,
         detail=f"the range lies behind the end: there are {size} bytes",
-        instance=request.url.path,
         where="Range",
         mend="ask for bytes that are there, or for all of them",
+        headers={"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"},
     )
-    headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
-    return Response(problem, status_code=416, media_type="application/problem+json", headers=headers)

@@ -18,7 +18,7 @@ from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResourc
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService, Completions
-from tunesmith.openai import FileChecks, Graders, ModelCatalog, ResultFiles
+from tunesmith.openai import FileChecks, Graders, ModelCatalog, ResultFiles, UploadsInParts
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
@@ -41,6 +41,7 @@ class OpenAIServices:
     models: ModelCatalog
     completions: Completions
     graders: Graders
+    uploads_in_parts: UploadsInParts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from litestar.params import HeaderParameter, PathParameter
 
 from tunesmith.api.access import OPEN, OPT
 from tunesmith.api.multipart_file import MultipartFile
+from tunesmith.api.openai.errors import OPENAI
 from tunesmith.api.parameters import declared
 from tunesmith.records import Scope
 
@@ -18,6 +19,10 @@ _WORKER = "The worker process ended without an answer; the log has its output."
 _LOST = "The process of the run is gone, and how it ended cannot be known."
 _BUSY = "The service is stopping, or too much of this is going on at once; try again."
 _RUN = {400: f"The body is no JSON, or: {_NOT_HERE[0].lower()}{_NOT_HERE[1:]}"}
+_OPENAI_WRONG = (
+    "A field or parameter is wrong, something that the request names does not exist, or something is in the way; "
+    "the message says what."
+)
 _DOWNLOAD = {
     304: "What `If-None-Match` names is what is there.",
     416: "The range begins behind the end of the file.",
@@ -60,6 +65,12 @@ ALSO: Mapping[str, Mapping[int, str]] = {
     "delete_service_config": {404: "There is none."},
     "revoke_key": {409: "It was revoked already."},
     "resend_delivery": {409: "It is being sent right now."},
+    "create_completion": {
+        404: "There is no such model.",
+        429: "As many requests wait for this model as may; try again.",
+    },
+    "create_part": {413: "The part has more than 64 MiB."},
+    "file_content": _DOWNLOAD,
     "download_file": _DOWNLOAD,
     "download_run_artifact": _DOWNLOAD,
     "download_project_artifact": _DOWNLOAD,
@@ -71,6 +82,7 @@ SUCCESS: Mapping[str, Mapping[int, str]] = {
     "evaluate": _GOES_ON,
     "export_onnx": _GOES_ON,
     "run_events": {204: "The run is over and everything was sent: do not come back."},
+    "file_content": {206: "The range that was asked for."},
     "download_file": {206: "The range that was asked for."},
     "download_run_artifact": {206: "The range that was asked for."},
     "download_project_artifact": {206: "The range that was asked for."},
@@ -79,8 +91,11 @@ SUCCESS: Mapping[str, Mapping[int, str]] = {
 
 
 def errors_of(handler: HTTPRouteHandler) -> dict[int, str]:
-    """What can be answered with a problem document, with the reasons."""
-    found = {422: "A field or parameter is wrong or not known; every one is named, with the choices."}
+    """What can be answered with a problem document, or in OpenAI's form, with the reasons."""
+    if handler.opt.get(OPENAI):
+        found = {400: _OPENAI_WRONG}
+    else:
+        found = {422: "A field or parameter is wrong or not known; every one is named, with the choices."}
     needed = handler.opt.get(OPT)
     if needed != OPEN:
         found[401] = "No API key was sent, or it is not valid."
@@ -88,9 +103,9 @@ def errors_of(handler: HTTPRouteHandler) -> dict[int, str]:
     if declared(handler, PathParameter):
         found[404] = "There is no such record."
     if handler.parsed_data_field is not None:
-        found[400] = "The body is no JSON in UTF-8."
+        found.setdefault(400, "The body is no JSON in UTF-8.")
         found[413] = "The body is too large."
-    if handler.operation_class is MultipartFile:
+    if issubclass(handler.operation_class, MultipartFile):
         found[413] = "The file is too large."
         found[415] = "The body is no multipart/form-data."
     if needed in (Scope.WRITE, Scope.ADMIN):

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 from tunesmith.api.services import OpenAIServices
 from tunesmith.app.base import Base
 from tunesmith.datasets import Arrived, Details, SingleFiles, UploadService
 from tunesmith.deployments import DeploymentService
 from tunesmith.inference import ChatService, Completions
-from tunesmith.openai import RESULTS, FileChecks, Graders, JobChecks, ModelCatalog, ResultFiles
-from tunesmith.records import Run
+from tunesmith.openai import (
+    RESULTS,
+    FileChecks,
+    Graders,
+    JobChecks,
+    ModelCatalog,
+    PartFiles,
+    ResultFiles,
+    UploadsInParts,
+)
+from tunesmith.records import Run, Upload, UploadInParts
 from tunesmith.references import References
 from tunesmith.references.model_size import parameters_of
 from tunesmith.runs import RunConfig, RunConfigs, Validator, Verdict
-
-
-def file_checks_of(base: Base, uploads: UploadService) -> FileChecks:
-    return FileChecks(uploads, base.calls, base.paths.root)
 
 
 def validator_of(base: Base, checks: FileChecks) -> Validator:
@@ -36,7 +42,7 @@ def validator_of(base: Base, checks: FileChecks) -> Validator:
     )
 
 
-def result_files_of(base: Base, files: SingleFiles, uploads: UploadService) -> ResultFiles:
+def _result_files(base: Base, files: SingleFiles, uploads: UploadService) -> ResultFiles:
     async def keep(name: str, chunks: AsyncIterator[bytes], upload_id: str) -> None:
         await files.put(name, chunks, _for_results, upload_id)
 
@@ -51,16 +57,16 @@ def _for_results(_arrived: Arrived) -> Details:
 
 def openai_of(
     base: Base,
-    checks: FileChecks,
-    results: ResultFiles,
+    uploads: UploadService,
+    single_files: SingleFiles,
     references: References,
     deployments: DeploymentService,
     chat: ChatService,
 ) -> OpenAIServices:
     completions = Completions(chat.endpoint, base.loopback)
     return OpenAIServices(
-        file_checks=checks,
-        results=results,
+        file_checks=FileChecks(uploads, base.calls, base.paths.root),
+        results=_result_files(base, single_files, uploads),
         models=ModelCatalog(
             trained=base.book.trained,
             unfinished=base.unfinished.all,
@@ -73,4 +79,17 @@ def openai_of(
         ),
         completions=completions,
         graders=Graders(base.calls, completions.whole),
+        uploads_in_parts=_uploads_in_parts(base, uploads, single_files),
     )
+
+
+def _uploads_in_parts(base: Base, uploads: UploadService, single_files: SingleFiles) -> UploadsInParts:
+    async def put(upload: UploadInParts, chunks: AsyncIterator[bytes], upload_id: str) -> Upload:
+        def judge(arrived: Arrived) -> Details:
+            kept = timedelta(seconds=upload.keep_seconds) if upload.keep_seconds is not None else None
+            return Details(purpose=upload.purpose, expires_at=arrived.at + kept if kept is not None else None)
+
+        return (await single_files.put(upload.name, chunks, judge, upload_id)).upload
+
+    files = PartFiles(base.paths.parts_folder)
+    return UploadsInParts(base.journals.uploads_in_parts, files, put, uploads.__contains__, base.clock)

@@ -14,7 +14,7 @@ import msgspec
 from tunesmith.access import KeyRing
 from tunesmith.api.services import Services
 from tunesmith.app.base import Base, open_base
-from tunesmith.app.openai import file_checks_of, openai_of, result_files_of, validator_of
+from tunesmith.app.openai import openai_of, validator_of
 from tunesmith.app.serving import chat_of, deployments_of
 from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook, CheckpointKeeper, Retention
@@ -131,18 +131,15 @@ def open_services(
     deployments = deployments_of(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
     doors = _doors(base, function, references, runs.creator)
-    checks = file_checks_of(base, datasets.uploads)
-    validator = validator_of(base, checks)
-    files = SingleFiles(datasets.datasets, datasets.uploads, clock)
-    results = result_files_of(base, files, datasets.uploads)
-    for listener in (live, scheduler, reporter, doors.publisher, validator, results):
-        base.journals.runs.on_commit(listener.committed)
     chat = chat_of(base, deployments, references)
-    openai = openai_of(base, checks, results, references, deployments, chat)
+    openai = openai_of(base, datasets.uploads, datasets.single_files, references, deployments, chat)
+    validator = validator_of(base, openai.file_checks)
+    for listener in (live, scheduler, reporter, doors.publisher, validator, openai.results):
+        base.journals.runs.on_commit(listener.committed)
     services = Services(
         **_of_base(base),
         **doors._asdict(),
-        **datasets.services(files),
+        **datasets.services(),
         project_resources=_project_resources(base, datasets.lookup, references),
         keys=keys,
         runs=runs,
@@ -194,13 +191,13 @@ def _checkpoints(base: Base) -> tuple[CheckpointBook, CheckpointKeeper]:
 class _Datasets(NamedTuple):
     datasets: DatasetService
     uploads: UploadService
+    single_files: SingleFiles
     train_configs: TrainConfigs
     lookup: Lookup
 
-    def services(self, files: SingleFiles) -> dict[str, Any]:
+    def services(self) -> dict[str, Any]:
         """By their names among the services."""
-        of_doors = {"datasets": self.datasets, "uploads": self.uploads, "train_configs": self.train_configs}
-        return {**of_doors, "single_files": files}
+        return {name: service for name, service in self._asdict().items() if name != "lookup"}
 
 
 def _datasets(base: Base) -> _Datasets:
@@ -214,7 +211,13 @@ def _datasets(base: Base) -> _Datasets:
         unfinished=base.unfinished.all,
         clock=base.clock,
     )
-    return _Datasets(datasets, uploads, train_configs, Lookup(datasets, uploads, train_configs))
+    return _Datasets(
+        datasets=datasets,
+        uploads=uploads,
+        single_files=SingleFiles(datasets, uploads, base.clock),
+        train_configs=train_configs,
+        lookup=Lookup(datasets, uploads, train_configs),
+    )
 
 
 def _references(base: Base, checkpoints: CheckpointBook, lookup: Lookup) -> References:

@@ -16,6 +16,8 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     bytes: int
     sha256: str
+    at: datetime
+    """When the last of it came."""
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):

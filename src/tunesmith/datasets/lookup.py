@@ -10,6 +10,7 @@ from pathlib import Path
 from tunesmith.datasets.configs import TrainConfigs
 from tunesmith.datasets.first_rows import data_faults
 from tunesmith.datasets.service import DatasetService
+from tunesmith.datasets.single_files import upload_named
 from tunesmith.datasets.uploads import UploadService
 from tunesmith.errors import Fault
 from tunesmith.files import data_files
@@ -44,12 +45,14 @@ class Lookup:
         return self._uploads.get(upload_id).name if upload_id in self._uploads else str(path)
 
     def files_of(self, reference: str) -> list[tuple[str, Path]] | None:
-        """Names and paths of the files of a dataset by its id or name, or of one upload by its id; None: there is none.
+        """Names and paths of the files of a dataset by its id or name, or of one upload by its id, also where that is
+        written as OpenAI's clients know it, ``file-...``; None: there is none.
 
         An upload is gone as soon as its dataset is being deleted, though its file is still there.
         """
-        if reference in self._uploads and self._uploads.dataset_of(reference) in self._datasets:
-            return [(reference, self._uploads.path(reference))]
+        upload_id = upload_named(reference)
+        if upload_id in self._uploads and self._uploads.dataset_of(upload_id) in self._datasets:
+            return [(reference, self._uploads.path(upload_id))]
         return self._datasets.files_of(reference)
 
     def data(self, name: str) -> str | None:
@@ -57,7 +60,8 @@ class Lookup:
         newest = next(iter(self._uploads.named(name)), None)
         if newest is not None:
             return newest
-        return name if name in self._uploads else self._datasets.id_of(name)
+        upload_id = upload_named(name)
+        return upload_id if upload_id in self._uploads else self._datasets.id_of(name)
 
     def config(self, filename: str, data: str | None) -> Path | None:
         """The train config of this name: of the dataset that ``data`` is or lies in; for None, the newest of any dataset."""

@@ -20,7 +20,7 @@ from tunesmith.errors import Conflict, NotFound, TunesmithError
 from tunesmith.records import Clock, Upload, new_id
 
 _log = structlog.get_logger()
-_PREFIX, _OF_DATASETS = "upl_", "ds_"
+_PREFIX, _OF_FILES, _OF_DATASETS = "upl_", "file-", "ds_"
 _TYPE = "file"
 _LOOK_EVERY_SECONDS = 30.0
 
@@ -46,7 +46,7 @@ class SingleFiles:
 
     async def _give_dataset(self, upload: Upload) -> None:
         request = DatasetRequest(
-            name=upload.id.replace(_PREFIX, "file-"),
+            name=_OF_FILES + upload.id.removeprefix(_PREFIX),
             type=_TYPE,
             description=upload.name,
             metadata={"purpose": upload.purpose},
@@ -72,7 +72,10 @@ class SingleFiles:
         for upload_id in list(self._uploads.sorted_ids):
             summary = self._uploads.summary_of(upload_id)
             if summary.dataset_id == _dataset_of(upload_id) and not self._datasets.was_ever(summary.dataset_id):
-                await self._give_dataset(self._uploads.get(upload_id))
+                try:
+                    await self._give_dataset(self._uploads.get(upload_id))
+                except TunesmithError as error:  # the next start will, and until then it is a file all the same
+                    _log.warning("file_without_dataset", upload_id=upload_id, reason=str(error))
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Until cancelled: remove what is past its time. What a run uses stays until that is over."""
@@ -97,6 +100,11 @@ class SingleFiles:
             raise
         except TunesmithError as error:
             _log.warning("expired_file_not_removed", upload_id=upload_id, reason=str(error))
+
+
+def upload_named(reference: str) -> str:
+    """The id of the upload that is meant, which may be written as that of a file, ``file-...``."""
+    return _PREFIX + reference.removeprefix(_OF_FILES) if reference.startswith(_OF_FILES) else reference
 
 
 def _dataset_of(upload_id: str) -> str:

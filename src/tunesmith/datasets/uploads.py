@@ -273,7 +273,9 @@ class UploadService:
             raise InvalidInput("has an empty name", where="file", mend="send the file with its name")
         if self._closed:
             raise _shutting_down()
-        flight = _Flight(upload_id or new_id(_PREFIX), dataset_id, name, call, judge)
+        return await self._receive(_Flight(upload_id or new_id(_PREFIX), dataset_id, name, call, judge), chunks)
+
+    async def _receive(self, flight: _Flight, chunks: AsyncIterable[bytes]) -> Received:
         self._flights[flight.id] = flight
         received: Received | None = None
         try:
@@ -316,7 +318,7 @@ class UploadService:
         with anyio.CancelScope(shield=True):
             async with self._judging if flight.judge is not no_details else nullcontext():
                 try:
-                    arrived = Arrived(name=flight.name, bytes=sink.bytes, sha256=sink.sha256)
+                    arrived = Arrived(name=flight.name, bytes=sink.bytes, sha256=sink.sha256, at=self._clock())
                     details = flight.judge(arrived)
                 except BaseException:
                     await self._discard(sink)

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from tunesmith.errors import PromptRefused, Unavailable
-from tunesmith.inference.answers import error_of
+from tunesmith.errors import PromptRefused, TunesmithError, Unavailable
+from tunesmith.inference.answers import decode_completion, error_of
 from tunesmith.inference.chat import ANSWER_SECONDS, COMPLETIONS_PATH, SILENT_SECONDS, Endpoint, Loopback
 
 _encode = msgspec.json.Encoder().encode
@@ -30,6 +30,20 @@ class EngineRefused(PromptRefused):
         said = error_of(status, body)
         super().__init__(said.message, where=said.where, mend=said.mend)
         self.status, self.body = status, body
+
+    @property
+    def error(self) -> TunesmithError:
+        """What it means for whoever has asked."""
+        return error_of(self.status, self.body)
+
+    @property
+    def code(self) -> str | None:
+        """Its word for programs, such as ``context_length_exceeded``, where it has one."""
+        try:
+            said = decode_completion(self.body).error
+        except msgspec.DecodeError:
+            return None
+        return said.code if said is not None and isinstance(said.code, str) else None
 
 
 class Completions:

@@ -8,19 +8,27 @@ from tunesmith.openai.job_checks import JobChecks
 from tunesmith.openai.job_events import JobEvent, measured_at, measured_in, newest_events
 from tunesmith.openai.labels import is_job, name_of_model
 from tunesmith.openai.models import ListedModel, ModelCatalog
+from tunesmith.openai.part_files import PartFiles
+from tunesmith.openai.parts import LARGEST_PART, MOST_PARTS, Announced, UploadInPartsSummary, UploadsInParts
 from tunesmith.openai.results import RESULTS, ResultFiles
 from tunesmith.openai.results import upload_of as result_upload_of
 
 __all__ = [
     "FINE_TUNE",
+    "LARGEST_PART",
+    "MOST_PARTS",
     "RESULTS",
+    "Announced",
     "FileChecks",
     "Graders",
     "JobChecks",
     "JobEvent",
     "ListedModel",
     "ModelCatalog",
+    "PartFiles",
     "ResultFiles",
+    "UploadInPartsSummary",
+    "UploadsInParts",
     "checkpoint_id",
     "file_id",
     "hyperparameters",

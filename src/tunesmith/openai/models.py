@@ -99,11 +99,7 @@ class ModelCatalog:
 
     async def get(self, name: str) -> ListedModel:
         """Raises MissingReference."""
-        found = await anyio.to_thread.run_sync(self._resolve, name)
-        if found.kind is ModelKind.HUB and found.alias_of is None:
-            raise MissingReference(
-                f"the model {name!r} is not here", where="model", mend=f"`tunesmith models pull {name}` fetches it"
-            )
+        found = await anyio.to_thread.run_sync(self._found, name)
         run = self._run_with(found)
         if run is not None:
             return _of_run(name, run)
@@ -118,7 +114,7 @@ class ModelCatalog:
             Forbidden: it is none that a run has made, or lies outside of its run's folder.
             Conflict: an unfinished run or a deployment uses it.
         """
-        found = await anyio.to_thread.run_sync(self._resolve, name)
+        found = await anyio.to_thread.run_sync(self._found, name)
         run = self._run_with(found)
         if run is None or found.kind is not ModelKind.RUN:
             raise Forbidden(
@@ -130,6 +126,15 @@ class ModelCatalog:
         await self._refuse_if_used(folder)
         await anyio.to_thread.run_sync(_remove, folder)
         _log.info("model_deleted", run_id=run.id)
+
+    def _found(self, name: str) -> ResolvedModel:
+        """What it stands for, which has to be here. Raises MissingReference."""
+        found = self._resolve(name)
+        if found.kind is ModelKind.HUB and found.alias_of is None:
+            raise MissingReference(
+                f"the model {name!r} is not here", where="model", mend=f"`tunesmith models pull {name}` fetches it"
+            )
+        return found
 
     def _own_folder(self, run: Run, path: str) -> Path:
         if not Path(path).resolve().is_relative_to(self._paths.run(run.id).folder.resolve()):

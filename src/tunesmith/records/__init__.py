@@ -24,6 +24,7 @@ from tunesmith.records.runs import (
     RunKind,
     RunState,
 )
+from tunesmith.records.uploads_in_parts import UploadInParts, UploadInPartsStatus
 
 __all__ = [
     "LEGAL_MOVES",
@@ -65,6 +66,8 @@ __all__ = [
     "ServedAdapter",
     "TrainConfigFile",
     "Upload",
+    "UploadInParts",
+    "UploadInPartsStatus",
     "Uptime",
     "new_id",
     "utc_now",

@@ -104,6 +104,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         await opened.services.datasets.recover()
         await opened.services.single_files.recover()
+        await opened.services.openai.uploads_in_parts.recover()
         await opened.services.previews.forget_deleted()
         downloads = leftovers(opened.services.paths)
         async with anyio.create_task_group() as background:
@@ -119,6 +120,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
             await opened.vitals.start(background, "file checks", opened.services.openai.file_checks.run)
             await opened.vitals.start(background, "validator", opened.services.validator.run)
             await opened.vitals.start(background, "result files", opened.services.openai.results.run)
+            await opened.vitals.start(background, "uploads in parts", opened.services.openai.uploads_in_parts.run)
             background.start_soon(_sweep_downloads, opened, downloads)
             yield
             # Runs go on without us; the next server finds them.

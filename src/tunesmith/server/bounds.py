@@ -17,6 +17,7 @@ import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tunesmith.api.openai.request_ids import NAME, new_request_id
 from tunesmith.api.problems import Problem
 
 MOST_HEAD_BYTES = 64 * 1024
@@ -297,6 +298,7 @@ def _answer(over: OverLimit) -> bytes:
         "content-type: application/problem+json",
         f"content-length: {len(body)}",
         "connection: close",
+        f"{NAME}: {new_request_id()}",
     ]
     if over.status is HTTPStatus.SERVICE_UNAVAILABLE:
         head.append("retry-after: 2")

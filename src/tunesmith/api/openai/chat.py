@@ -12,9 +12,9 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 
 from tunesmith.api.leaving import while_connected
-from tunesmith.api.openai.errors import WRITES, ErrorAnswer, ErrorBody, message_of
+from tunesmith.api.openai.errors import WRITES, ErrorAnswer, ErrorBody, OpenAIError, message_of
 from tunesmith.api.services import HttpRequest, services_of
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import PromptRefused, TunesmithError
 from tunesmith.inference import EngineRefused
 
 _log = structlog.get_logger()
@@ -68,7 +68,9 @@ class CompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What the model says."""
 
     role: str
+    """`assistant`"""
     content: str | None = None
+    """The text."""
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +89,11 @@ class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
     """How many tokens it took."""
 
     prompt_tokens: int
+    """Of the conversation as the chat template renders it."""
     completion_tokens: int
+    """Of the answers, with the tokens that ended them."""
     total_tokens: int
+    """Both."""
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +109,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[CompletionChoice]
     """As many as `n` asked for."""
     usage: CompletionUsage | None = None
+    """Of all answers."""
 
 
 @post("/chat/completions", opt=WRITES, tags=["OpenAI"], status_code=200, request_max_body_size=_LARGEST_REQUEST)
@@ -118,19 +124,21 @@ async def create_completion(request: HttpRequest, data: JSONBody[CompletionReque
     try:
         if not data.stream:
             body = await while_connected(request, completions.whole(data.model, fields))
-            return _encoded(body, 200)
+            return Response(cast(Any, body), media_type=_JSON)
         parts = completions.stream(data.model, fields)
         # What is refused is refused with its own status; from here on the answer is under way.
         await while_connected(request, anext(parts))
     except EngineRefused as refused:
-        return _encoded(refused.body, refused.status)
+        raise _refusal(refused) from refused
     return Stream(_lines(request.url.path, parts), media_type="text/event-stream", headers=_HEADERS)
 
 
-def _encoded(body: bytes, status: int) -> Response[Completion]:
-    """What the engine has encoded: a completion, or its refusal."""
-    headers = {"Retry-After": "2"} if status in (429, 503) else {}
-    return Response(cast(Any, body), status_code=status, media_type=_JSON, headers=headers)
+def _refusal(refused: EngineRefused) -> TunesmithError:
+    """With the engine's own word for programs where the request is at fault."""
+    error = refused.error
+    if isinstance(error, PromptRefused):
+        return OpenAIError(400, error.message, param=error.where, code=refused.code)
+    return error
 
 
 async def _lines(path: str, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

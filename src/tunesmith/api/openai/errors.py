@@ -89,8 +89,10 @@ def answer(
 def of(error: TunesmithError, status: int, headers: Mapping[str, str]) -> Response[ErrorAnswer]:
     """Any error of ours; ``status`` is what the other doors answer."""
     faults = error.faults or (Fault(message=error.message, where=error.where, mend=error.mend),)
-    param = next((fault.where for fault in faults if fault.where), error.where)
-    return answer(status_of(error, status), message_of(error), param=param, code=code_of(error), headers=headers)
+    status = status_of(error, status)
+    # What goes wrong here is no matter of a parameter, wherever it is.
+    param = next((fault.where for fault in faults if fault.where), error.where) if status < 500 else None
+    return answer(status, message_of(error), param=param, code=code_of(error), headers=headers)
 
 
 def status_of(error: TunesmithError, usual: int) -> int:

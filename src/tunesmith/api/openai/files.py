@@ -9,24 +9,21 @@ import msgspec
 from litestar import Response, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
-from tunesmith.api.multipart_file import MultipartFile
 from tunesmith.api.openai.errors import READS, WRITES
-from tunesmith.api.openai.form import incoming_form
+from tunesmith.api.openai.form import ANCHOR, LEAST_SECONDS, MOST_SECONDS, PURPOSES, FileForm, incoming_form
 from tunesmith.api.openai.pages import After, Order, page_of_ids
 from tunesmith.api.ranges import file_response
 from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.datasets import Arrived, Details
 from tunesmith.errors import InvalidInput, NotFound
 from tunesmith.openai import FINE_TUNE, file_id, upload_id
-from tunesmith.records import Upload, utc_now
+from tunesmith.records import Upload
 
-PURPOSES = ("fine-tune", "batch", "assistants", "vision", "user_data", "evals")
 _NO_PURPOSE = "user_data"
 """What files of other doors are for, where nobody said."""
 _SAME_WITHIN = timedelta(seconds=10)
 """A file that comes again so soon is the same one: clients send a request again when its answer was lost."""
 _LATEST_COMPARED = 50
-_LEAST_SECONDS, _MOST_SECONDS = 3600, 30 * 24 * 3600
 _LONGEST_DETAILS = 4000
 
 FileLimit = Annotated[int, QueryParameter(ge=1, le=10_000, description="At most this many files.")]
@@ -75,7 +72,7 @@ class DeletedFile(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = True
 
 
-@post("/files", opt=WRITES, tags=["OpenAI"], status_code=200, request_max_body_size=None, operation_class=MultipartFile)
+@post("/files", opt=WRITES, tags=["OpenAI"], status_code=200, request_max_body_size=None, operation_class=FileForm)
 async def create_file(request: HttpRequest) -> FileObject:
     """Upload a file: multipart, with `file`, its `purpose`, and perhaps `expires_after[seconds]`.
 
@@ -87,7 +84,7 @@ async def create_file(request: HttpRequest) -> FileObject:
     form = await incoming_form(request, "file", limit=limit, setting="max_upload_bytes")
 
     def judge(arrived: Arrived) -> Details:
-        purpose, expires_at = purpose_in(form.fields), _expiry(form.fields)
+        purpose, expires_at = purpose_in(form.fields), _expiry(form.fields, arrived.at)
         return Details(purpose=purpose, expires_at=expires_at, instead=_same(services, arrived, purpose))
 
     received = await services.single_files.put(form.name, form.chunks(), judge)
@@ -176,25 +173,25 @@ def purpose_in(fields: dict[str, str]) -> str:
     return purpose
 
 
-def _expiry(fields: dict[str, str]) -> datetime | None:
-    seconds = fields.get("expires_after[seconds]")
-    if seconds is None:
+def _expiry(fields: dict[str, str], arrived_at: datetime) -> datetime | None:
+    if not any(name.startswith("expires_after") for name in fields):
         return None
-    if fields.get("expires_after[anchor]", "created_at") != "created_at":
-        raise InvalidInput("must be created_at", where="expires_after[anchor]", mend="send created_at")
-    if not seconds.isdecimal() or not _LEAST_SECONDS <= int(seconds[:12]) <= _MOST_SECONDS:
+    seconds = fields.get("expires_after[seconds]", "")
+    if fields.get("expires_after[anchor]", ANCHOR) != ANCHOR:
+        raise InvalidInput(f"must be {ANCHOR}", where="expires_after[anchor]", mend=f"send {ANCHOR}")
+    if not seconds.isdecimal() or not LEAST_SECONDS <= int(seconds[:12]) <= MOST_SECONDS:
         raise InvalidInput(
-            f"must be a whole number from {_LEAST_SECONDS} to {_MOST_SECONDS}",
+            f"must be a whole number from {LEAST_SECONDS} to {MOST_SECONDS}",
             where="expires_after[seconds]",
             mend="leave it out to keep the file until it is deleted",
         )
-    return utc_now() + timedelta(seconds=int(seconds))
+    return arrived_at + timedelta(seconds=int(seconds))
 
 
 def _same(services: Services, arrived: Arrived, purpose: str) -> Upload | None:
     """The same file, if it came a moment ago."""
     uploads = services.uploads
-    since = utc_now() - _SAME_WITHIN
+    since = arrived.at - _SAME_WITHIN
     for one in uploads.sorted_ids[-_LATEST_COMPARED:]:
         if one in uploads and uploads.summary_of(one).bytes == arrived.bytes:
             upload = uploads.get(one)

@@ -6,8 +6,18 @@ from typing import Any
 
 from litestar import Router
 
-from tunesmith.api.openai import chat, files, graders, jobs, models
+from tunesmith.api.openai import chat, files, graders, jobs, models, uploads
 
 HANDLERS: list[Any] = [
-    Router("/v1", route_handlers=[*files.HANDLERS, *jobs.HANDLERS, *graders.HANDLERS, *chat.HANDLERS, *models.HANDLERS])
+    Router(
+        "/v1",
+        route_handlers=[
+            *files.HANDLERS,
+            *uploads.HANDLERS,
+            *jobs.HANDLERS,
+            *graders.HANDLERS,
+            *chat.HANDLERS,
+            *models.HANDLERS,
+        ],
+    )
 ]

@@ -6,10 +6,15 @@ import random
 
 from litestar.types import Message, Scope
 
-_NAME = b"x-request-id"
+NAME = "x-request-id"
+
+
+def new_request_id() -> str:
+    """Unlike any other, and no secret."""
+    return f"req_{random.getrandbits(128):032x}"
 
 
 async def add_request_id(message: Message, _scope: Scope) -> None:
     """A hook for what is about to be sent."""
     if message["type"] == "http.response.start":
-        message["headers"] = [*message.get("headers", ()), (_NAME, b"req_%032x" % random.getrandbits(128))]
+        message["headers"] = [*message.get("headers", ()), (NAME.encode(), new_request_id().encode())]
