@@ -295,8 +295,9 @@ def test_a_file_is_removed_when_its_time_is_over(tmp_path):
         clocked.now += timedelta(seconds=3600)
         async with anyio.create_task_group() as tasks:
             await tasks.start(clocked.app.services.single_files.run)
-            await eventually(lambda: len(list((tmp_path / "state" / "uploads").iterdir())) == 2)
+            await eventually(lambda: len(clocked.app.services.uploads.sorted_ids) == 2)
             tasks.cancel_scope.cancel()
+        assert len(list((tmp_path / "state" / "uploads").iterdir())) == 2
         listed = (await clocked.http.get("/v1/files")).json()["data"]
         assert [one["id"] for one in listed] == [for_ever["id"], later["id"]]
         assert (await clocked.http.get(f"/api/v1/datasets/{gone['id']}")).status_code == 404

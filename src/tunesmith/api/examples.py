@@ -15,6 +15,7 @@ from tunesmith.api.experiments import NewRun
 from tunesmith.api.finetune import FinetuneBody
 from tunesmith.api.keys import KeyRequest
 from tunesmith.api.openai.chat import CompletionRequest
+from tunesmith.api.openai.graders import GraderCheck, GraderRun
 from tunesmith.api.openai.uploads import CompleteRequest, UploadRequest
 from tunesmith.api.previews import PreviewRequest
 from tunesmith.api.projects import ProjectRunRequest
@@ -23,6 +24,7 @@ from tunesmith.datasets import DatasetRequest
 from tunesmith.deployments import DeploymentRequest
 from tunesmith.experiments import ExperimentRequest, ProjectChange, ProjectRequest
 from tunesmith.inference import BatchRequest, ChatRequest
+from tunesmith.openai.job_request import JobRequest
 from tunesmith.runs import ResumeRequest
 from tunesmith.tasks import EvaluateRequest, ExportRequest, TrainRequest
 
@@ -154,6 +156,34 @@ BODIES: Mapping[Any, dict[str, Any]] = {
         "output_path": "models/orders-onnx",
         "export_format": "onnx",
         "opset_version": 18,
+    },
+    JobRequest: {
+        "model": _MODEL,
+        "training_file": "file-01k9zkq8c5e2v7m4w3x6y8z0ab",
+        "suffix": "orders",
+        "seed": 7,
+        "metadata": {"team": "orders"},
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+    },
+    GraderRun: {
+        "grader": {
+            "type": "string_check",
+            "name": "the same colour",
+            "input": "{{ sample.output_json.colour }}",
+            "reference": "{{ item.colour }}",
+            "operation": "eq",
+        },
+        "model_sample": '{"colour": "green"}',
+        "item": {"colour": "green"},
+    },
+    GraderCheck: {
+        "grader": {
+            "type": "text_similarity",
+            "name": "nearly the same words",
+            "input": "{{ sample.output_text }}",
+            "reference": "{{ item.answer }}",
+            "evaluation_metric": "rouge_l",
+        }
     },
     KeyRequest: {"name": "laptop", "scope": "write"},
 }

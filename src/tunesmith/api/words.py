@@ -200,6 +200,7 @@ FIELDS: Mapping[str, str] = {
     "message": "What is wrong.",
     "metrics": "Measured values by name.",
     "min": "The smallest value.",
+    "job_id": "The job's id; that of its run is taken as well.",
     "model": "The model reference that it starts from.",
     "model_version": "A version of the model, for people.",
     "modified_at": "When the file was last changed.",

@@ -120,13 +120,15 @@ def open_services(
     base = open_base(settings, clock, descriptors)
     keys = KeyRing(base.journals.keys, clock)
     _refuse_open_bind(settings, keys)
-    slots = Slots(gpu_probe(), settings.max_cpu_runs)
+    return _opened(base, keys, Slots(gpu_probe(), settings.max_cpu_runs), executor or _executor(base), function)
+
+
+def _opened(base: Base, keys: KeyRing, slots: Slots, executor: Executor, function: FunctionDoor | None) -> App:
     checkpoints, keeper = _checkpoints(base)
     datasets = _datasets(base)
     references = _references(base, checkpoints, datasets.lookup)
     callbacks, _, reporter = _callbacks(base)
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
-    executor = executor or _executor(base)
     scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
     deployments = deployments_of(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
@@ -153,10 +155,10 @@ def open_services(
         chat=chat,
         openai=openai,
     )
-    return _opened(base, services, reporter)
+    return _app(base, services, reporter)
 
 
-def _opened(base: Base, services: Services, reporter: Reporter) -> App:
+def _app(base: Base, services: Services, reporter: Reporter) -> App:
     return App(
         services=services,
         vitals=Vitals(),

@@ -46,8 +46,11 @@ class JobMethod(msgspec.Struct, frozen=True, kw_only=True):
     type: Literal["supervised", "dpo", "reinforcement"]
     """`supervised` learns the answers in the rows."""
     supervised: MethodConfig | None = None
+    """What it is given, for this type."""
     dpo: MethodConfig | None = None
+    """The same."""
     reinforcement: MethodConfig | None = None
+    """The same."""
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
