@@ -295,11 +295,12 @@ def test_a_file_is_removed_when_its_time_is_over(tmp_path):
         clocked.now += timedelta(seconds=3600)
         async with anyio.create_task_group() as tasks:
             await tasks.start(clocked.app.services.single_files.run)
-            await eventually(lambda: len(clocked.app.services.uploads.sorted_ids) == 2)
+            await eventually(lambda: gone["id"].replace("file-", "upl_") not in clocked.app.services.uploads)
             tasks.cancel_scope.cancel()
         assert len(list((tmp_path / "state" / "uploads").iterdir())) == 2
         listed = (await clocked.http.get("/v1/files")).json()["data"]
-        assert [one["id"] for one in listed] == [for_ever["id"], later["id"]]
+        assert {one["id"] for one in listed} == {for_ever["id"], later["id"]}
+        assert len(list((tmp_path / "state" / "uploads").iterdir())) == 2
         assert (await clocked.http.get(f"/api/v1/datasets/{gone['id']}")).status_code == 404
 
     anyio.run(made)

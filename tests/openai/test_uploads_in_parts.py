@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from openai_parts import new_rows, post_form, processed
 
 from support.app import eventually
 from support.openai_door import is_error
-from support.server import ServerProcess
+from support.server import ServerProcess, polled
 from tunesmith.app import open_services
 from tunesmith.records import utc_now
 from tunesmith.server.application import create_app
@@ -207,6 +208,58 @@ def test_a_full_disk_keeps_nothing_of_what_did_not_fit(tmp_path, recipes):
         assert list((tmp_path / "state" / "uploads").iterdir()) == []
         done = complete(client, upload_id, *parts).raise_for_status().json()
         assert client.get(f"/v1/files/{done['file']['id']}/content").content == rows
+
+
+class HalfPart:
+    """A part over a socket of its own that is not at its end."""
+
+    def __init__(self, server: ServerProcess, upload_id: str, content: bytes) -> None:
+        host, port = server.url.removeprefix("http://").split(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
+        head = f"POST /v1/uploads/{upload_id}/parts HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10000000\r\n"
+        head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        part = b'--b\r\nContent-Disposition: form-data; name="data"; filename="upload"\r\n\r\n'
+        self._socket.sendall(head.encode() + part + content)
+
+    def answer(self) -> str:
+        return self._socket.recv(65536).decode()
+
+    def leave(self) -> None:
+        self._socket.close()
+
+
+def wait_for_files(server: ServerProcess, upload_id: str, count: int) -> None:
+    for found in polled(lambda: parts_on_disk(server, upload_id)):
+        if len(found) == count:
+            return
+    raise AssertionError(f"there are {found}")
+
+
+def test_a_part_whose_client_leaves_is_not_kept(client, server):
+    """Nothing of it is left, and it can be sent again."""
+    upload_id = announce(client, 5)
+    half = HalfPart(server, upload_id, bytes(300_000))
+    wait_for_files(server, upload_id, 1)
+    half.leave()
+    wait_for_files(server, upload_id, 0)
+    assert complete(client, upload_id, sent(client, upload_id, b"12345")).json()["status"] == "completed"
+
+
+def test_a_server_that_stops_waits_for_no_part(tmp_path, recipes):
+    """Its client is told to send it again, and the next server goes on with the others."""
+    with ServerProcess.start(tmp_path / "state", recipes) as server:
+        with server.client() as client:
+            upload_id = announce(client, 10)
+            first = sent(client, upload_id, b"12345")
+        half = HalfPart(server, upload_id, bytes(300_000))
+        wait_for_files(server, upload_id, 2)
+        assert server.stop() == 0
+        assert half.answer().startswith("HTTP/1.1 503")
+        half.leave()
+        assert [path.name for path in parts_on_disk(server, upload_id)] == [first]
+        server.up()
+        with server.client() as client:
+            assert complete(client, upload_id, first, sent(client, upload_id, b"67890")).is_success
 
 
 STEPS = ["part.before_write", "part.before_fsync", "part.before_rename", "part.after_rename"]

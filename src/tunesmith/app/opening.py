@@ -97,6 +97,7 @@ class App:
         """End what would keep a server from stopping: event streams, uploads that are coming in, who waits for a run."""
         self.services.runs.live.close()
         self.services.uploads.close()
+        self.services.openai.uploads_in_parts.close()
         self.services.end_waiter.close()
 
 

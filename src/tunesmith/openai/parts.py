@@ -19,7 +19,7 @@ import anyio.abc
 import msgspec
 import structlog
 
-from tunesmith.errors import Conflict, InvalidInput, NotFound, TunesmithError
+from tunesmith.errors import Conflict, InvalidInput, NotFound, TunesmithError, Unavailable
 from tunesmith.journal import Entry, Journal
 from tunesmith.openai.part_files import Part, PartFiles
 from tunesmith.records import Clock, Upload, UploadInParts, UploadInPartsStatus, new_id
@@ -76,6 +76,9 @@ class UploadsInParts:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._pending = {key: one.expires_at for key, one in journal.summaries.items() if one.status is _PENDING}
         """When each of them expires."""
+        self._coming: set[anyio.CancelScope] = set()
+        """Of parts that are coming in."""
+        self._closed = False
         journal.on_commit(self._committed)
 
     def _committed(self, _entry: Entry, upload: UploadInParts, _previous: UploadInPartsSummary | None) -> None:
@@ -116,7 +119,7 @@ class UploadsInParts:
             self._refuse_unless_open(self.get(upload_id))
             await self._files.in_thread(part.open)
         try:
-            size = await self._pour(part, chunks)
+            size = await self._unless_closed(part, chunks)
             async with self._lock(upload_id):
                 await self._refuse_too_much(upload_id, size)
                 await self._files.in_thread(part.commit)
@@ -125,6 +128,17 @@ class UploadsInParts:
                 await self._files.in_thread(part.discard)
             raise
         return part_id
+
+    async def _unless_closed(self, part: Part, chunks: AsyncIterator[bytes]) -> int:
+        if self._closed:
+            raise _shutting_down()
+        with anyio.CancelScope() as scope:
+            self._coming.add(scope)
+            try:
+                return await self._pour(part, chunks)
+            finally:
+                self._coming.discard(scope)
+        raise _shutting_down()
 
     async def _pour(self, part: Part, chunks: AsyncIterator[bytes]) -> int:
         size, block = 0, bytearray()
@@ -237,6 +251,12 @@ class UploadsInParts:
         """Held while it is decided what becomes of an upload."""
         return self._locks.setdefault(upload_id, asyncio.Lock())
 
+    def close(self) -> None:
+        """Stop the parts that are coming in, because the server is; their clients are told to send them again."""
+        self._closed = True
+        for scope in list(self._coming):
+            scope.cancel()
+
     async def recover(self) -> None:
         """After a start: finish what a server has begun to write down, and remove the parts that nobody needs."""
         for upload_id in list(self._pending):
@@ -266,3 +286,7 @@ class UploadsInParts:
             upload = await self._finished(self.get(upload_id))
             if upload.status is _PENDING:
                 await self._end(upload, UploadInPartsStatus.EXPIRED)
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("the service is shutting down; nothing of the part was kept", mend="send it again in a moment")
