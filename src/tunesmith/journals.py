@@ -13,9 +13,11 @@ from tunesmith.deployments import DeploymentSummary
 from tunesmith.experiments import ExperimentSummary
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal
+from tunesmith.openai.batches import BatchSummary
 from tunesmith.paths import StatePaths
 from tunesmith.records import (
     ArtifactTags,
+    Batch,
     Checkpoint,
     Clock,
     Dataset,
@@ -45,6 +47,7 @@ class Journals:
     uploads: Journal[Upload, UploadSummary]
     train_configs: Journal[TrainConfigFile, TrainConfigSummary]
     deployments: Journal[Deployment, DeploymentSummary]
+    batches: Journal[Batch, BatchSummary]
 
     @classmethod
     def open(cls, paths: StatePaths, clock: Clock) -> Journals:
@@ -59,6 +62,7 @@ class Journals:
             uploads=Journal.open(paths.uploads, Upload, UploadSummary, clock=clock),
             train_configs=Journal.open(paths.train_configs, TrainConfigFile, TrainConfigSummary, clock=clock),
             deployments=Journal.open(paths.deployments, Deployment, DeploymentSummary, clock=clock),
+            batches=Journal.open(paths.batches, Batch, BatchSummary, clock=clock),
         )
 
     @property

@@ -163,6 +163,7 @@ _TRACES: Mapping[str, Callable[[StatePaths], bool]] = MappingProxyType(
         "datasets.jsonl": lambda paths: _holds(paths.uploads),
         "uploads.jsonl": lambda paths: _has_entry(paths.uploads_folder, "upl_*/data.*"),
         "deployments.jsonl": lambda paths: _has_entry(paths.deployments_folder, "dep_*/attempts"),
+        "batches.jsonl": lambda paths: _has_entry(paths.batches_folder, "batch_*"),
         "train_configs.jsonl": lambda paths: _has_entry(paths.train_configs_folder, "tc_*.yaml"),
     }
 )

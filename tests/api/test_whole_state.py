@@ -54,6 +54,12 @@ def use(client: httpx.Client, number: int) -> tuple[str, str]:
     upload = client.put(f"/api/v1/datasets/{dataset}/files", files={"file": ("a.jsonl", ROW)}).raise_for_status()
     deployment = client.post("/deployments", json={"model_path": "small", "engine": "vllm"}).raise_for_status().json()
     client.delete(f"/deployments/{deployment['deployment_id']}").raise_for_status()
+    wanted = {
+        "input_file_id": upload.json()["upload_id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    }
+    client.post("/v1/batches", json=wanted).raise_for_status()
     config = {"file": ("c.yaml", b"job: {type: writes}\n")}
     client.put(f"/api/v1/datasets/{dataset}/train-config", files=config).raise_for_status()
     return run_id, upload.json()["upload_id"]

@@ -14,6 +14,7 @@ from tunesmith.api.deid import DeidentifyRequest
 from tunesmith.api.experiments import NewRun
 from tunesmith.api.finetune import FinetuneBody
 from tunesmith.api.keys import KeyRequest
+from tunesmith.api.openai.batches import NewBatch
 from tunesmith.api.previews import PreviewRequest
 from tunesmith.api.projects import ProjectRunRequest
 from tunesmith.checkpoints import MarkRequest
@@ -114,6 +115,12 @@ BODIES: Mapping[Any, dict[str, Any]] = {
         "temperature": 0.7,
         "top_p": 0.9,
         "model": _MODEL,
+    },
+    NewBatch: {
+        "input_file_id": "file-01k9zkq8c5e2v7m4w3x6y8z0ab",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"kind": "nightly"},
     },
     BatchRequest: {"prompts": ["Name a colour.", "Name a fruit."], "max_tokens": 16, "model": _MODEL},
     TrainRequest: {

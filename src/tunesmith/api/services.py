@@ -19,6 +19,7 @@ from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService, Completions
 from tunesmith.openai import FileChecks, ModelCatalog
+from tunesmith.openai.batches import BatchService
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
@@ -39,6 +40,7 @@ class OpenAIServices:
     file_checks: FileChecks
     models: ModelCatalog
     completions: Completions
+    batches: BatchService
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -177,6 +177,7 @@ def _checkpoints(base: Base) -> tuple[CheckpointBook, CheckpointKeeper]:
 class _Datasets(NamedTuple):
     datasets: DatasetService
     uploads: UploadService
+    single_files: SingleFiles
     train_configs: TrainConfigs
     lookup: Lookup
 
@@ -191,8 +192,10 @@ def _datasets(base: Base) -> _Datasets:
         configs=train_configs,
         unfinished=base.unfinished.all,
         clock=base.clock,
+        other_users=base.batches.users_of,
     )
-    return _Datasets(datasets, uploads, train_configs, Lookup(datasets, uploads, train_configs))
+    single_files = SingleFiles(datasets, uploads, base.clock)
+    return _Datasets(datasets, uploads, single_files, train_configs, Lookup(datasets, uploads, train_configs))
 
 
 def _references(base: Base, checkpoints: CheckpointBook, lookup: Lookup) -> References:
@@ -392,7 +395,7 @@ def _services(
         checkpoints=checkpoints,
         datasets=datasets.datasets,
         uploads=datasets.uploads,
-        single_files=SingleFiles(datasets.datasets, datasets.uploads, base.clock),
+        single_files=datasets.single_files,
         train_configs=datasets.train_configs,
         callbacks=callbacks,
         idempotent_calls=base.idempotent_calls,
@@ -401,7 +404,7 @@ def _services(
         deid=DeidService(base.paths.policies, variables=variables, descriptors=base.descriptors),
         deployments=deployments,
         chat=chat,
-        openai=openai_of(base, datasets.uploads, references, deployments, chat),
+        openai=openai_of(base, datasets.uploads, datasets.single_files, references, deployments, chat),
         **doors._asdict(),
     )
 

@@ -117,6 +117,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
             await opened.vitals.start(background, "deid", opened.services.deid.run)
             await opened.vitals.start(background, "single files", opened.services.single_files.run)
             await opened.vitals.start(background, "file checks", opened.services.openai.file_checks.run)
+            await opened.vitals.start(background, "batches", opened.services.openai.batches.run)
             background.start_soon(_sweep_downloads, opened, downloads)
             yield
             # Runs go on without us; the next server finds them.

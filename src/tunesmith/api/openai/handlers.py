@@ -6,6 +6,8 @@ from typing import Any
 
 from litestar import Router
 
-from tunesmith.api.openai import chat, files, models
+from tunesmith.api.openai import batches, chat, files, models
 
-HANDLERS: list[Any] = [Router("/v1", route_handlers=[*files.HANDLERS, *chat.HANDLERS, *models.HANDLERS])]
+HANDLERS: list[Any] = [
+    Router("/v1", route_handlers=[*files.HANDLERS, *chat.HANDLERS, *batches.HANDLERS, *models.HANDLERS])
+]
