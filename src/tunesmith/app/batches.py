@@ -32,12 +32,14 @@ def batches_of(
         book=base.batches,
         paths=base.paths,
         clock=base.clock,
-        files=_Files(uploads, single_files, base.clock),
-        models=_Models(catalog, chat, completions),
+        files=BatchFiles(uploads, single_files, base.clock),
+        models=BatchModels(catalog, chat, completions),
     )
 
 
-class _Files:
+class BatchFiles:
+    """The files of the service, as batches read and make them."""
+
     def __init__(self, uploads: UploadService, single_files: SingleFiles, clock: Clock) -> None:
         self._uploads = uploads
         self._single_files = single_files
@@ -67,7 +69,9 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
             yield chunk
 
 
-class _Models:
+class BatchModels:
+    """The models of the service, as batches ask them."""
+
     def __init__(self, catalog: ModelCatalog, chat: ChatService, completions: Completions) -> None:
         self._catalog = catalog
         self._chat = chat

@@ -15,15 +15,17 @@ import structlog
 from tunesmith.errors import Busy, TunesmithError, Unavailable
 
 _log = structlog.get_logger()
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
 
 
 class Readiness:
     """Which models can be asked."""
 
-    def __init__(self, prepare: Callable[[str], Awaitable[object]]) -> None:
-        """``prepare`` returns once a model is served, and raises as ``Completions.whole`` does."""
+    def __init__(self, prepare: Callable[[str], Awaitable[object]], *, first_pause: float = FIRST_PAUSE) -> None:
+        """``prepare`` returns once a model is served, and raises as asking it does; ``first_pause`` is in seconds."""
         self._prepare = prepare
+        self._first_pause = first_pause
         self._ready: set[str] = set()
         self._pauses: dict[str, float] = {}
         """How long to wait before it is tried again."""
@@ -59,6 +61,6 @@ class Readiness:
             self._later(model, reason)
 
     def _later(self, model: str, reason: TunesmithError) -> None:
-        pause = min(2 * self._pauses.get(model, _FIRST_PAUSE / 2), _LONGEST_PAUSE)
+        pause = min(2 * self._pauses.get(model, self._first_pause / 2), _LONGEST_PAUSE)
         self._pauses[model] = pause
         _log.warning("batch_model_unavailable", model=model, reason=str(reason), again_in_seconds=pause)

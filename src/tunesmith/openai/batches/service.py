@@ -15,7 +15,7 @@ import structlog
 from tunesmith.errors import Busy, Conflict, TunesmithError
 from tunesmith.openai.batches.asking import MOST_AT_ONCE, Models
 from tunesmith.openai.batches.book import BatchBook
-from tunesmith.openai.batches.readiness import Readiness
+from tunesmith.openai.batches.readiness import FIRST_PAUSE, Readiness
 from tunesmith.openai.batches.turns import Turns
 from tunesmith.openai.batches.work import BatchWork, Files, Tools
 from tunesmith.paths import StatePaths
@@ -60,8 +60,11 @@ class BatchService:
         models: Models,
         on_end: Callable[[Batch], Awaitable[None]] = nobody,
         window: timedelta = WINDOW,
+        first_pause: float = FIRST_PAUSE,
     ) -> None:
-        """``on_end`` is asked when the end of a batch is on record: again after a crash, until it has returned once."""
+        """``on_end`` is asked when the end of a batch is on record: again after a crash, until it has returned once.
+        ``first_pause`` is how many seconds a model that cannot be asked is left alone at first.
+        """
         self.book = book
         self._clock = clock
         self._window = window
@@ -71,7 +74,7 @@ class BatchService:
             clock=clock,
             files=files,
             models=models,
-            readiness=Readiness(models.prepare),
+            readiness=Readiness(models.prepare, first_pause=first_pause),
             turns=Turns(MOST_AT_ONCE),
             on_end=on_end,
             reads=anyio.CapacityLimiter(_READS_AT_ONCE),
