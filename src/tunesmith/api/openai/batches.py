@@ -72,6 +72,7 @@ class BatchErrors(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong with the input file."""
 
     object: Literal["list"] = "list"
+    """`list`"""
     data: list[BatchError]
     """At most about a hundred."""
 
@@ -105,17 +106,24 @@ class TokensUsed(msgspec.Struct, frozen=True, kw_only=True):
     """The tokens of all answers together."""
 
     input_tokens: int
+    """Of all prompts."""
     input_tokens_details: InputTokens
+    """How many of these an engine had already."""
     output_tokens: int
+    """Of all answers."""
     output_tokens_details: OutputTokens
+    """How many of these are reasoning."""
     total_tokens: int
+    """Both together."""
 
 
 class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     """A batch. Times are Unix seconds."""
 
     id: str
+    """`batch_...`: what requests call it."""
     object: Literal["batch"] = "batch"
+    """`batch`"""
     endpoint: str
     """As it was asked for."""
     model: str | None = None
@@ -135,16 +143,23 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     error_file_id: str | None = None
     """A line for each request that was not; null where there is none."""
     created_at: int
+    """When it was asked for."""
     in_progress_at: int | None = None
     """When its input file had been found good."""
     expires_at: int
     """When what is not answered is given up."""
     finalizing_at: int | None = None
+    """When each request had its line."""
     completed_at: int | None = None
+    """When its files were there."""
     failed_at: int | None = None
+    """When its input file had been found wrong."""
     expired_at: int | None = None
+    """When the files were there of one that was not answered in time."""
     cancelling_at: int | None = None
+    """When somebody asked for its end."""
     cancelled_at: int | None = None
+    """When it had ended."""
     request_counts: RequestCounts
     """True at any time, also while it is worked on."""
     usage: TokensUsed
@@ -157,10 +172,13 @@ class BatchPage(msgspec.Struct, frozen=True, kw_only=True):
     """Batches, newest first; ask with the last one's id as `after` for the next page, while `has_more`."""
 
     object: Literal["list"] = "list"
+    """`list`"""
     data: list[BatchObject]
     """As many as `limit` asked for, or the rest."""
     first_id: str | None = None
+    """Of the first one of the page."""
     last_id: str | None = None
+    """Of the last one: what to ask for the next page with."""
     has_more: bool
     """Whether there are more."""
 
