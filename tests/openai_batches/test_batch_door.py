@@ -120,6 +120,12 @@ def test_all_wrong_lines_are_told_but_not_without_end(shared):
     assert [error["line"] for error in batch["errors"]["data"]] == list(range(1, 101))
 
 
+def test_a_file_may_not_name_many_models(shared):
+    batch = once(shared, started(shared, [request(str(number), model=f"m{number}") for number in range(200)]))
+    told = [(error["code"], error["line"]) for error in batch["errors"]["data"]]
+    assert told == [("too_many_models", 21), *(("model_not_found", line) for line in range(1, 21))]
+
+
 def test_a_file_may_be_too_long_or_empty(shared):
     long = once(shared, started(shared, (request(str(number)) for number in range(50_001))))
     assert [(error["code"], error["line"]) for error in long["errors"]["data"]] == [("request_limit_exceeded", 50_001)]

@@ -6,6 +6,7 @@ One asks for all who wait, with growing pauses; it goes on until it can be asked
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
@@ -17,6 +18,8 @@ from tunesmith.errors import Busy, TunesmithError, Unavailable
 _log = structlog.get_logger()
 FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
+_READY_SECONDS = 5.0
+"""For so long it is taken for granted that what was served is served."""
 
 
 class Readiness:
@@ -26,17 +29,18 @@ class Readiness:
         """``prepare`` returns once a model is served, and raises as asking it does; ``first_pause`` is in seconds."""
         self._prepare = prepare
         self._first_pause = first_pause
-        self._ready: set[str] = set()
+        self._ready_until: dict[str, float] = {}
+        """In seconds of a clock that only runs on: an engine may be let go of for another model."""
         self._pauses: dict[str, float] = {}
         """How long to wait before it is tried again."""
         self._trying: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def wait(self, model: str) -> None:
         """Return once it can be asked, or is known to be beyond that: whoever asks is told why."""
-        if model in self._ready:
+        if self._is_ready(model):
             return
         async with self._trying[model]:
-            while model not in self._ready:
+            while not self._is_ready(model):
                 await anyio.sleep(self._pauses.get(model, 0.0))
                 await self._try(model)
 
@@ -48,16 +52,19 @@ class Readiness:
             return
         except TunesmithError:
             pass
-        self._ready.add(model)
+        self._ready_until[model] = time.monotonic() + _READY_SECONDS
+
+    def _is_ready(self, model: str) -> bool:
+        return time.monotonic() < self._ready_until.get(model, 0.0)
 
     def confirm(self, model: str) -> None:
         """It has answered."""
         self._pauses.pop(model, None)
+        self._ready_until[model] = time.monotonic() + _READY_SECONDS
 
     def doubt(self, model: str, reason: TunesmithError) -> None:
         """It could not be asked, or broke off; nothing is asked of it before it was looked at again."""
-        if model in self._ready:  # else somebody has said so already
-            self._ready.discard(model)
+        if self._ready_until.pop(model, None) is not None:  # else somebody has said so already
             self._later(model, reason)
 
     def _later(self, model: str, reason: TunesmithError) -> None:

@@ -81,7 +81,7 @@ def read_input(path: Path, endpoint: str, answered: Collection[str] = ()) -> Rea
             break
         reading.total += 1
         _take(reading, seen, endpoint, number, offset, raw, answered)
-        if len(reading.faults) >= _MOST_FAULTS:
+        if len(reading.faults) >= _MOST_FAULTS or len(reading.first_lines) > MOST_MODELS:
             break
     if not reading.total and not reading.faults:
         reading.fault("empty_file", "the file holds no requests")
@@ -96,7 +96,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             number += 1
             if number % _LOOK_EVERY_LINES == 0:
                 anyio.from_thread.check_cancelled()
-            if not raw.removeprefix(_BOM).isspace():
+            if raw.removeprefix(_BOM).strip():
                 yield number, offset, raw
             offset += len(raw)
 

@@ -101,14 +101,10 @@ class BatchService:
             batch = Batch(
                 id=new_id("batch"), created_at=now, expires_at=now + self._window, **msgspec.structs.asdict(request)
             )
-            self._works[batch.id] = BatchWork(batch.id, self._tools)
-            try:
+            with anyio.CancelScope(shield=True):
                 await self.book.add(batch)
-            finally:
-                if batch.id not in self.book:
-                    del self._works[batch.id]
+            self._wake.set()
         _log.info("batch_created", batch_id=batch.id)
-        self._wake.set()
         return batch
 
     def _same(self, request: BatchRequest) -> Batch | None:
@@ -143,7 +139,9 @@ class BatchService:
             )
         except Conflict:
             return self._over(self.book.get(batch_id))
-        self._works[batch_id].stop_asking()
+        work = self._works.get(batch_id)
+        if work is not None:
+            work.stop_asking()
         return batch
 
     def _over(self, batch: Batch) -> Batch:
@@ -166,7 +164,8 @@ class BatchService:
                 for batch in self.book.unsettled():
                     if batch.id not in self._under_way and len(self._under_way) < _MOST_UNDER_WAY:
                         self._under_way.add(batch.id)
-                        tasks.start_soon(self._work_on, self._works[batch.id])
+                        work = self._works.setdefault(batch.id, BatchWork(batch.id, self._tools))
+                        tasks.start_soon(self._work_on, work)
                 await self._wake.wait()
 
     async def _work_on(self, work: BatchWork) -> None:

@@ -32,6 +32,8 @@ from tunesmith.records import Batch, BatchCounts, BatchFault, BatchStatus, Clock
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
+_HAS_FILES = (BatchStatus.COMPLETED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
+_LONGEST_TOLD = 1000
 _LATE = "This request was not answered before the completion window was over."
 
 
@@ -104,7 +106,7 @@ class BatchWork:
             await self._fail_without_input(error)
         await self._finish()
         batch = self._record
-        if batch.told_at is None:
+        if batch.status.final and batch.told_at is None:
             await self._tools.on_end(batch)
             await self._tools.book.change(batch.id, "told", told_at=self._tools.clock())
 
@@ -162,7 +164,7 @@ class BatchWork:
                 await self._tools.models.known(name)
             except (MissingReference, Forbidden) as error:
                 code = "model_not_found" if isinstance(error, MissingReference) else "permission_denied"
-                faults.append(BatchFault(code=code, message=str(error), line=line, param="body.model"))
+                faults.append(BatchFault(code=code, message=str(error)[:_LONGEST_TOLD], line=line, param="body.model"))
         return faults
 
     async def _answer(self) -> None:
@@ -212,7 +214,7 @@ class BatchWork:
             FAILPOINTS.hit("batch.before_end")
             times = {f"{ends}_at": self._tools.clock()}
             await self._move(ends, batch.status, output_upload=output, error_upload=error, **times)
-        if self._record.status is not BatchStatus.FAILED:
+        if self._record.status in _HAS_FILES:
             await self._at_the_disk(partial(shutil.rmtree, self._paths.folder, ignore_errors=True))
 
     async def _kept(self, batch: Batch, path: Path, kind: str) -> str:
