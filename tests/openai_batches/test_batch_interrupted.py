@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from batch_parts import again, create, files_of, lines_of, once, request, shown, start_server, started, upload
+from batch_parts import URL, again, create, files_of, lines_of, once, request, shown, start_server, started, upload
 
 from support.deployed import remove_all
 from support.server import ServerProcess, polled
@@ -76,6 +77,16 @@ def test_a_killed_server_goes_on_where_it_was(server: ServerProcess, engine, tmp
     assert not lines.exists()
 
 
+def test_a_server_that_is_asked_to_stop_does_not_wait_for_answers(server: ServerProcess, engine):
+    with server.client() as client:
+        batch_id = half_way(client, engine)
+    assert server.stop() == 0
+    engine.go()
+    server.up()
+    with server.client() as client:
+        assert once(client, batch_id)["request_counts"] == {"total": 24, "completed": 22, "failed": 2}
+
+
 @pytest.mark.parametrize("fail_at", ["upload.before_fsync#2", "upload.after_rename#2", "batch.before_end"])
 def test_a_crash_while_lines_become_files_makes_no_second_file(engine, tmp_path: Path, fail_at: str):
     with start_server(tmp_path, engine, TUNESMITH_FAILPOINT=fail_at) as crashes:
@@ -90,6 +101,22 @@ def test_a_crash_while_lines_become_files_makes_no_second_file(engine, tmp_path:
         assert sorted(names) == [f"{batch_id}_error.jsonl", f"{batch_id}_output.jsonl", "requests.jsonl"]
         assert sorted(engine.asked) == ["hello", "refuse"]
         remove_all(client)
+
+
+def test_a_full_disk_is_waited_for_and_leaves_no_half_line(server: ServerProcess, client, engine, tmp_path: Path):
+    batch_id = half_way(client, engine)
+    lines = tmp_path / "state/batches" / batch_id / "output.jsonl"
+    before = lines.read_bytes()
+    soft, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    engine.go()
+    assert any("batch_waits_for_room" in server.output for _ in polled(lambda: None))
+    assert lines.read_bytes() == before
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (soft, hard))
+    batch = once(client, batch_id)
+    assert batch["request_counts"] == {"total": 24, "completed": 22, "failed": 2}
+    assert len(files_of(client, batch)[0]) == 22
+    assert set(Counter(engine.asked).values()) == {1}
 
 
 def test_its_lines_can_be_followed_on_the_disk(client, engine, tmp_path: Path):
@@ -131,11 +158,12 @@ def test_batches_never_take_more_than_their_share(client, engine):
     for batch_id in batches:
         once(client, batch_id, "in_progress")
     assert any(len(engine.asked) >= 16 for _ in polled(lambda: None))
-    client.get("/v1/models").raise_for_status()
-    assert len(engine.asked) == 16
+    person = client.post(URL, json=request("", "a person's")["body"]).raise_for_status().json()
+    assert person["choices"][0]["message"]["content"] == "you said: a person's"
+    assert len(engine.asked) == 17
     engine.go()
     assert {once(client, batch_id)["request_counts"]["completed"] for batch_id in batches} == {20}
-    order = [said.split()[1] for said in engine.asked]
+    order = [said.split()[1] for said in engine.asked if "hold" in said]
     assert {order[place] for place in range(16, 22)} == {"0", "1", "2"}
 
 
