@@ -14,9 +14,11 @@ from tunesmith.experiments import ExperimentSummary
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journal import Journal
 from tunesmith.openai import UploadInPartsSummary
+from tunesmith.openai.batches import BatchSummary
 from tunesmith.paths import StatePaths
 from tunesmith.records import (
     ArtifactTags,
+    Batch,
     Checkpoint,
     Clock,
     Dataset,
@@ -48,6 +50,7 @@ class Journals:
     train_configs: Journal[TrainConfigFile, TrainConfigSummary]
     deployments: Journal[Deployment, DeploymentSummary]
     uploads_in_parts: Journal[UploadInParts, UploadInPartsSummary]
+    batches: Journal[Batch, BatchSummary]
 
     @classmethod
     def open(cls, paths: StatePaths, clock: Clock) -> Journals:
@@ -63,6 +66,7 @@ class Journals:
             train_configs=Journal.open(paths.train_configs, TrainConfigFile, TrainConfigSummary, clock=clock),
             deployments=Journal.open(paths.deployments, Deployment, DeploymentSummary, clock=clock),
             uploads_in_parts=Journal.open(paths.uploads_in_parts, UploadInParts, UploadInPartsSummary, clock=clock),
+            batches=Journal.open(paths.batches, Batch, BatchSummary, clock=clock),
         )
 
     @property

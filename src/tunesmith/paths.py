@@ -94,6 +94,23 @@ class DeploymentPaths:
 
 
 @dataclass(frozen=True)
+class BatchPaths:
+    """The folder of one batch, there until its lines are files: each request that has its answer has a line in one of them."""
+
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        """Requests that were answered."""
+        return self.folder / "output.jsonl"
+
+    @property
+    def errors(self) -> Path:
+        """Requests that were refused, or could not be asked."""
+        return self.folder / "errors.jsonl"
+
+
+@dataclass(frozen=True)
 class StatePaths:
     """The state folder."""
 
@@ -149,6 +166,10 @@ class StatePaths:
         return self.root / "uploads_in_parts.jsonl"
 
     @property
+    def batches(self) -> Path:
+        return self.root / "batches.jsonl"
+
+    @property
     def webhook_secret(self) -> Path:
         """What deliveries are signed with; readable by the owner only."""
         return self.root / "webhook_secret"
@@ -168,6 +189,7 @@ class StatePaths:
             self.train_configs,
             self.deployments,
             self.uploads_in_parts,
+            self.batches,
         )
 
     @property
@@ -193,6 +215,13 @@ class StatePaths:
 
     def deployment(self, deployment_id: str) -> DeploymentPaths:
         return DeploymentPaths(self.deployments_folder / deployment_id)
+
+    @property
+    def batches_folder(self) -> Path:
+        return self.root / "batches"
+
+    def batch(self, batch_id: str) -> BatchPaths:
+        return BatchPaths(self.batches_folder / batch_id)
 
     @property
     def models(self) -> Path:
@@ -259,6 +288,6 @@ class StatePaths:
 
     def create(self) -> None:
         """Make the folders that must exist before the server starts."""
-        below = (self.runs_folder, self.models, self.uploads_folder, self.train_configs_folder, self.deployments_folder)
-        for folder in (self.root, *below, self.parts_folder):
+        below = (self.runs_folder, self.models, self.uploads_folder, self.parts_folder, self.train_configs_folder)
+        for folder in (self.root, *below, self.deployments_folder, self.batches_folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -164,6 +164,7 @@ _TRACES: Mapping[str, Callable[[StatePaths], bool]] = MappingProxyType(
         "uploads.jsonl": lambda paths: _has_entry(paths.uploads_folder, "upl_*/data.*"),
         "deployments.jsonl": lambda paths: _has_entry(paths.deployments_folder, "dep_*/attempts"),
         "uploads_in_parts.jsonl": lambda paths: _has_entry(paths.parts_folder, "upload_*/part_*"),
+        "batches.jsonl": lambda paths: _has_entry(paths.batches_folder, "batch_*"),
         "train_configs.jsonl": lambda paths: _has_entry(paths.train_configs_folder, "tc_*.yaml"),
     }
 )

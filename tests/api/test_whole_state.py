@@ -56,6 +56,12 @@ def use(client: httpx.Client, number: int) -> tuple[str, str]:
     client.delete(f"/deployments/{deployment['deployment_id']}").raise_for_status()
     announced = {"bytes": 5, "filename": "a.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"}
     client.post("/v1/uploads", json=announced).raise_for_status()
+    wanted = {
+        "input_file_id": upload.json()["upload_id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    }
+    client.post("/v1/batches", json=wanted).raise_for_status()
     config = {"file": ("c.yaml", b"job: {type: writes}\n")}
     client.put(f"/api/v1/datasets/{dataset}/train-config", files=config).raise_for_status()
     return run_id, upload.json()["upload_id"]

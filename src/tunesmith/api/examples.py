@@ -14,6 +14,7 @@ from tunesmith.api.deid import DeidentifyRequest
 from tunesmith.api.experiments import NewRun
 from tunesmith.api.finetune import FinetuneBody
 from tunesmith.api.keys import KeyRequest
+from tunesmith.api.openai.batches import NewBatch
 from tunesmith.api.openai.chat import CompletionRequest
 from tunesmith.api.openai.graders import GraderCheck, GraderRun
 from tunesmith.api.openai.uploads import CompleteRequest, UploadRequest
@@ -118,6 +119,12 @@ BODIES: Mapping[Any, dict[str, Any]] = {
         "temperature": 0.7,
         "top_p": 0.9,
         "model": _MODEL,
+    },
+    NewBatch: {
+        "input_file_id": "file-01k9zkq8c5e2v7m4w3x6y8z0ab",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"kind": "nightly"},
     },
     BatchRequest: {"prompts": ["Name a colour.", "Name a fruit."], "max_tokens": 16, "model": _MODEL},
     UploadRequest: {

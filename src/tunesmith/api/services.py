@@ -19,6 +19,7 @@ from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService, Completions
 from tunesmith.openai import FileChecks, Graders, ModelCatalog, ResultFiles, UploadsInParts
+from tunesmith.openai.batches import BatchService
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
@@ -42,6 +43,7 @@ class OpenAIServices:
     completions: Completions
     graders: Graders
     uploads_in_parts: UploadsInParts
+    batches: BatchService
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,11 @@ ALSO: Mapping[str, Mapping[int, str]] = {
         400: f"The body is no JSON, or: {_NOT_HERE[0].lower()}{_NOT_HERE[1:]}",
         409: "The name is taken, the GPU is in use, or there are as many as max_deployments allows.",
     },
+    "create_batch": {
+        400: "The body is no JSON, or the file, the endpoint or the window cannot be used.",
+        429: "As many batches are unfinished as may.",
+    },
+    "cancel_batch": {400: "It is over already."},
     "create_dataset": {409: "There is a dataset of that name."},
     "delete_dataset": {409: "An unfinished run uses it."},
     "upload_file": {409: "The dataset is full, or the upload was stopped."},

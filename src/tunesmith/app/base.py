@@ -9,6 +9,7 @@ from tunesmith.idempotency import IdempotentCalls
 from tunesmith.journals import Journals, idempotent_calls_in
 from tunesmith.net.guarded import GuardedClient
 from tunesmith.net.loopback import LoopbackClient
+from tunesmith.openai.batches import BatchBook
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import RecipeBook
 from tunesmith.records import Clock
@@ -31,6 +32,7 @@ class Base:
     book: RunBook
     unfinished: UnfinishedRuns
     deployed: DeploymentBook
+    batches: BatchBook
     client: GuardedClient
     loopback: LoopbackClient
     idempotent_calls: IdempotentCalls
@@ -54,6 +56,7 @@ def open_base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -
         book=book,
         unfinished=UnfinishedRuns(book),
         deployed=DeploymentBook(journals.deployments),
+        batches=BatchBook(journals.batches),
         client=GuardedClient(allow_private=settings.allow_private_urls),
         loopback=LoopbackClient(),
         idempotent_calls=idempotent_calls_in(journals),

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from tunesmith.api.services import OpenAIServices
 from tunesmith.app.base import Base
+from tunesmith.app.batches import batches_of
 from tunesmith.datasets import Arrived, Details, SingleFiles, UploadService
 from tunesmith.deployments import DeploymentService
 from tunesmith.inference import ChatService, Completions
@@ -63,23 +64,29 @@ def openai_of(
     deployments: DeploymentService,
     chat: ChatService,
 ) -> OpenAIServices:
+    models = _catalog(base, references, deployments)
     completions = Completions(chat.endpoint, base.loopback)
     return OpenAIServices(
         file_checks=FileChecks(uploads, base.calls, base.paths.root),
         results=_result_files(base, single_files, uploads),
-        models=ModelCatalog(
-            trained=base.book.trained,
-            unfinished=base.unfinished.all,
-            names=references.names,
-            resolve=references.resolve,
-            deployments=base.deployed,
-            end_deployment=deployments.remove,
-            run_of=base.book.get,
-            paths=base.paths,
-        ),
+        models=models,
         completions=completions,
         graders=Graders(base.calls, completions.whole),
         uploads_in_parts=_uploads_in_parts(base, uploads, single_files),
+        batches=batches_of(base, uploads, single_files, models, chat, completions),
+    )
+
+
+def _catalog(base: Base, references: References, deployments: DeploymentService) -> ModelCatalog:
+    return ModelCatalog(
+        trained=base.book.trained,
+        unfinished=base.unfinished.all,
+        names=references.names,
+        resolve=references.resolve,
+        deployments=base.deployed,
+        end_deployment=deployments.remove,
+        run_of=base.book.get,
+        paths=base.paths,
     )
 
 

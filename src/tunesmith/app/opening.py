@@ -213,6 +213,7 @@ def _datasets(base: Base) -> _Datasets:
         configs=train_configs,
         unfinished=base.unfinished.all,
         clock=base.clock,
+        other_users=base.batches.users_of,
     )
     return _Datasets(
         datasets=datasets,

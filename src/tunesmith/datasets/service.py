@@ -70,12 +70,15 @@ class DatasetService:
         configs: TrainConfigs,
         unfinished: Callable[[], Iterable[Run]],
         clock: Clock,
+        other_users: Callable[[Collection[str]], list[str]] = lambda _: [],
     ) -> None:
+        """``other_users`` tells who else than unfinished runs uses some of these uploads."""
         self._journal = journal
         self._uploads = uploads
         self._configs = configs
         self._unfinished = unfinished
         self._clock = clock
+        self._other_users = other_users
         self._order = list(journal.summaries)
         self._by_name = {one.name: key for key, one in journal.summaries.items() if one.deleted_at is None}
         self._creating: set[str] = set()
@@ -277,11 +280,11 @@ class DatasetService:
         return summary is not None and summary.deleted_at is not None
 
     def _refuse_if_used(self, upload_ids: list[str], what: str) -> None:
-        users = [run.id for run in self._unfinished() if _uses(run, upload_ids)]
+        users = [run.id for run in self._unfinished() if _uses(run, upload_ids)] + self._other_users(upload_ids)
         if users:
             raise Conflict(
                 f"{what} is used by {', '.join(users[:10])}" + (" and others" if len(users) > 10 else ""),
-                mend="wait until these runs are over, or cancel them",
+                mend="wait until these are over, or cancel them",
             )
 
 

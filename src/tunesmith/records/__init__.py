@@ -2,6 +2,7 @@
 
 from tunesmith.records.access import Key, Scope
 from tunesmith.records.base import Clock, IdempotentCall, Record, new_id, utc_now
+from tunesmith.records.batches import Batch, BatchCounts, BatchFault, BatchStatus, BatchUsage
 from tunesmith.records.checkpoints import Checkpoint, Mark
 from tunesmith.records.datasets import Dataset, FileCheck, TrainConfigFile, Upload
 from tunesmith.records.deliveries import BodySource, Delivery, DeliveryAttempt, DeliveryState, Endpoint, Uptime
@@ -31,6 +32,11 @@ __all__ = [
     "PUBLISH_FILE",
     "PUBLISH_TO",
     "ArtifactTags",
+    "Batch",
+    "BatchCounts",
+    "BatchFault",
+    "BatchStatus",
+    "BatchUsage",
     "BodySource",
     "Callback",
     "CallbackEvent",

@@ -121,6 +121,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
             await opened.vitals.start(background, "validator", opened.services.validator.run)
             await opened.vitals.start(background, "result files", opened.services.openai.results.run)
             await opened.vitals.start(background, "uploads in parts", opened.services.openai.uploads_in_parts.run)
+            await opened.vitals.start(background, "batches", opened.services.openai.batches.run)
             background.start_soon(_sweep_downloads, opened, downloads)
             yield
             # Runs go on without us; the next server finds them.

@@ -6,7 +6,7 @@ from typing import Any
 
 from litestar import Router
 
-from tunesmith.api.openai import chat, files, graders, jobs, models, uploads
+from tunesmith.api.openai import batches, chat, files, graders, jobs, models, uploads
 
 HANDLERS: list[Any] = [
     Router(
@@ -14,6 +14,7 @@ HANDLERS: list[Any] = [
         route_handlers=[
             *files.HANDLERS,
             *uploads.HANDLERS,
+            *batches.HANDLERS,
             *jobs.HANDLERS,
             *graders.HANDLERS,
             *chat.HANDLERS,
