@@ -63,6 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     allow_reuse_address = True
+    request_queue_size = 128
     daemon_threads = True
 
 Server(("127.0.0.1", port), Handler).serve_forever()
