@@ -13,6 +13,7 @@ from openai_parts import new_file
 from support.openai_door import is_error
 from support.server import ServerProcess
 from tunesmith.api.access import OPEN, OPT
+from tunesmith.api.openai.errors import OPENAI
 from tunesmith.app import open_services
 from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
@@ -57,9 +58,23 @@ def test_what_nobody_takes_is_told_in_the_form_of_its_door(client, method, path,
     answer = client.request(method, path)
     assert answer.status_code == status
     identified(answer)
-    assert is_error(answer) == ("nothing" not in path or path.startswith("/v1/files"))
+    assert is_error(answer) == path.startswith("/v1/")
     if status == 405:
         assert answer.headers["allow"]
+
+
+def test_below_the_same_base_the_other_doors_keep_their_own_form(tmp_path, client):
+    """Each of them, whatever is added to them: what no handler takes is told as by the others of its door."""
+    app = create_app(open_services(Settings(state_dir=tmp_path / "state", recipes_dir=tmp_path)))
+    routes = [route for route in app.routes if isinstance(route, HTTPRoute) and route.path.startswith("/v1/")]
+    native = {
+        route.path.split("/")[2]
+        for route in routes
+        if not any(handler.opt.get(OPENAI) for handler, _ in route.route_handler_map.values())
+    }
+    assert len(native) > 10
+    for name in native - {"models", "uploads"}:  # of which a part is OpenAI's
+        assert not is_error(client.get(f"/v1/{name}/x/y/z/nothing")), name
 
 
 def test_a_body_that_is_too_large_is_413(client):

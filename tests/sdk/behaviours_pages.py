@@ -63,7 +63,7 @@ def models_on_one_page(scene: Scene) -> None:
     page = scene.wire.send("GET", "/models").json
     names = [one["id"] for one in page["data"]]
     expect(page["object"] == "list" and len(names) == len(set(names)), "it is a list, each model once", names=names)
-    for name in (scene.asked.model, scene.asked.base, scene.job.fine_tuned_model):
+    for name in (scene.asked.model, scene.asked.base.rpartition("/")[2], scene.job.fine_tuned_model):
         expect(name in names, f"{name} is on it", names=names)
 
 

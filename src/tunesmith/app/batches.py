@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio.to_thread
@@ -14,10 +15,20 @@ from tunesmith.datasets import Arrived, Details, SingleFiles, UploadService
 from tunesmith.inference import ChatService, Completions, EngineRefused
 from tunesmith.openai import ModelCatalog
 from tunesmith.openai.batches import Answer, BatchService
-from tunesmith.records import Clock, Upload
+from tunesmith.records import Batch, BatchStatus, Clock, Upload
+from tunesmith.reporting import OpenAIEvents
+from tunesmith.reporting.openai_events import EventType
 
 _OUTPUT = "batch_output"
 _BLOCK = 256 * 1024
+_EVENTS: Mapping[BatchStatus, EventType] = MappingProxyType(
+    {
+        BatchStatus.COMPLETED: "batch.completed",
+        BatchStatus.FAILED: "batch.failed",
+        BatchStatus.EXPIRED: "batch.expired",
+        BatchStatus.CANCELLED: "batch.cancelled",
+    }
+)
 
 
 def batches_of(
@@ -27,13 +38,18 @@ def batches_of(
     catalog: ModelCatalog,
     chat: ChatService,
     completions: Completions,
+    events: OpenAIEvents,
 ) -> BatchService:
+    async def tell(batch: Batch) -> None:
+        await events.offer(batch.id, _EVENTS[batch.status], batch.id, batch.ended_at)
+
     return BatchService(
         book=base.batches,
         paths=base.paths,
         clock=base.clock,
         files=BatchFiles(uploads, single_files, base.clock),
         models=BatchModels(catalog, chat, completions),
+        on_end=tell,
     )
 
 

@@ -24,6 +24,7 @@ from tunesmith.openai import (
 from tunesmith.records import Run, Upload, UploadInParts
 from tunesmith.references import References
 from tunesmith.references.model_size import parameters_of
+from tunesmith.reporting import OpenAIEvents
 from tunesmith.runs import RunConfig, RunConfigs, Validator, Verdict
 
 
@@ -63,6 +64,7 @@ def openai_of(
     references: References,
     deployments: DeploymentService,
     chat: ChatService,
+    events: OpenAIEvents,
 ) -> OpenAIServices:
     models = _catalog(base, references, deployments)
     completions = Completions(chat.endpoint, base.loopback)
@@ -73,7 +75,7 @@ def openai_of(
         completions=completions,
         graders=Graders(base.calls, completions.whole),
         uploads_in_parts=_uploads_in_parts(base, uploads, single_files),
-        batches=batches_of(base, uploads, single_files, models, chat, completions),
+        batches=batches_of(base, uploads, single_files, models, chat, completions, events),
     )
 
 

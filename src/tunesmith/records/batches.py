@@ -87,6 +87,12 @@ class Batch(Record, frozen=True, kw_only=True):
     """When whoever wants to know of its end was told."""
 
     @property
+    def ended_at(self) -> datetime:
+        """When it ended; until then, when it was made."""
+        ends = (self.completed_at, self.failed_at, self.expired_at, self.cancelled_at)
+        return next((at for at in ends if at is not None), self.created_at)
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing is left to be done about it."""
         return self.status.final and self.told_at is not None

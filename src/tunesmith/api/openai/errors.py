@@ -29,16 +29,14 @@ READS: dict[str, Any] = {**NEEDS_READ, OPENAI: True}
 WRITES: dict[str, Any] = {**NEEDS_WRITE, OPENAI: True}
 """What handlers of this door declare: their errors have this form, and unknown parameters are passed over."""
 
-_PLACES = tuple(
-    f"/v1/{name}"
-    for name in (
-        *("files", "uploads", "fine_tuning", "models", "chat", "batches"),
-        # what OpenAI has and this service has not
-        *("assistants", "audio", "completions", "containers", "conversations", "embeddings", "evals", "images"),
-        *("moderations", "organization", "realtime", "responses", "threads", "vector_stores", "videos"),
-    )
+_BASE = "/v1"
+_OTHER_DOORS = frozenset(
+    {
+        *("callbacks", "datasets", "deidentify:test", "deliveries", "deployments", "experiments", "keys"),
+        *("recipes", "runs", "storage", "train-config"),
+    }
 )
-"""Where a request that no handler takes is answered in this form, too."""
+"""What else begins with the same base. Whatever no handler takes is answered in this form, but for these."""
 _MOST_FAULTS = 20
 
 
@@ -74,8 +72,8 @@ def is_openai(request: Request[Any, Any, Any]) -> bool:
     handler: BaseRouteHandler | None = request.scope.get("route_handler")
     if handler is not None:
         return bool(handler.opt.get(OPENAI))
-    path = request.url.path
-    return any(path == place or path.startswith(f"{place}/") for place in _PLACES)
+    _, base, place, *_ = [*request.url.path.split("/"), "", ""]
+    return f"/{base}" == _BASE and place not in _OTHER_DOORS
 
 
 def answer(
