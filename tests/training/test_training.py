@@ -381,14 +381,6 @@ def test_a_model_that_is_not_there_is_refused(train_here, base):
     assert refused.value.mend
 
 
-def test_an_adapter_is_no_base(train_here, tmp_path):
-    """Training on an adapter would lose it without a word."""
-    _, run = train_here(training={"max_steps": 1})
-    adapter = (run / "output").rename(tmp_path / "adapter")
-    with pytest.raises(WorkerFault):
-        train_here(model={"base": str(adapter)})
-
-
 def test_a_fatal_problem_is_told_and_fails_the_process(write_config, tmp_path):
     """Exit code 1, and the last event says what failed, where and how to fix it."""
     code, told = run_recipe("lora", write_config(tmp_path / "gone.jsonl"))

@@ -40,6 +40,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """What the checkpoint was trained from: the same for all of a run."""
 
     base_model: str | None = None
+    """What the config named: a whole model, or an adapter that the training went on from."""
+    adapter_sha256: str | None = None
+    """Of the weights of that adapter: another one may lie in its place by now. None: it was a whole model."""
     template_sha256: str | UnsetType | None = UNSET
     """None: the tokenizer has no chat template."""
     tokenizer_sha256: Any = None
@@ -116,6 +119,7 @@ def misfits(then: Origin, now: Origin) -> tuple[Misfit, ...]:
 def _hashes(then: Origin, now: Origin) -> Iterator[Misfit]:
     pairs = (
         (BASE, then.base_model, now.base_model),
+        ("the adapter's sha256", then.adapter_sha256, now.adapter_sha256),
         (DATA, then.data_sha256, now.data_sha256),
         ("the tokenizer's sha256", then.tokenizer_sha256, now.tokenizer_sha256),
     )
@@ -144,7 +148,7 @@ def value_at(config: object, path: str) -> Any:
 
 
 def sha256_of_data(paths: Iterable[Path]) -> str:
-    """Of data files, one after the other. Raises OSError."""
+    """Of files, one after the other. Raises OSError."""
     found = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -82,7 +82,7 @@ class JobChecks:
                 if fault is not None:
                     return Checked(fault=fault)
                 rows = found.rows
-        base = value_at(config, "model.base")
+        base = value_at(config, "model.adapter_base") or value_at(config, "model.base")
         basis = Basis(
             rows=rows,
             parameters=await anyio.to_thread.run_sync(self._parameters_of, Path(str(base))),

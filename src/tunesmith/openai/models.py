@@ -160,12 +160,12 @@ class ModelCatalog:
                 await self._end_deployment(one.id)
 
     def _uses(self, run: Run, folder: Path) -> bool:
-        """Whether the config of an unfinished run names it, as the base that it was resolved to."""
+        """Whether the config of an unfinished run names it: as the model, or as the base of the adapter that is the model."""
         try:
             config = self._paths.run(run.id).config.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return False
-        return str(folder) in config
+        return any(str(one) in config for one in (folder, folder.resolve()))  # an adapter names its base without links
 
     def _run_with(self, found: ResolvedModel) -> Run | None:
         """The run that a name stands for, whatever kind of name it is."""

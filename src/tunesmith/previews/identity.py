@@ -37,8 +37,9 @@ def identity_of(config: Mapping[str, Any], **asked: int) -> Identity | None:
     Raises:
         OSError: a file cannot be read, or changes at this moment.
     """
-    base = Path(str(config["model"]["base"]))
-    if not base.is_dir():
+    named = (config["model"]["base"], config["model"].get("adapter_base"))
+    models = [Path(str(one)) for one in named if one is not None]
+    if not models or not all(model.is_dir() for model in models):
         return None
     data = config["data"]
     files = [Path(data[option]) for option in _DATA_OPTIONS if isinstance(data.get(option), str)]
@@ -46,7 +47,7 @@ def identity_of(config: Mapping[str, Any], **asked: int) -> Identity | None:
         "config": config,
         "asked": asked,
         "files": [(str(path), *_stamp(path)) for path in files],
-        "model": list(_hashes(base)),
+        "model": [list(_hashes(model)) for model in models],
         "versions": list(map(_version, _VERSIONS)),
         "workers": list(_worker_code()),
     }

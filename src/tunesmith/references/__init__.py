@@ -3,13 +3,14 @@
 from tunesmith.references.fine_tuned import FineTuned, fine_tuned_name, read_fine_tuned, suffix_in_names
 from tunesmith.references.models import ModelNames
 from tunesmith.references.references import References, gather
-from tunesmith.references.resolved import ModelKind, ResolvedModel
+from tunesmith.references.resolved import ModelKind, ResolvedAdapter, ResolvedModel
 
 __all__ = [
     "FineTuned",
     "ModelKind",
     "ModelNames",
     "References",
+    "ResolvedAdapter",
     "ResolvedModel",
     "fine_tuned_name",
     "gather",

@@ -25,11 +25,19 @@ class FineTuned(NamedTuple):
 
 
 def fine_tuned_name(base: str, suffix: str, run_id: str, *, step: int | None = None) -> str:
-    """The name of what a run makes, or of its checkpoint at a step. ``base`` is what the request called the base model."""
-    plain = base.removeprefix(_PREFIX).replace(":", "-").rstrip("/")
+    """The name of what a run makes, or of its checkpoint at a step. ``base`` is what the request called the base model.
+
+    Fine-tuned once more, a model keeps the name of the base that it had the first time.
+    """
+    plain = _first_base(base).replace(":", "-").rstrip("/")
     shown = plain.rpartition("/")[2] if plain.startswith(("/", ".", "~")) else plain
     name = f"{_PREFIX}{shown}:{ORGANIZATION}:{suffix_in_names(suffix)}:{run_id.removeprefix(_RUN)}"
     return name if step is None else f"{name}:ckpt-step-{step}"
+
+
+def _first_base(base: str) -> str:
+    plain = base.removeprefix(_PREFIX)
+    return plain.partition(":")[0] if read_fine_tuned(base) is not None else plain
 
 
 def suffix_in_names(suffix: str) -> str:

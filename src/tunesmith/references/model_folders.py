@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
+from tunesmith.contract.manifest import read_manifest, value_at
 from tunesmith.errors import MissingReference
 from tunesmith.files import raise_shortage, read_regular
 from tunesmith.references.paths import shown
 
-_ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _CONFIG = "config.json"
 _ADAPTER_WEIGHTS = "adapter_model"
+_ALL = ["all-linear"]
 _LARGEST_CONFIG = 1024 * 1024
 _MOST_ENTRIES = 10_000
 
@@ -36,6 +38,10 @@ class AdapterConfig(msgspec.Struct):
     base_model_name_or_path: str = ""
     r: Rank | None = None
     rank_pattern: dict[str, Rank] | None = None
+    lora_alpha: Any = None
+    lora_dropout: Any = None
+    target_modules: Any = None
+    """What an adapter is like does not decide whether it is one: whoever needs these looks whether they make sense."""
 
     @property
     def rank(self) -> int | None:
@@ -56,17 +62,45 @@ def adapter_config_in(folder: Path, where: str, allowed: Allowed) -> AdapterConf
     names = _names_in(folder, where, allowed)
     weights = {name for name in names if name.endswith(".safetensors")}
     of_adapter = {name for name in weights if name.startswith(_ADAPTER_WEIGHTS)}
-    if _ADAPTER_CONFIG in names and weights == of_adapter:
+    if ADAPTER_CONFIG in names and weights == of_adapter:
         if not weights:
             raise _incomplete(
                 folder, where, "holds an adapter without weights", f"put {_ADAPTER_WEIGHTS}.safetensors there"
             )
-        return _config_in(allowed(str(folder / _ADAPTER_CONFIG), where), where)
+        return _config_in(allowed(str(folder / ADAPTER_CONFIG), where), where)
     if _CONFIG not in names:
         raise _incomplete(folder, where, "holds no model: config.json is missing", "name a folder that holds one")
     if weights == of_adapter:
         raise _incomplete(folder, where, "holds a model without weights", "put its *.safetensors there")
     return None
+
+
+def shape_of(config: AdapterConfig, folder: Path) -> dict[str, Any]:
+    """Of an adapter that was found in the folder: ranks and modules in the words of a config; None for what it does not say.
+
+    ``all-linear`` is written down as the modules that it came to, and is what the training's own manifest says.
+    """
+    asked = value_at(_trained_with(folder), "lora.target_modules")
+    return {
+        "r": config.r,
+        "lora_alpha": _whole(config.lora_alpha),
+        "lora_dropout": config.lora_dropout,
+        "target_modules": asked if asked == _ALL else _listed(config.target_modules),
+    }
+
+
+def _trained_with(folder: Path) -> dict[str, Any]:
+    """The config of the training that wrote it; empty where none of ours did."""
+    found = read_manifest(folder, lambda path: read_regular(path, _LARGEST_CONFIG))
+    return found.origin.config if found is not None else {}
+
+
+def _whole(number: Any) -> Any:
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _listed(modules: Any) -> Any:
+    return sorted(modules) if isinstance(modules, list) and all(isinstance(one, str) for one in modules) else modules
 
 
 def _names_in(folder: Path, where: str, allowed: Allowed) -> set[str]:

@@ -15,7 +15,7 @@ from tunesmith.errors import Forbidden, MissingReference
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Deployment, RunState
 from tunesmith.references.fine_tuned import FineTuned, read_fine_tuned
-from tunesmith.references.model_folders import AdapterConfig, adapter_config_in
+from tunesmith.references.model_folders import ADAPTER_CONFIG, AdapterConfig, adapter_config_in, shape_of
 from tunesmith.references.models import (
     HUB_ID,
     MODELSCOPE,
@@ -26,8 +26,8 @@ from tunesmith.references.models import (
     looks_like_path,
 )
 from tunesmith.references.openai_names import DEFAULT_ALIASES
-from tunesmith.references.paths import NamedPaths, is_folder, shown
-from tunesmith.references.resolved import Located, ModelKind, ResolvedModel
+from tunesmith.references.paths import NamedPaths, is_file, is_folder, shown
+from tunesmith.references.resolved import Located, ModelKind, ResolvedAdapter, ResolvedModel
 
 
 class ModelReferences(NamedPaths):
@@ -71,16 +71,8 @@ class ModelReferences(NamedPaths):
             Forbidden: as ``model``; or an adapter names a base outside the allowed roots.
         """
         found = self._locate(reference, where)
-        base, config = None, None
-        of_hub = found.kind is ModelKind.HUB or (found.kind is ModelKind.DEPLOYMENT and _is_hub_id(found.path))
-        if not of_hub:
-            folder = Path(found.path)
-            if found.kind in (ModelKind.RUN, ModelKind.CHECKPOINT):
-                folder = self._readable(
-                    found.path, where
-                )  # a run may have reported any path, or put a link in its place
-            config = adapter_config_in(folder, where, self._readable)
-            base = self._base(config, where) if config is not None else None
+        config = None if _is_of_hub(found) else self._adapter_config(found, where)
+        base = self._base(config, where) if config is not None else None
         told = f"an adapter for {base}, {found.explanation}" if base is not None else found.explanation
         return ResolvedModel(
             reference=reference,
@@ -93,6 +85,28 @@ class ModelReferences(NamedPaths):
             adapter=base is not None,
             explanation=f"It is {told}.",
         )
+
+    def adapter(self, reference: str, where: str = "model") -> ResolvedAdapter | None:
+        """The adapter that it stands for. None where there is no sign of one; what is there instead is not looked at.
+
+        Raises:
+            MissingReference: as ``resolve``.
+            Forbidden: as ``resolve``.
+        """
+        found = self._locate(reference, where)
+        if _is_of_hub(found) or not is_file(Path(found.path) / ADAPTER_CONFIG):
+            return None
+        config = self._adapter_config(found, where)
+        if config is None:
+            return None
+        base = self._base(config, where)
+        return ResolvedAdapter(path=found.path, base=base, shape=shape_of(config, Path(found.path)))
+
+    def _adapter_config(self, found: Located, where: str) -> AdapterConfig | None:
+        folder = Path(found.path)
+        if found.kind in (ModelKind.RUN, ModelKind.CHECKPOINT):
+            folder = self._readable(found.path, where)  # a run may have reported any path, or put a link in its place
+        return adapter_config_in(folder, where, self._readable)
 
     def _locate(self, reference: str, where: str) -> Located:
         alias_of = self._aliases.get(reference) or self._of_openai(reference)
@@ -244,6 +258,10 @@ class ModelReferences(NamedPaths):
 
 def _is_of_modelscope(reference: str) -> bool:
     return reference.startswith(MODELSCOPE)
+
+
+def _is_of_hub(found: Located) -> bool:
+    return found.kind is ModelKind.HUB or (found.kind is ModelKind.DEPLOYMENT and _is_hub_id(found.path))
 
 
 def _is_hub_id(path: str) -> bool:

@@ -127,6 +127,13 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _nearest_sibling(path: Path) -> str | None:
     try:
         names = [entry.name for entry in path.parent.iterdir()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -37,6 +39,16 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is an adapter, which needs its base to be loaded."""
     explanation: str
     """What it is, in a sentence."""
+
+
+class ResolvedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter, for who trains on from it."""
+
+    path: str
+    base: str
+    """The folder or hub id of its base model."""
+    shape: Mapping[str, Any]
+    """By the names that a config has for it: ``r``, ``lora_alpha``, ``lora_dropout``, ``target_modules``."""
 
 
 class Located(msgspec.Struct, frozen=True, kw_only=True):

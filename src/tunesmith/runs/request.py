@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,8 @@ from tunesmith.recipes import (
     resolve,
 )
 from tunesmith.records import Callback, Checkpoint, DatasetReference, IdempotentCall, Resources
-from tunesmith.references import References, gather
+from tunesmith.references import References, ResolvedAdapter, gather
+from tunesmith.runs.from_adapter import take_over
 from tunesmith.runs.named_in_config import resolve_models
 
 _ALIGNMENT = {"sft": "sft", "lora": "lora", "alignment": "dpo", "dpo": "dpo", "ppo": "ppo", "reward": "reward"}
@@ -88,6 +89,14 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
+class _Model(NamedTuple):
+    """What the request's model stands for."""
+
+    path: str
+    """Or a hub id."""
+    adapter: ResolvedAdapter | None
+
+
 class RequestResolver:
     """Resolves requests for runs."""
 
@@ -123,7 +132,7 @@ class RequestResolver:
         if chosen is not None:
             train_config, named, place = chosen
         model, dataset = self._resolve_references(request, recipe)
-        filled = self._filled(request, model, dataset)
+        filled = self._filled(request, model.path if model is not None else None, dataset)
         config = resolve(
             recipe,
             train_config=train_config,
@@ -136,8 +145,8 @@ class RequestResolver:
         origins = origins_of(
             recipe, train_config=train_config, request=request.hyperparams, filled=filled, by_service=request.filled
         )
-        if request.inherited is not None:
-            origins = _inherited(origins, request.inherited.origins)
+        origins = _inherited(origins, request.inherited)
+        take_over(recipe, config, origins, model.adapter if model is not None else None)
         unasked = f"no train_config was named, so the {place} is used; train_config {{}} uses none"
         return Resolved(
             recipe=recipe,
@@ -176,7 +185,7 @@ class RequestResolver:
             return self._recipes.get(_ALIGNMENT.get(request.task_type, request.task_type))
         raise InvalidInput("no recipe is named", where="recipe", mend="set recipe; GET /v1/recipes lists them")
 
-    def _resolve_references(self, request: RunRequest, recipe: Recipe) -> tuple[str | None, DatasetReference | None]:
+    def _resolve_references(self, request: RunRequest, recipe: Recipe) -> tuple[_Model | None, DatasetReference | None]:
         if not recipe.data:
             return self._model(request) if _needs_model(recipe) else None, None
         missing: list[MissingReference | None] = []
@@ -192,10 +201,10 @@ class RequestResolver:
         gather(*missing)
         return model, dataset
 
-    def _model(self, request: RunRequest) -> str:
+    def _model(self, request: RunRequest) -> _Model:
         if not request.model:
             raise MissingReference("no model is named", where="model", mend="set model, or the experiment's base_model")
-        return self._references.model(request.model)
+        return _Model(self._references.model(request.model), self._references.adapter(request.model))
 
     def _dataset(self, request: RunRequest, recipe: Recipe) -> DatasetReference:
         if request.dataset is None:
@@ -239,9 +248,11 @@ def _needs_model(recipe: Recipe) -> bool:
     return option is not None and option.required
 
 
-def _inherited(origins: Mapping[str, Origin], earlier: Mapping[str, Origin]) -> dict[str, Origin]:
+def _inherited(origins: dict[str, Origin], earlier: Inherited | None) -> dict[str, Origin]:
     """The whole config of the earlier run is the train config of this one: what was not changed comes from where it came."""
-    found = {path: earlier.get(path) if here is Origin.TRAIN_CONFIG else here for path, here in origins.items()}
+    if earlier is None:
+        return origins
+    found = {path: earlier.origins.get(path) if here is Origin.TRAIN_CONFIG else here for path, here in origins.items()}
     return {path: origin for path, origin in found.items() if origin is not None}
 
 

@@ -5,7 +5,6 @@ A preview goes through here as well, so that what it shows is what is trained.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,9 +12,9 @@ import msgspec
 from tunesmith_workers.examples.prepare import Examples, Sample, prepare, prepare_test
 from tunesmith_workers.models.chat_templates import choose_template
 from tunesmith_workers.models.loading import load_config, load_tokenizer, longest_context
+from tunesmith_workers.models.starting_point import starting_point
 from tunesmith_workers.process.config import TrainConfig
 from tunesmith_workers.process.events import emit, emit_message
-from tunesmith_workers.process.faults import BadConfig
 
 
 class TrainingInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,27 +35,17 @@ def prepare_inputs(config: TrainConfig, sample: Sample | None = None) -> Trainin
         WorkerFault: the config, the rows or the model cannot be used.
     """
     emit("progress", phase="loading_model", part="tokenizer")
-    _refuse_adapter(config.base)
-    with_weights = sample is None
-    tokenizer = load_tokenizer(config.base, with_weights=with_weights)
+    start, with_weights = starting_point(config), sample is None
+    tokenizer = load_tokenizer(start.tokenizer, with_weights=with_weights)
     choose_template(tokenizer, config.data.chat_template)
-    config = _within_context(config, with_weights=with_weights)
+    config = _within_context(config, start.base, with_weights=with_weights)
     train, validation = prepare(config, tokenizer, sample)
     test = prepare_test(config, tokenizer, sample)
     return TrainingInputs(config=config, tokenizer=tokenizer, train=train, validation=validation, test=test)
 
 
-def _refuse_adapter(base: str) -> None:
-    if (Path(base) / "adapter_config.json").is_file():
-        raise BadConfig(
-            "is an adapter, and training starts from a whole model",
-            where=f"model.base: {base}",
-            mend="train it with lora.merge: true, or name the base model",
-        )
-
-
-def _within_context(config: TrainConfig, *, with_weights: bool) -> TrainConfig:
-    longest = longest_context(load_config(config.base, with_weights=with_weights))
+def _within_context(config: TrainConfig, base: str, *, with_weights: bool) -> TrainConfig:
+    longest = longest_context(load_config(base, with_weights=with_weights))
     if longest is None or config.data.max_length <= longest:
         return config
     emit_message(f"data.max_length is {longest}, the longest text that the model can read", level="warning")

@@ -17,8 +17,8 @@ from torch import Tensor
 from tunesmith_workers.models.hub import local_folder
 from tunesmith_workers.models.loading import explained, load_config, load_model
 from tunesmith_workers.models.precision import device
+from tunesmith_workers.models.starting_point import base_of
 from tunesmith_workers.process.faults import BadConfig, Inexact, ModelUnavailable
-from tunesmith_workers.weights.inference import base_of
 
 _CONFIG = "adapter_config.json"
 

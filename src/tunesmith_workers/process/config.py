@@ -44,6 +44,7 @@ class Job(Section, frozen=True, kw_only=True):
 
 class Model(Section, frozen=True, kw_only=True):
     base: str | None
+    adapter_base: str | None = None  # a default, as recipes that people copied earlier do not have it
     dtype: DType
     attention: Attention
 

@@ -19,6 +19,7 @@ from tunesmith.contract import manifest as contract
 from tunesmith.contract.manifest import KEEP, MANIFEST, ListedFile, Manifest, decode_manifest, misfits, read_manifest
 from tunesmith_workers.data.provenance import DataPolicy, policy_behind
 from tunesmith_workers.data.reader import data_files
+from tunesmith_workers.models.starting_point import ADAPTER_WEIGHTS
 from tunesmith_workers.process.faults import BadConfig
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "tunesmith")
@@ -33,12 +34,15 @@ class Origin(contract.Origin, frozen=True, kw_only=True):
     """The de-identification policy that the data went through, as the provenance.json beside it says."""
 
 
-def origin_of(*, base: str, tokenizer: Any, data: Path | None, config: dict[str, Any]) -> Origin:
-    """``data`` is None for what was not trained, such as an export."""
+def origin_of(
+    *, base: str, tokenizer: Any, data: Path | None, config: dict[str, Any], adapter: Path | None = None
+) -> Origin:
+    """``data`` is None for what was not trained, such as an export. ``adapter`` is what the training began from, if that is one."""
     template = tokenizer.chat_template
     data_sha256 = sha256_of_data(data) if data is not None else None
     return Origin(
         base_model=base,
+        adapter_sha256=contract.sha256_of_data([adapter / ADAPTER_WEIGHTS]) if adapter is not None else None,
         template_sha256=_sha256(template.encode()) if isinstance(template, str) else None,
         tokenizer_sha256=_sha256(tokenizer.backend_tokenizer.to_str().encode()),
         data_sha256=data_sha256,

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith_workers.examples.prepare import Examples
 from tunesmith_workers.models.loading import load_generation_config, named_attention
+from tunesmith_workers.models.starting_point import starting_point
 from tunesmith_workers.process.config import Folders, TrainConfig
 from tunesmith_workers.process.events import emit, log
 from tunesmith_workers.rollout.parity import certify
@@ -30,7 +31,7 @@ def finish(trainer: FineTuner, weights: Weights, config: TrainConfig, folders: F
     kind = weights.save(model, folders.output, config)
     tokenizer: Any = trainer.processing_class
     tokenizer.save_pretrained(folders.output)
-    _save_generation_config(config.base, examples.ended_by, tokenizer, folders.output)
+    _save_generation_config(starting_point(config).generation_config, examples.ended_by, tokenizer, folders.output)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         log("no parity certificate: the weights are spread over processes, and only the first is here")
     else:
@@ -51,9 +52,9 @@ def finish(trainer: FineTuner, weights: Weights, config: TrainConfig, folders: F
     emit("result", model=str(folders.output), metrics=metrics)
 
 
-def _save_generation_config(base: str, ended_by: frozenset[int], tokenizer: Any, folder: Path) -> None:
+def _save_generation_config(earlier: str, ended_by: frozenset[int], tokenizer: Any, folder: Path) -> None:
     """Whoever serves this model must stop at the tokens it was trained to end a turn with."""
-    generation = load_generation_config(base)
+    generation = load_generation_config(earlier)
     known = generation.eos_token_id
     ends = {known} if isinstance(known, int) else set(known or ())
     # What this model was trained to say comes first: some programs only look at the first one.

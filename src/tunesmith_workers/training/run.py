@@ -12,6 +12,7 @@ from tunesmith_workers.examples.inputs import TrainingInputs, prepare_inputs
 from tunesmith_workers.examples.prepare import Examples
 from tunesmith_workers.models.loading import load_model, named_attention
 from tunesmith_workers.models.precision import Precision, device, precision_for
+from tunesmith_workers.models.starting_point import starting_point
 from tunesmith_workers.models.structure import attention_of
 from tunesmith_workers.objectives.base import Objective
 from tunesmith_workers.objectives.trained_logits import TrainedLogits
@@ -48,7 +49,7 @@ def train(
     weights.check(config)
     inputs = prepare_inputs(config)
     config, examples = inputs.config, inputs.train
-    precision = precision_for(config.model.dtype, trains_weights=weights.trains_all)
+    precision = precision_for(config.model.dtype, trains_weights=weights.in_full_precision(config))
     model = _load(config, weights, examples, precision, acceleration)
     trainer = _trainer(inputs, folders, model, objective, precision, stop, acceleration)
     _report_first_batches(trainer)
@@ -71,15 +72,18 @@ def _load(
     emit("progress", phase="loading_model", part="weights")
     torch.manual_seed(config.training.seed)
     attention = named_attention(config.model.attention) or acceleration.attention(examples.longest, precision)
-    loaded = load_model(config.base, precision.weights, attention)
+    start = starting_point(config)
+    loaded = load_model(start.base, precision.weights, attention)
     model = weights.attach(loaded, config, fuses=acceleration.fuses_adapters)
+    if start.adapter is not None:
+        emit_message(f"training goes on from the adapter {start.adapter}, which belongs to {start.base}")
     acceleration.prepare(model)
     if attention is None and attention_of(model) == "eager":
         emit_message("eager attention is used: this model has no sdpa attention in transformers")
     parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     total, trained = sum(n for n, _ in parameters), sum(n for n, requires in parameters if requires)
     emit_message(
-        f"model: {config.base}, {total / 1e6:.1f} M parameters, {trained / 1e6:.2f} M trained ({trained / total:.2%}), "
+        f"model: {start.base}, {total / 1e6:.1f} M parameters, {trained / 1e6:.2f} M trained ({trained / total:.2%}), "
         f"{precision}, {attention_of(model)} attention, on {_hardware()}"
     )
     return model
@@ -109,6 +113,7 @@ def _trainer(
         inputs=inputs,
         origin=origin_of(
             base=config.base,
+            adapter=starting_point(config).adapter,
             tokenizer=tokenizer,
             data=config.train_file,
             config=msgspec.json.decode(msgspec.json.encode(config)),

@@ -14,6 +14,10 @@ class Weights(Protocol):
     trains_all: bool
     """Whether the weights of the base model themselves are trained."""
 
+    def in_full_precision(self, config: TrainConfig) -> bool:
+        """Whether weights as the base has them are trained, all or some, which small steps would be lost on in sixteen bits."""
+        ...
+
     def check(self, config: TrainConfig) -> None:
         """Refuse a config that cannot fit the model, before rows are read and weights are loaded.
 
@@ -23,7 +27,7 @@ class Weights(Protocol):
         ...
 
     def attach(self, model: Any, config: TrainConfig, *, fuses: bool) -> Any:
-        """The model to train. With ``fuses``, layers may be fused where that gives the same numbers.
+        """The model to train, made of the loaded base of what the config starts from. With ``fuses``, layers may be fused where that gives the same numbers.
 
         Raises:
             BadConfig: what the config asks for does not fit this model.

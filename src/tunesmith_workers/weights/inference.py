@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tunesmith_workers.models.loading import explained, load_generation_config, load_model, named_attention
 from tunesmith_workers.models.precision import device, precision_for
+from tunesmith_workers.models.starting_point import ADAPTER_CONFIG, base_of
 from tunesmith_workers.process.config import Attention, DType
-from tunesmith_workers.process.faults import ModelUnavailable
 
 
 def load_for_inference(base: str, dtype: DType, attention: Attention) -> Any:
@@ -21,7 +19,7 @@ def load_for_inference(base: str, dtype: DType, attention: Attention) -> Any:
     """
     precision = precision_for(dtype, trains_weights=False)
     chosen = named_attention(attention)
-    adapter = Path(base) / "adapter_config.json"
+    adapter = Path(base) / ADAPTER_CONFIG
     if not adapter.is_file():
         model = load_model(base, precision.weights, chosen)
     else:
@@ -37,16 +35,3 @@ def load_for_inference(base: str, dtype: DType, attention: Attention) -> Any:
             model = PeftModel.from_pretrained(model, base, config=config)
         model.generation_config = load_generation_config(base)
     return model.eval().to(device())
-
-
-def base_of(adapter: Path) -> str:
-    """The model that an adapter belongs to, as its adapter_config.json names it. Raises ModelUnavailable."""
-    try:
-        found = msgspec.json.decode(adapter.read_bytes(), type=dict[str, Any]).get("base_model_name_or_path")
-    except (OSError, msgspec.DecodeError) as error:
-        raise ModelUnavailable(f"cannot be read: {error}", where=str(adapter), mend="train it again") from error
-    if not isinstance(found, str) or not found:
-        raise ModelUnavailable(
-            "does not name the model it adapts", where=str(adapter), mend="set base_model_name_or_path in it"
-        )
-    return found

@@ -5,32 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tunesmith_workers.models.starting_point import shape_of, starting_point
 from tunesmith_workers.process.config import Lora, TrainConfig
 from tunesmith_workers.process.events import emit_message
 from tunesmith_workers.process.faults import BadConfig
+from tunesmith_workers.weights.loaded_adapter import load_adapter, refuse_other_kinds, tell_own_shape
 from tunesmith_workers.weights.target_modules import ALL_LINEAR, refuse_absent_modules
 
 
 class LoraWeights:
-    """An adapter, as ``lora`` in the config describes it."""
+    """A new adapter, as ``lora`` in the config describes it, or the one that the config starts from, as that one is."""
 
     trains_all = False
 
+    def in_full_precision(self, config: TrainConfig) -> bool:
+        adapter = starting_point(config).adapter
+        return adapter is not None and shape_of(adapter).trains_copies
+
     def check(self, config: TrainConfig) -> None:
-        """Refuse target modules of which the model has none."""
-        refuse_absent_modules(_required(config), config.base)
+        """Refuse target modules of which the model has none, and an adapter that is no LoRA."""
+        lora, start = _required(config), starting_point(config)
+        if start.adapter is None:
+            refuse_absent_modules(lora, start.base)
+        else:
+            refuse_other_kinds(start.adapter)
+            tell_own_shape(start.adapter, lora)
 
     def attach(self, model: Any, config: TrainConfig, *, fuses: bool) -> Any:
-        from peft import get_peft_model  # noqa: PLC0415  # slow to import, as is all it brings
-
-        from tunesmith_workers.weights.fused_lora import use_fused_layers  # noqa: PLC0415  # likewise
-
-        wanted = _peft_config(_required(config))
-        _exclude_misfits(wanted, model, config)
-        try:
-            adapted = get_peft_model(model, use_fused_layers(wanted) if fuses else wanted)
-        except ValueError as error:
-            raise _unfit(str(error)) from error
+        start = starting_point(config)
+        if start.adapter is None:
+            adapted = _new_adapter(model, config, fuses=fuses)
+        else:
+            adapted = load_adapter(model, start.adapter, fuses=fuses)
+        adapted.peft_config["default"].base_model_name_or_path = start.base_name  # in checkpoints, too
         if config.training.gradient_checkpointing:
             adapted.enable_input_require_grads()
         return adapted
@@ -39,12 +46,21 @@ class LoraWeights:
         if _required(config).merge:
             model.merge_and_unload().save_pretrained(folder)
             return "model"
-        # The name it was asked for by, not the place in a cache that it was loaded from.
-        folder_or_id = Path(config.base)
-        base = str(folder_or_id.absolute()) if folder_or_id.is_dir() else config.base
-        model.peft_config["default"].base_model_name_or_path = base
         model.save_pretrained(folder)
         return "adapter"
+
+
+def _new_adapter(model: Any, config: TrainConfig, *, fuses: bool) -> Any:
+    from peft import get_peft_model  # noqa: PLC0415  # slow to import, as is all it brings
+
+    from tunesmith_workers.weights.fused_lora import use_fused_layers  # noqa: PLC0415  # likewise
+
+    wanted = _peft_config(_required(config))
+    _exclude_misfits(wanted, model, config)
+    try:
+        return get_peft_model(model, use_fused_layers(wanted) if fuses else wanted)
+    except ValueError as error:
+        raise _unfit(str(error)) from error
 
 
 def _peft_config(lora: Lora) -> Any:

@@ -6,7 +6,6 @@ Configs are handed from one model family to another: ``query_key_value`` is Chat
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any
 
 from tunesmith_workers.process.config import Lora
@@ -24,7 +23,7 @@ def refuse_absent_modules(lora: Lora, base: str) -> None:
         BadConfig: it has none at all of them; the message lists its own.
         ModelUnavailable: the model's config cannot be read.
     """
-    if lora.target_modules == (ALL_LINEAR,) or (Path(base) / "adapter_config.json").is_file():
+    if lora.target_modules == (ALL_LINEAR,):
         return
     model = _skeleton(base)
     if model is None:
