@@ -23,6 +23,7 @@ from tunesmith.records.runs import (
     Run,
     RunKind,
     RunState,
+    ToldWarning,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "RunState",
     "Scope",
     "ServedAdapter",
+    "ToldWarning",
     "TrainConfigFile",
     "Upload",
     "Uptime",
