@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,24 +130,53 @@ def test_every_measurement_is_at_wandb_at_its_step(write_rows, write_config):
     assert ended.exit_code == 0
 
 
+def attempt(folder: Path, steps: list[int], value: float, *end: Ended, **opened: Any) -> Told:
+    """What the process tells that is given the measurements of one attempt, without a network."""
+    measured = [Measured(step=step, values={"loss": step + value}) for step in steps]
+    return reported(b"".join(map(line_of, [opening(folder, **opened), *measured, *end])), WANDB_MODE="offline")
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(step, values["loss"]) for step, values in history(folder)]
+
+
 @needs_wandb
 def test_another_attempt_goes_on_in_the_same_run_at_wandb(tmp_path):
-    """Steps never go back: those that were logged before are left out, whoever ended the attempt before."""
-    first = [opening(tmp_path), *(Measured(step=step, values={"loss": float(step)}) for step in (1, 2, 3))]
-    reported(b"".join(map(line_of, first)), WANDB_MODE="offline")  # no end: the training was killed
-    again = [opening(tmp_path, resumes=True), *(Measured(step=step, values={"loss": step + 0.5}) for step in (2, 3, 4))]
-    reported(b"".join(map(line_of, [*again, Ended(exit_code=0)])), WANDB_MODE="offline")
-    last = [opening(tmp_path, resumes=True), Measured(step=4, values={"loss": 9.0}), Ended(exit_code=0)]
-    reported(b"".join(map(line_of, last)), WANDB_MODE="offline")
+    """Steps never go back: those that were logged before are left out."""
+    attempt(tmp_path, [1, 2, 3], 0.0, Ended(exit_code=0))
+    attempt(tmp_path, [2, 3, 4], 0.5, Ended(exit_code=0), resumes=True)
+    attempt(tmp_path, [4], 0.9, Ended(exit_code=0), resumes=True)
     assert {record.run.run_id for record in records(tmp_path) if record.WhichOneof("record_type") == "run"} == {
         "run_01"
     }
-    assert [(step, values["loss"]) for step, values in history(tmp_path)] == [
-        (1, 1.0),
-        (2, 2.0),
-        (3, 3.0),
-        (4, 4.5),
-    ]
+    assert losses(tmp_path) == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.5)]
+
+
+@needs_wandb
+def test_what_a_killed_attempt_took_with_it_is_logged_again(tmp_path):
+    """Nobody knows what of it wandb had written down; here all of it is lost. No warning is told: the run goes on."""
+    told = attempt(tmp_path, [1, 2, 3], 0.0)
+    assert [one["level"] for one in told.of("message")] == ["info"]
+    for lost in (tmp_path / "wandb").glob("offline-run-*"):
+        shutil.rmtree(lost)
+    attempt(tmp_path, [3, 4], 0.5, Ended(exit_code=0), resumes=True)
+    assert losses(tmp_path) == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.5)]
+    attempt(tmp_path, [5], 0.0, Ended(exit_code=0), resumes=True)
+    assert losses(tmp_path)[4:] == [(5, 5.0)]
+
+
+@needs_wandb
+def test_a_training_by_hand_is_a_run_at_wandb_of_its_own(tmp_path):
+    """Unless it resumes: then it is the one before."""
+    ended = Ended(exit_code=0)
+    attempt(tmp_path, [1], 0.0, ended, run_id=None)
+    attempt(tmp_path, [1], 0.5, ended, run_id=None)
+    attempt(tmp_path, [1, 2], 0.0, ended, run_id=None, resumes=True)
+    first, second, third = (
+        record.run.run_id for record in records(tmp_path) if record.WhichOneof("record_type") == "run"
+    )
+    assert first != second == third
+    assert losses(tmp_path) == [(1, 1.0), (1, 1.5), (2, 2.0)]
 
 
 @needs_wandb

@@ -6,17 +6,17 @@ reached, or has no key, measurements are kept below the run's folder for ``wandb
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tunesmith_workers.process.events import emit_message
+from tunesmith_workers.reporting.kept import Kept
 from tunesmith_workers.reporting.lines import Ended, Line, Measured, Opening, decode_line
 
 _PLACE = "reporting.wandb"
@@ -25,18 +25,6 @@ _TO_START = 15.0
 _TO_FINISH = 60.0
 """Seconds that it may take to send the rest. The training waits less long; this bounds a process that has lost it."""
 _LONGEST_WORDS = 400
-
-
-class Noted(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of earlier attempts, kept below the run's folder."""
-
-    id: str
-    """Of the run of wandb."""
-    step: int
-    """Nothing at or before it is logged again."""
-
-
-_decode_noted, _encode_noted = msgspec.json.Decoder(Noted).decode, msgspec.json.Encoder().encode
 
 
 def main() -> None:
@@ -81,12 +69,17 @@ def _report(opening: Opening, lines: Iterator[Line]) -> None:
             "pip install 'tunesmith[wandb]', or set reporting.wandb.project to null",
         )
         return
-    noted = _noted(opening)
-    run = _open(wandb, opening, noted.id)
+    kept = Kept(opening)
+    run = _open(wandb, opening, kept.id)
     # A run that was resumed at wandb knows best how far it is.
-    noted = msgspec.structs.replace(noted, step=max(noted.step, run.starting_step - 1))
-    exit_code = _log(run, opening, noted, lines)
+    step, exit_code = _log(run, kept, max(kept.step, run.starting_step - 1), lines)
+    if exit_code is None:
+        # The training was killed, and so may wandb be any moment: another attempt logs what is not known to have arrived.
+        with contextlib.suppress(Exception):
+            run.finish(exit_code=1)
+        return
     run.finish(exit_code=exit_code)
+    kept.all_sent(step)
 
 
 def _open(wandb: Any, opening: Opening, run_id: str) -> Any:
@@ -128,45 +121,22 @@ def _mend(error: Exception) -> str:
     return "see that this machine reaches it (WANDB_BASE_URL, HTTPS_PROXY), and that its key may write to the project"
 
 
-def _log(run: Any, opening: Opening, noted: Noted, lines: Iterator[Line]) -> int:
-    """Log what comes; the exit code of the training, 1 where it ended without one."""
-    newest, exit_code = noted.step, 1
+def _log(run: Any, kept: Kept, upto: int, lines: Iterator[Line]) -> tuple[int, int | None]:
+    """Log what is later than the step ``upto``; the last step, and the exit code of the training where it told one."""
+    newest = upto
+    for measured in kept.unsent():
+        if measured.step > upto:
+            run.log(measured.values, step=measured.step)
+            newest = max(newest, measured.step)
+    upto = newest
     for line in lines:
         if isinstance(line, Ended):
-            exit_code = line.exit_code
-            break
-        if not isinstance(line, Measured) or line.step <= noted.step:
-            continue
-        if line.step > newest > noted.step:
-            # wandb writes a step down when the next one comes; one that was not written is logged again.
-            _note(opening, msgspec.structs.replace(noted, step=newest))
-        newest = max(newest, line.step)
-        run.log(line.values, step=line.step)
-    _note(opening, msgspec.structs.replace(noted, step=newest))
-    return exit_code
-
-
-def _noted(opening: Opening) -> Noted:
-    """What earlier attempts have noted. A training by hand that begins anew is another run of wandb."""
-    try:
-        noted = _decode_noted(_place_of(opening).read_bytes())
-    except (OSError, msgspec.DecodeError):
-        noted = None
-    if noted is not None and noted.id == (opening.run_id or (opening.resumes and noted.id)):
-        return noted
-    return Noted(id=opening.run_id or uuid.uuid4().hex[:12], step=-1)
-
-
-def _note(opening: Opening, noted: Noted) -> None:
-    place = _place_of(opening)
-    place.parent.mkdir(exist_ok=True)
-    beside = place.with_suffix(".tmp")
-    beside.write_bytes(_encode_noted(noted) + b"\n")
-    beside.replace(place)
-
-
-def _place_of(opening: Opening) -> Path:
-    return Path(opening.folder) / "wandb" / "tunesmith.json"
+            return newest, line.exit_code
+        if isinstance(line, Measured) and line.step > upto:
+            kept.add(line)
+            run.log(line.values, step=line.step)
+            newest = max(newest, line.step)
+    return newest, None
 
 
 def _warn(text: str, mend: str) -> None:
