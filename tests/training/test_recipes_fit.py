@@ -33,6 +33,15 @@ def test_a_resolved_config_is_read_whole(name, tmp_path):
     assert read.job.type == name
 
 
+def test_a_recipe_from_before_reporting_is_read(tmp_path):
+    """A copy that somebody made of an earlier one has no such section, and nothing is sent anywhere."""
+    config = resolve(read_recipe(RECIPES / "lora"), filled={"model.base": "m", "data.train_file": "d"})
+    del config["reporting"]
+    path = tmp_path / "config.yaml"
+    path.write_bytes(to_yaml(config))
+    assert read_config(TrainConfig, path).reporting.wandb.project is None
+
+
 def test_the_names_of_other_tools_are_understood():
     """Requests written for well-known trainers mean the same here."""
     request = {

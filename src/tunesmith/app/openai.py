@@ -33,7 +33,7 @@ def validator_of(base: Base, checks: FileChecks) -> Validator:
 
     async def judge(run: Run, config: RunConfig) -> Verdict:
         found = await jobs.check(run, config.config, config.origins)
-        return Verdict(fault=found.fault, values=found.values, labels=found.labels)
+        return Verdict(fault=found.fault, values=found.values, labels=found.labels, warnings=found.warnings)
 
     return Validator(
         book=base.book,

@@ -23,6 +23,7 @@ from tunesmith.openai.hyperparameters import (
     choose,
     chosen_in,
 )
+from tunesmith.openai.integrations import integrations_of
 from tunesmith.openai.labels import METHOD, RESOLVED, TRAINING_FILE, VALIDATION_FILE
 from tunesmith.recipes import Origin, Recipe, RecipeBook
 from tunesmith.records import FileCheck, Run
@@ -49,6 +50,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault | None = None
     values: Mapping[str, Any] = {}
     labels: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class Verdicts(Protocol):
@@ -89,7 +91,9 @@ class JobChecks:
             batch=usual_batch(recipe),
             learning_rate=_number(recipe.config, LEARNING_RATE) or 1.0,
         )
-        return _chosen(decode_method(run.labels[METHOD]).hyperparameters, basis, config, origins)
+        chosen = _chosen(decode_method(run.labels[METHOD]).hyperparameters, basis, config, origins)
+        asked = integrations_of(run, config, origins)
+        return msgspec.structs.replace(chosen, values={**chosen.values, **asked.values}, warnings=asked.warnings)
 
 
 def usual_batch(recipe: Recipe) -> int:

@@ -1,7 +1,7 @@
-"""What happened to a job, newest first: its states as they were journaled, and what it measured step by step.
+"""What happened to a job, newest first: its states as they were journaled, what it measured step by step, and its warnings.
 
-Nothing is kept for it: states come from the run's history, measurements from its metrics.jsonl, read from its end as far as
-a page needs. An event's id says where it comes from, so the same event has the same id for ever.
+Nothing is kept for it: states, and what went otherwise than it was asked for, come from the run's history, warnings that its
+process told from its progress, and measurements from its metrics.jsonl, read from its end as far as a page needs. An event's id says where it comes from, so the same event has the same id for ever.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunesmith.errors import InvalidInput
 from tunesmith.files import open_regular
 from tunesmith.openai.ids import job_id
 from tunesmith.openai.labels import RESOLVED, json_label, name_of_model
-from tunesmith.records import Run, RunState
+from tunesmith.records import Run, RunState, ToldWarning
 
 _BLOCK = 64 * 1024
 _LONGEST_LINE = 1024 * 1024
@@ -52,44 +52,73 @@ class _Place(NamedTuple):
 
     at: float
     kind: int
-    """0: a measurement, 1: a state, which follows what was measured in the same moment."""
+    """Of the same moment: measurements, then warnings of the process, states, and what is noticed with them."""
     number: int
-    """Of the change of state, or the byte of run.log that the measurement ends at."""
+    """The byte of run.log that a measurement or warning ends at; the change of state; which of the things noticed."""
+
+
+_MEASURED, _TOLD, _STATE, _NOTICED = range(4)
 
 
 Change = tuple[datetime, Run]
+_Event = tuple[_Place, JobEvent]
 
 
-def newest_events(run: Run, changes: Sequence[Change], metrics: Path, *, after: str | None) -> Iterator[JobEvent]:
+def newest_events(
+    run: Run, changes: Sequence[Change], warnings: Sequence[ToldWarning], metrics: Path, *, after: str | None
+) -> Iterator[JobEvent]:
     """The events before the one with the id ``after``, newest first. Reads the file as it goes on; blocks.
+
+    ``warnings`` are those that its process has told.
 
     Raises:
         InvalidInput: ``after`` is no event of this job.
     """
-    states = [(_Place(at.timestamp(), 1, number), then) for number, (at, then) in enumerate(changes)]
-    before = _place_of(after, run, {place.number: place for place, _ in states}, metrics)
-    told = (
-        (place, _of_state(run, place, then, changes[place.number - 1][1] if place.number else None))
-        for place, then in reversed(states)
+    known = [list(_states(run, changes)), list(_noticed(run, changes)), [_told(run, one) for one in warnings]]
+    before = _place_of(after, run, {event.id: place for events in known for place, event in events}, metrics)
+    measured = (
+        (_Place(line["at"], _MEASURED, line["log_offset"]), _of_metrics(run, line)) for line in lines_from_end(metrics)
     )
-    measured = ((_Place(line["at"], 0, line["log_offset"]), _of_metrics(run, line)) for line in lines_from_end(metrics))
-    for place, event in heapq.merge(told, measured, key=lambda one: one[0], reverse=True):
+    newest = (sorted(events, key=lambda one: one[0], reverse=True) for events in known)
+    for place, event in heapq.merge(*newest, measured, key=lambda one: one[0], reverse=True):
         if before is None or place < before:
             yield event
 
 
-def _place_of(after: str | None, run: Run, states: Mapping[int, _Place], metrics: Path) -> _Place | None:
-    if after is None:
-        return None
+def _states(run: Run, changes: Sequence[Change]) -> Iterator[_Event]:
+    before = None
+    for number, (at, then) in enumerate(changes):
+        level, message = _said(then, before)
+        place = _Place(at.timestamp(), _STATE, number)
+        yield place, JobEvent(id=f"{_prefix(run)}-s{number}", at=place.at, level=level, message=message)
+        before = then
+
+
+def _noticed(run: Run, changes: Sequence[Change]) -> Iterator[_Event]:
+    """What goes otherwise than it was asked for: the record only ever gains some."""
+    number = 0
+    for at, then in changes:
+        for warning in then.warnings[number:]:
+            place = _Place(at.timestamp(), _NOTICED, number)
+            yield place, JobEvent(id=f"{_prefix(run)}-n{number}", at=place.at, level="warn", message=warning)
+            number += 1
+
+
+def _told(run: Run, warning: ToldWarning) -> _Event:
+    place = _Place(warning.at, _TOLD, warning.log_offset)
+    return place, JobEvent(id=f"{_prefix(run)}-w{place.number}", at=place.at, level="warn", message=warning.text)
+
+
+def _place_of(after: str | None, run: Run, known: Mapping[str, _Place], metrics: Path) -> _Place | None:
+    if after is None or after in known:
+        return known.get(after or "")
     prefix, _, last = after.rpartition("-")
     kind, number = last[:1], last[1:]
-    if prefix == _prefix(run) and number.isdecimal() and len(number) < 20:
-        if kind == "s" and int(number) in states:
-            return states[int(number)]
-        found = (line for line in lines_from_end(metrics) if kind == "m" and line["log_offset"] <= int(number))
+    if prefix == _prefix(run) and kind == "m" and number.isdecimal() and len(number) < 20:
+        found = (line for line in lines_from_end(metrics) if line["log_offset"] <= int(number))
         line = next(found, None)
         if line is not None and line["log_offset"] == int(number):
-            return _Place(line["at"], 0, int(number))
+            return _Place(line["at"], _MEASURED, int(number))
     raise InvalidInput(
         "is no event of this job", where="after", mend="give the id of the last event of the page before"
     )
@@ -97,11 +126,6 @@ def _place_of(after: str | None, run: Run, states: Mapping[int, _Place], metrics
 
 def _prefix(run: Run) -> str:
     return job_id(run.id).replace("ftjob-", "ftevent-")
-
-
-def _of_state(run: Run, place: _Place, then: Run, before: Run | None) -> JobEvent:
-    level, message = _said(then, before)
-    return JobEvent(id=f"{_prefix(run)}-s{place.number}", at=place.at, level=level, message=message)
 
 
 def _said(then: Run, before: Run | None) -> tuple[Literal["info", "warn", "error"], str]:

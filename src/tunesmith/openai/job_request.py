@@ -12,6 +12,7 @@ from tunesmith.errors import Fault, InvalidInput, TooLarge
 from tunesmith.openai import labels
 from tunesmith.openai.hyperparameters import Requested, given
 from tunesmith.openai.ids import upload_id
+from tunesmith.openai.integrations import Integration
 from tunesmith.openai.job_checks import usual_batch
 from tunesmith.recipes import Recipe, RecipeBook
 
@@ -70,7 +71,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Without it `supervised`."""
     hyperparameters: MethodHyperparameters | None = None
     """The older way to give those of `supervised`."""
-    integrations: list[dict[str, Any]] | None = None
+    integrations: Annotated[list[Integration], msgspec.Meta(max_length=1)] | None = None
     """Where measurements are sent as well: `[{"type": "wandb", "wandb": {"project": ...}}]`."""
     metadata: dict[str, str] | None = None
     """Up to 16 pairs to find the job by."""

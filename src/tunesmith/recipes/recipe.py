@@ -14,7 +14,7 @@ from tunesmith.records import RunKind
 RECIPE_FILE = "recipe.yaml"
 SCRIPT_FILE = "run.sh"
 
-SECTIONS = ("job", "model", "data", "lora", "training", "evaluation", "checkpoint", "export")
+SECTIONS = ("job", "model", "data", "lora", "training", "evaluation", "checkpoint", "reporting", "export")
 """The sections that a config may have, in the order people expect them."""
 
 DATA_SHAPES = ("messages", "conversations", "instruction", "prompt_completion", "preference", "scored", "prompt")

@@ -24,6 +24,7 @@ from tunesmith.records.runs import (
     Run,
     RunKind,
     RunState,
+    ToldWarning,
 )
 from tunesmith.records.uploads_in_parts import UploadInParts, UploadInPartsStatus
 
@@ -70,6 +71,7 @@ __all__ = [
     "RunState",
     "Scope",
     "ServedAdapter",
+    "ToldWarning",
     "TrainConfigFile",
     "Upload",
     "UploadInParts",

@@ -103,6 +103,16 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     count: int | None = None
 
 
+class ToldWarning(msgspec.Struct, frozen=True, kw_only=True):
+    """A message at level warning that a process printed."""
+
+    at: float
+    """Unix seconds."""
+    text: str
+    log_offset: int
+    """The byte of run.log that it ends at, by which it is known again."""
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a run has come, folded from what its process printed."""
 
@@ -126,6 +136,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The last message at level error."""
     warnings: tuple[str, ...] = ()
     """What its lines held that could not be used."""
+    told_warnings: tuple[ToldWarning, ...] = ()
+    """The first different ones that it told itself, in their order."""
     log_offset: int = 0
     """Everything in run.log before this byte is folded in."""
 

@@ -45,7 +45,8 @@ class RunWarnings:
 
     def of(self, run: Run) -> tuple[str, ...]:
         """What was noticed when it was created and in what it printed, and why it will not start where it is queued now."""
-        noticed = (*run.warnings, *self._live.progress(run).warnings)
+        progress = self._live.progress(run)
+        noticed = (*run.warnings, *progress.warnings, *(told.text for told in progress.told_warnings))
         if run.state is not RunState.QUEUED:
             return noticed
         try:

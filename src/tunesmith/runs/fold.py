@@ -11,13 +11,15 @@ import msgspec
 
 from tunesmith.contract.events import read_line
 from tunesmith.errors import Fault
-from tunesmith.records import Progress
+from tunesmith.records import Progress, ToldWarning
 from tunesmith.runner import Line
 from tunesmith.runs.fields import MOST_NAMES, checked, finite
 from tunesmith.runs.reported import Reported
 from tunesmith.runs.time_left import TimeLeft
 
 _MOST_WARNINGS = 10
+"""Of each kind."""
+_LONGEST_WARNING = 1000
 _NOT_METRICS = frozenset({"step", "total_steps", "epoch", "at", "phase", "eta_seconds"})
 
 
@@ -73,6 +75,8 @@ class Fold:
                 )
             case "message" if event.fields.get("level") == "error":
                 self._update(error=_fault(event.fields))
+            case "message" if event.fields.get("level") == "warning":
+                self._note(event, now)
         if self.reported is not None:
             self.reported.take(event.kind, event.fields)
         for fault in event.faults:
@@ -117,13 +121,19 @@ class Fold:
         if warning not in warnings and len(warnings) < _MOST_WARNINGS:
             self._update(warnings=(*warnings, warning))
 
+    def _note(self, event: Event, now: float) -> None:
+        known, text = self.progress.told_warnings, str(_fault(event.fields))[:_LONGEST_WARNING]
+        if len(known) < _MOST_WARNINGS and text not in [one.text for one in known]:
+            told = ToldWarning(at=event.fields.get("at") or round(now, 3), text=text, log_offset=event.end)
+            self._update(told_warnings=(*known, told))
+
     def _update(self, **changes: Any) -> None:
         self.progress = msgspec.structs.replace(self.progress, **changes)
 
 
 def _fault(fields: dict[str, Any]) -> Fault:
     return Fault(
-        message=_text(fields.get("text")) or "the process reported an error without a text",
+        message=_text(fields.get("text")) or "the process told of something without a text",
         where=_text(fields.get("where")),
         mend=_text(fields.get("mend")),
     )

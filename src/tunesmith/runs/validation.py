@@ -38,6 +38,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What is decided of its config by what was found, by dotted path."""
     labels: Mapping[str, str] = {}
     """What its door keeps with it from now on."""
+    warnings: tuple[str, ...] = ()
+    """What goes otherwise than it was asked for."""
 
 
 Judge = Callable[[Run, RunConfig], Awaitable[Verdict]]
@@ -101,8 +103,9 @@ class Validator:
             return
         if verdict.values:
             await anyio.to_thread.run_sync(_rewrite, self._paths.run(run_id), config, verdict.values)
-        labels = {**run.labels, **verdict.labels}
-        await self._book.move(run_id, RunState.QUEUED, only_from=RunState.VALIDATING, labels=labels)
+        labels, warnings = {**run.labels, **verdict.labels}, (*run.warnings, *verdict.warnings)
+        changes = {"labels": labels, "warnings": warnings}
+        await self._book.move(run_id, RunState.QUEUED, only_from=RunState.VALIDATING, **changes)
 
 
 def _rewrite(paths: RunPaths, config: RunConfig, values: Mapping[str, Any]) -> None:

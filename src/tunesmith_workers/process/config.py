@@ -99,6 +99,19 @@ class Checkpoint(Section, frozen=True, kw_only=True):
     save_total_limit: Positive | None
 
 
+class Wandb(Section, frozen=True, kw_only=True):
+    """A run of Weights & Biases, in its own words; nothing is sent where ``project`` is null."""
+
+    project: str | None = None
+    name: str | None = None
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Reporting(Section, frozen=True, kw_only=True):
+    wandb: Wandb = Wandb()
+
+
 class TrainConfig(Section, frozen=True, kw_only=True):
     """What ``sft`` and ``lora`` read; ``lora`` is None in the former."""
 
@@ -109,6 +122,7 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     evaluation: Evaluation
     checkpoint: Checkpoint
     lora: Lora | None = None
+    reporting: Reporting = Reporting()  # recipes that people copied earlier do not have it
 
     @property
     def base(self) -> str:

@@ -21,10 +21,12 @@ from tunesmith_workers.process.events import emit, emit_message
 from tunesmith_workers.process.faults import explain
 from tunesmith_workers.process.quiet import quiet
 from tunesmith_workers.process.stopping import StopRequest
+from tunesmith_workers.reporting.reporter import reporting
 from tunesmith_workers.training.acceleration import Acceleration, Plain
 from tunesmith_workers.training.arguments import arguments_of, callbacks_of
 from tunesmith_workers.training.checkpoints import origin_of, refuse_misfit
 from tunesmith_workers.training.finish import finish
+from tunesmith_workers.training.reports import Reports
 from tunesmith_workers.training.trainer import FineTuner
 from tunesmith_workers.training.try_first import TryFirst
 from tunesmith_workers.weights.base import Weights
@@ -56,14 +58,17 @@ def train(
     if folders.resume_from is not None:
         refuse_misfit(folders.resume_from, trainer.origin)
         emit_message(f"resuming from {folders.resume_from}")
-    trainer.fit(folders.resume_from)
-    acceleration.close()
-    if stop.asked:
-        stop.leave(_kept(trainer.state.global_step))
-    stop.leave_at_once()
-    if inputs.test is not None:
-        _score_test(trainer, inputs.test)
-    finish(trainer, weights, config, folders, examples)
+    with reporting(config, folders) as reporter:
+        if reporter is not None:
+            trainer.add_callback(Reports(reporter))
+        trainer.fit(folders.resume_from)
+        acceleration.close()
+        if stop.asked:
+            stop.leave(_kept(trainer.state.global_step))
+        stop.leave_at_once()
+        if inputs.test is not None:
+            _score_test(trainer, inputs.test)
+        finish(trainer, weights, config, folders, examples)
 
 
 def _load(

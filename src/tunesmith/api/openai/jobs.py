@@ -158,13 +158,13 @@ async def resume_job(request: HttpRequest, job_id: FromPath[str]) -> Job:
 async def list_job_events(
     request: HttpRequest, job_id: FromPath[str], after: After = None, limit: EventLimit = 20
 ) -> JobEventPage:
-    """What happened to a job and what it measured, newest first."""
+    """What happened to a job, what it measured and its warnings, newest first."""
     services = services_of(request)
     run = _run(services, job_id)
     changes = [(entry.at, then) for entry, then in services.runs.book.history(run.id)]
-    metrics = services.paths.run(run.id).metrics
+    metrics, told = services.paths.run(run.id).metrics, services.runs.live.progress(run).told_warnings
     events, has_more = await anyio.to_thread.run_sync(
-        lambda: first_of(newest_events(run, changes, metrics, after=after), limit)
+        lambda: first_of(newest_events(run, changes, told, metrics, after=after), limit)
     )
     return JobEventPage(data=[event_of(one) for one in events], has_more=has_more)
 
