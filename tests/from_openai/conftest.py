@@ -22,6 +22,7 @@ from import_parts import (
     write_lora,
 )
 
+from support.deployed import remove_all
 from support.server import ServerProcess, clean_environment
 from support.tiny_model import save_tiny_model, tiny_tokenizer
 
@@ -29,6 +30,16 @@ from support.tiny_model import save_tiny_model, tiny_tokenizer
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("import") / "tiny", tiny_tokenizer())
+
+
+def served_with(tiny: Path, root: Path) -> dict[str, str]:
+    """Names of OpenAI's stand for the tiny model, which one thread is enough for."""
+    return {
+        "TUNESMITH_ALIASES": f"{OLD_MODEL}={tiny}:{UNKNOWN_MODEL}={tiny}",
+        "TUNESMITH_ALLOWED_ROOTS": f"{tiny.parent}:{root}",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +53,11 @@ def recipes(tmp_path_factory) -> Path:
 def old(tmp_path_factory, recipes, tiny) -> Iterator[ServerProcess]:
     """What plays OpenAI."""
     state = tmp_path_factory.mktemp("openai") / "state"
-    environment = {
-        "TUNESMITH_ALIASES": f"{OLD_MODEL}={tiny}:{UNKNOWN_MODEL}={tiny}",
-        "TUNESMITH_ALLOWED_ROOTS": f"{tiny.parent}:{state}",
-    }
+    environment = served_with(tiny, state)
     with ServerProcess.start(state, recipes, environment) as server:
         yield server
+        with server.client() as client:
+            remove_all(client)
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +91,11 @@ def jobs(old) -> dict[str, dict]:
 def home(tmp_path, recipes, tiny) -> Iterator[ServerProcess]:
     """The new home, which calls OpenAI's model by an alias."""
     state = tmp_path / "state"
-    environment = {
-        "TUNESMITH_ALIASES": f"{OLD_MODEL}={tiny}:{UNKNOWN_MODEL}={tiny}",
-        "TUNESMITH_ALLOWED_ROOTS": f"{tiny.parent}:{tmp_path}",
-    }
+    environment = served_with(tiny, tmp_path)
     with ServerProcess.start(state, recipes, environment) as server:
         yield server
+        with server.client() as client:
+            remove_all(client)
 
 
 @pytest.fixture

@@ -79,6 +79,11 @@ class Service:
     def url(self) -> str:
         return str(self._client.base_url).rstrip("/")
 
+    @property
+    def key(self) -> str | None:
+        """What it is sent, for other clients of the same service."""
+        return self._key
+
     def get(self, path: str, **params: Any) -> Any:
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", path, params=given)

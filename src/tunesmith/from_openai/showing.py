@@ -28,6 +28,18 @@ def bar(label: str, size: int) -> Iterator[Callable[[int], None]]:
         yield shown.update
 
 
+@contextmanager
+def counter(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Questions that were answered, on standard error; where that is no terminal, only the line."""
+    label = printable(label)
+    if not sys.stderr.isatty():
+        click.echo(f"{label}: {total} questions", err=True)
+        yield lambda _: None
+        return
+    with click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True) as shown:
+        yield shown.update
+
+
 def show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
     """The table, then what is missing and what to do, then how to start what is ready."""
     if as_json:
