@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 import yaml
-from import_parts import UNKNOWN_MODEL, rows
+from ill_account import IllAccount, ill_account
+from import_parts import KEY, UNKNOWN_MODEL, rows
 
 from support.commands import Cli
 from support.server import polled
@@ -191,3 +192,73 @@ def test_without_the_package_the_error_says_how_to_get_it(home, tmp_path):
     assert done.returncode == 1
     assert "pip install 'tunesmith[openai]'" in done.stderr
     assert cli("import-openai", "--help").returncode == 0
+
+
+def test_ctrl_c_leaves_nothing_half_written(command, environment, home, tmp_path):
+    """In the middle of a download: the exit code says so, what to do is said, and there is no dataset."""
+    with ill_account(IllAccount(["ftjob-1"])) as account:
+        child = subprocess.Popen(
+            command("import-openai", "--openai-base-url", account.url),
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with child:
+            assert account.begun.wait(60)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert "the same command goes on" in said
+    assert datasets(home) == {}
+
+
+def test_a_download_that_breaks_off_is_told(importing, home):
+    """Half a file is not kept; the other jobs are tried all the same. The key goes where it belongs."""
+    with ill_account(IllAccount(["ftjob-2", "ftjob-1"], breaks=True)) as account:
+        done = importing("--json", url=account.url)
+        assert account.keys == {f"Bearer {KEY}"}
+    assert done.returncode == 1
+    assert [one["job"] for one in json.loads(done.stdout)] == ["ftjob-1", "ftjob-2"]
+    assert all("could not be downloaded" in one["missing"][0] for one in json.loads(done.stdout))
+    assert datasets(home) == {}
+
+
+def test_a_list_without_an_end_ends(importing):
+    """One that has the same page for ever."""
+    with ill_account(IllAccount(["ftjob-1"], endless=True)) as account:
+        done = importing(url=account.url)
+    assert done.returncode == 1
+    assert "does not end" in done.stderr
+
+
+def test_a_method_without_a_recipe_brings_its_data(importing, home):
+    """What is missing is said, and so is what is not taken along; nothing is started."""
+    more = {
+        "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}},
+        "integrations": [{"type": "wandb", "wandb": {"project": "p"}}],
+        "user_provided_suffix": "Chosen Ones",
+    }
+    with ill_account(IllAccount(["ftjob-1"], content=rows(3), more=more)) as account:
+        done = importing("--start", "--json", url=account.url)
+    assert done.returncode == 1
+    outcome = told(done)["ftjob-1"]
+    assert outcome["dataset"] == "chosen-ones-ftjob-1"
+    assert "the method dpo needs the recipe dpo" in outcome["missing"][0]
+    assert outcome["notes"] == ["the integration wandb is not taken along"]
+    assert outcome["started"] is None
+
+
+def test_a_file_that_is_deleted_here_comes_again(importing, home):
+    """So does a dataset; what was uploaded before is no reason to find nothing."""
+    with ill_account(IllAccount(["ftjob-1"], content=rows(3))) as account:
+        assert importing(url=account.url).returncode == 0
+        with home.client() as client:
+            client.delete(f"/api/v1/uploads/{datasets(home)['ftjob-1']['files'][0]['upload_id']}").raise_for_status()
+            assert importing(url=account.url).returncode == 0
+            assert [one["bytes"] for one in datasets(home)["ftjob-1"]["files"]] == [len(rows(3))]
+            client.delete("/api/v1/datasets/ftjob-1").raise_for_status()
+            assert importing(url=account.url).returncode == 0
+    assert datasets(home)["ftjob-1"]["metadata"]["total_files"] == 1
