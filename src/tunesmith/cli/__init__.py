@@ -42,6 +42,16 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
             "deployments",
             "Serve models: list, create, show, delete, read logs.",
         ),
+        "import-openai": (
+            "tunesmith.from_openai.command",
+            "import_openai",
+            "Bring the fine-tuning jobs of an OpenAI account here.",
+        ),
+        "compare-openai": (
+            "tunesmith.from_openai.compare",
+            "compare_openai",
+            "Compare a model of OpenAI's with one here, on held-out rows.",
+        ),
         "keys": ("tunesmith.cli.keys", "keys", "Create, list and revoke API keys."),
         "state": ("tunesmith.cli.state", "state", "Verify and repair the state folder."),
         "settings": ("tunesmith.cli.settings", "settings", "Print every setting and where it came from."),

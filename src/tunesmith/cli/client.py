@@ -79,6 +79,11 @@ class Service:
     def url(self) -> str:
         return str(self._client.base_url).rstrip("/")
 
+    @property
+    def key(self) -> str | None:
+        """What it is sent, for other clients of the same service."""
+        return self._key
+
     def get(self, path: str, **params: Any) -> Any:
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", path, params=given)
@@ -125,9 +130,10 @@ class Service:
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask("DELETE", path, params=given, timeout=timeout)
 
-    def upload(self, path: str, name: str, content: Any) -> Any:
+    def upload(self, path: str, name: str, content: Any, *, idempotency_key: str | None = None) -> Any:
         """Put one file, read from ``content`` as it goes out."""
-        return self._ask("PUT", path, files={"file": (name, content)}, timeout=_UPLOAD_TIMEOUT)
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        return self._ask("PUT", path, files={"file": (name, content)}, timeout=_UPLOAD_TIMEOUT, headers=headers)
 
     @contextmanager
     def stream(
@@ -215,9 +221,9 @@ class Service:
             raise Unavailable(f"the connection to {self.url} broke: {error}", mend="try again") from error
 
     def _refusal(self, response: httpx.Response) -> TunesmithError:
-        """The error that a problem document tells of."""
+        """The error that a problem document tells of, or an answer in OpenAI's form."""
         try:
-            problem = _decode_problem(response.content)
+            problem = _problem_in(response.content)
         except msgspec.DecodeError:
             return self._stranger(response)
         mend = problem.mend
@@ -246,7 +252,25 @@ class _Problem(msgspec.Struct):
     errors: tuple[Fault, ...] = ()
 
 
+class _OpenAIError(msgspec.Struct):
+    """What is wrong, from the OpenAI-shaped door. Its message says where and how to fix it, too."""
+
+    message: str
+
+
+class _OpenAIAnswer(msgspec.Struct):
+    error: _OpenAIError
+
+
 _decode_problem = msgspec.json.Decoder(_Problem).decode
+_decode_openai = msgspec.json.Decoder(_OpenAIAnswer).decode
+
+
+def _problem_in(content: bytes) -> _Problem:
+    try:
+        return _decode_problem(content)
+    except msgspec.DecodeError:
+        return _Problem(title=_decode_openai(content).error.message)
 
 
 def locator(url: str | None) -> Locate:

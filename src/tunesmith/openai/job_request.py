@@ -16,7 +16,7 @@ from tunesmith.openai.integrations import Integration
 from tunesmith.openai.job_checks import usual_batch
 from tunesmith.recipes import Recipe, RecipeBook
 
-_RECIPES: Mapping[str, str] = {"supervised": "lora", "dpo": "dpo", "reinforcement": "grpo"}
+RECIPES: Mapping[str, str] = {"supervised": "lora", "dpo": "dpo", "reinforcement": "grpo"}
 """The recipe of each method, where the request names none."""
 _MOST_METADATA = 16
 _LONGEST_KEY, _LONGEST_VALUE = 64, 512
@@ -118,10 +118,10 @@ def recipe_for(request: JobRequest, recipes: RecipeBook) -> Recipe | None:
     if kind == "supervised" and request.train_config is not None:
         return None
     try:
-        return recipes.get(_RECIPES[kind])
+        return recipes.get(RECIPES[kind])
     except InvalidInput as error:
         raise InvalidInput(
-            f"the method {kind} needs the recipe {_RECIPES[kind]}, which is not here",
+            f"the method {kind} needs the recipe {RECIPES[kind]}, which is not here",
             where="method.type",
             mend="choose supervised, or name one of the recipes in the key `recipe`; GET /v1/recipes lists them",
         ) from error

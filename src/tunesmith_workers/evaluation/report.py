@@ -19,7 +19,7 @@ from tunesmith_workers.evaluation.questions import Question
 from tunesmith_workers.evaluation.samples import samples_of
 from tunesmith_workers.evaluation.scored import Scored
 from tunesmith_workers.evaluation.text_scores import correct
-from tunesmith_workers.process.config import EvaluateConfig, Folders
+from tunesmith_workers.process.config import AnswersConfig, EvaluateConfig, Folders
 from tunesmith_workers.process.events import emit, emit_message, log
 
 _PACKAGES = ("tunesmith", "torch", "transformers", "peft", "rouge-score", "sacrebleu")
@@ -51,7 +51,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def write_report(
-    config: EvaluateConfig, folders: Folders, questions: Sequence[Question], scored: Sequence[Scored]
+    config: EvaluateConfig | AnswersConfig, folders: Folders, questions: Sequence[Question], scored: Sequence[Scored]
 ) -> None:
     """Write the three files, and tell of them. The first model is the one that others are compared with."""
     first, *others = scored
@@ -82,7 +82,7 @@ def _compared(first: Scored, other: Scored) -> list[Difference]:
 
 
 def _report(
-    config: EvaluateConfig, rows: int, scored: Sequence[Scored], compared: Sequence[Difference]
+    config: EvaluateConfig | AnswersConfig, rows: int, scored: Sequence[Scored], compared: Sequence[Difference]
 ) -> dict[str, Any]:
     return {
         "model": config.base,

@@ -257,6 +257,34 @@ class EvalscopeConfig(Section, frozen=True, kw_only=True):
         return Path(_given(self.data.train_file, "data.train_file", "name a JSON Lines file"))
 
 
+class AnsweredBy(Section, frozen=True, kw_only=True):
+    model: str
+    label: str
+    answers: str
+
+
+class Answered(Section, frozen=True, kw_only=True):
+    metrics: tuple[str, ...]
+    limit: Positive | None = None
+    models: tuple[AnsweredBy, ...] = ()
+
+
+class AnswersConfig(Section, frozen=True, kw_only=True):
+    """What ``answers`` reads: rows, and files with what models made of them. The first model is compared with the others."""
+
+    data: RowsFile
+    evaluation: Answered
+
+    @property
+    def base(self) -> str:
+        models = self.evaluation.models
+        return _given(models[0].model if models else None, "evaluation.models", "name a model with its answers")
+
+    @property
+    def data_file(self) -> Path:
+        return Path(_given(self.data.train_file, "data.train_file", "name a JSON Lines file"))
+
+
 class Folders(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run writes. Started by hand, it writes beside its config."""
 
@@ -269,7 +297,7 @@ class Folders(msgspec.Struct, frozen=True, kw_only=True):
         return self.run / "checkpoints"
 
 
-AnyConfig = TypeVar("AnyConfig", TrainConfig, EvaluateConfig, EvalscopeConfig, MergeConfig, OnnxConfig)
+AnyConfig = TypeVar("AnyConfig", TrainConfig, EvaluateConfig, EvalscopeConfig, AnswersConfig, MergeConfig, OnnxConfig)
 
 
 def read_arguments(kind: type[AnyConfig]) -> tuple[AnyConfig, Folders]:
