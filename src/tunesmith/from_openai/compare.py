@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ import click
 
 from tunesmith.cli.options import asks_service, json_option
 from tunesmith.cli.render import number_text, print_json, print_table
-from tunesmith.errors import Unavailable
+from tunesmith.errors import InvalidInput, Unavailable
 from tunesmith.from_openai.options import openai_key_option, openai_url_option, refuse_itself
+from tunesmith.from_openai.sdk import KEY_VARIABLE, connect, load_sdk, openai_key
 from tunesmith.terminal import printable
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tunesmith.from_openai.asking import Asked, Question
 
 _INTERRUPTED = 130
+_NO_KEY = "none"
 _FIRST_LOAD_SECONDS = 900.0
 _ANSWER_SECONDS = 120.0
 _CHARACTERS_OF_A_TOKEN = 4
@@ -64,24 +67,35 @@ def compare_openai(
     from tunesmith.from_openai.scoring import Scoring, report_in
 
     refuse_itself(service, openai_url)
-    output.mkdir(parents=True, exist_ok=True)
-    scoring = Scoring(output.resolve(), held_out.absolute(), rows, metrics)
+    load_sdk()
+    scoring = Scoring(_made(output), held_out.absolute(), rows, metrics)
     try:
         questions = read_questions(scoring.questions())
         _tell_cost(questions, asking["max_tokens"], yes=yes)
         asked = _ask_both(service, questions, scoring.folder, openai_url, key_file, **asking)
-        names = {"old": asking["old_model"], "new": asking["new_model"]}
-        models = [
-            (names[side], f"{names[side]} {_SIDES[side]}", scoring.folder / f"{side}_answers.jsonl")
-            for side, one in asked.items()
-            if one.refusal is None
-        ]
-        scoring.score(models)
+        sides = [side for side, one in asked.items() if one.refusal is None]
+        names = [asking[f"{side}_model"] for side in sides]
+        scoring.score(
+            [
+                (name, f"{name} {_SIDES[side]}", scoring.folder / f"{side}_answers.jsonl")
+                for side, name in zip(sides, names, strict=True)
+            ]
+        )
     except KeyboardInterrupt:
         click.echo("\nstopped; the answers so far are kept, and the same command goes on with the rest", err=True)
         sys.exit(_INTERRUPTED)
-    _show(report_in(scoring.folder), scoring.folder, as_json=as_json)
-    sys.exit(0 if len(models) == len(_SIDES) else 1)
+    _show(report_in(scoring.folder), sides, scoring.folder, as_json=as_json)
+    sys.exit(0 if len(sides) == len(_SIDES) else 1)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"{str(folder)!r}: {error.strerror}", where="--output", mend="name another folder"
+        ) from error
+    return folder.resolve()
 
 
 def _tell_cost(questions: Sequence[Question], max_tokens: int, *, yes: bool) -> None:
@@ -111,13 +125,14 @@ def _ask_both(
 ) -> dict[str, Asked]:
     """Raises Unavailable: neither answers."""
     from tunesmith.from_openai.asking import Asker, write_answers
-    from tunesmith.from_openai.sdk import connect, load_sdk, openai_key
     from tunesmith.from_openai.showing import counter
 
     sdk = load_sdk()
+    # Without a key there may still be the answers of last time; OpenAI refuses what goes out without one.
+    old_key = openai_key(key_file) if key_file is not None or os.environ.get(KEY_VARIABLE) else _NO_KEY
     places = {
-        "old": (openai_url, openai_key(key_file), old_model, "OpenAI", _ANSWER_SECONDS),
-        "new": (f"{service.url}/v1", service.key or "none", new_model, "this service", _FIRST_LOAD_SECONDS),
+        "old": (openai_url, old_key, old_model, "OpenAI", _ANSWER_SECONDS),
+        "new": (f"{service.url}/v1", service.key or _NO_KEY, new_model, "this service", _FIRST_LOAD_SECONDS),
     }
     asked: dict[str, Asked] = {}
     for side, (url, key, model, name, seconds) in places.items():
@@ -135,7 +150,7 @@ def _ask_both(
     return asked
 
 
-def _show(report: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
+def _show(report: Mapping[str, Any], sides: Sequence[str], folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(folder), **{name: report[name] for name in ("rows", "models", "comparisons")}})
         return
@@ -143,7 +158,7 @@ def _show(report: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
     models = report["models"]
     names = dict.fromkeys(name for model in models for name in model["metrics"])
     rows = [(name, *(_value(model, name) for model in models), verdicts.get(name, "")) for name in names]
-    print_table(("metric", *(model["label"] for model in models), "the new one is"), rows)
+    print_table(("metric", *(_SIDES[side] for side in sides), "the new one is"), rows)
     click.echo(f"report: {folder / 'report.html'}", err=True)
 
 
