@@ -17,7 +17,7 @@ from tunesmith.errors import Forbidden, MissingReference, TunesmithError
 from tunesmith.journal import Journal
 from tunesmith.paths import StatePaths
 from tunesmith.records import Checkpoint, Deployment, EngineKind, Run, ServedAdapter, utc_now
-from tunesmith.references import References, ResolvedModel
+from tunesmith.references import References, ResolvedModel, fine_tuned_name
 from tunesmith.references.model_references import ModelReferences
 from tunesmith.runs import RunBook, RunSummary
 
@@ -343,3 +343,24 @@ def test_the_command(server, tmp_path):
     refused = cli("models", "resolve", "gone")
     assert refused.returncode == 1
     assert "there is no model" in refused.stderr
+
+
+def test_a_model_that_is_tuned_once_more_keeps_the_name_of_its_base():
+    """Whether what it goes on from is the end of a run or a checkpoint, and whatever the base is called."""
+    run_id = "run_" + "0" * 26
+    for base, shown_as in (("gpt-4o-mini", "gpt-4o-mini"), ("org/model", "org/model"), ("/models/mine", "mine")):
+        first = fine_tuned_name(base, "First", run_id)
+        for name in (first, fine_tuned_name(base, "", run_id, step=7)):
+            assert fine_tuned_name(name, "next", run_id) == f"ft:{shown_as}:tunesmith:next:{'0' * 26}"
+    assert fine_tuned_name("ft:not:one:of:ours", "", run_id) == f"ft:not-one-of-ours:tunesmith::{'0' * 26}"
+
+
+def test_an_adapter_is_found_with_its_base_and_shape(references, root):
+    """Of everything else only that it is none; what an adapter does not say of itself is null."""
+    found = references.adapter(str(adapter(root / "tuned", str(root / "model"))))
+    assert found is not None
+    assert (found.path, found.base) == (str(root / "tuned"), str(root / "model"))
+    assert found.shape == {"r": 8, "lora_alpha": None, "lora_dropout": None, "target_modules": None}
+    (root / "empty").mkdir()
+    for other in ("./model", "./empty", "org/remote"):
+        assert references.adapter(other) is None
