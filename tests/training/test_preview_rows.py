@@ -8,6 +8,7 @@ import re
 import httpx
 import msgspec
 import pytest
+from adapter_parts import make_adapter
 from openai_parts import TEMPLATES, WEATHER
 from training_parts import COLOURS, RECIPES, chat, config_and_folders
 from transformers import LlamaForCausalLM, TrainingArguments
@@ -50,6 +51,18 @@ def server(tmp_path_factory, tiny_model):
     roots = {"TUNESMITH_ALLOWED_ROOTS": f"{place}:{tiny_model}", "OMP_NUM_THREADS": "1"}
     with ServerProcess.start(place / "state", RECIPES, roots) as server:
         yield server
+
+
+@pytest.mark.filterwarnings("default")  # what the libraries say to each other is no promise of ours
+def test_rows_are_shown_as_an_adapter_has_them_rendered(seen, tiny_model, tokenizer, tmp_path):
+    """Its own chat template, though it says nothing of how long a text its base can read."""
+    adapter = make_adapter(tiny_model, tokenizer, tmp_path / "adapter")
+    template = adapter / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_start|>", "<|im_start|>~"))
+    of_base, of_adapter = (seen(COLOURS, model={"base": str(model)}) for model in (tiny_model, adapter))
+    assert of_adapter["first_batches_sha256"] != of_base["first_batches_sha256"]
+    assert "<|im_start|>~" in of_adapter["rows"][0]["text"]
+    assert of_adapter["settings"]["max_length"] == of_base["settings"]["max_length"]
 
 
 @pytest.mark.training

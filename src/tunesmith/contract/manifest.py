@@ -41,8 +41,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     base_model: str | None = None
     """What the config named: a whole model, or an adapter that the training went on from."""
-    adapter_sha256: str | None = None
-    """Of the weights of that adapter: another one may lie in its place by now. None: it was a whole model."""
+    adapter_sha256: str | UnsetType = UNSET
+    """Of the weights of that adapter: another one may lie in its place by now. Left out where it was a whole model."""
     template_sha256: str | UnsetType | None = UNSET
     """None: the tokenizer has no chat template."""
     tokenizer_sha256: Any = None
@@ -119,7 +119,7 @@ def misfits(then: Origin, now: Origin) -> tuple[Misfit, ...]:
 def _hashes(then: Origin, now: Origin) -> Iterator[Misfit]:
     pairs = (
         (BASE, then.base_model, now.base_model),
-        ("the adapter's sha256", then.adapter_sha256, now.adapter_sha256),
+        ("the adapter's sha256", then.adapter_sha256 or None, now.adapter_sha256 or None),
         (DATA, then.data_sha256, now.data_sha256),
         ("the tokenizer's sha256", then.tokenizer_sha256, now.tokenizer_sha256),
     )

@@ -42,7 +42,7 @@ def origin_of(
     data_sha256 = sha256_of_data(data) if data is not None else None
     return Origin(
         base_model=base,
-        adapter_sha256=contract.sha256_of_data([adapter / ADAPTER_WEIGHTS]) if adapter is not None else None,
+        adapter_sha256=contract.sha256_of_data([adapter / ADAPTER_WEIGHTS]) if adapter is not None else msgspec.UNSET,
         template_sha256=_sha256(template.encode()) if isinstance(template, str) else None,
         tokenizer_sha256=_sha256(tokenizer.backend_tokenizer.to_str().encode()),
         data_sha256=data_sha256,
