@@ -142,7 +142,7 @@ def test_a_dataset_or_split_that_is_not_there(client, preview):
             {},
             ["2 rows cannot be used", "train.jsonl:3", "train.jsonl:4"],
         ),
-        (lines([chat("a", "b", weight=0)]), {}, ["0 % of the tokens are trained"]),
+        (lines([chat("a", "b", weight=0)]), {}, ["train.jsonl:1", "there is nothing to learn from it"]),
         (lines([{"prompt": "", "completion": "once upon a time"}]), {}, ["so the prompts are missing"]),
         (lines(ROWS[:3]), {"model": "mute"}, ["no chat template"]),
         (lines(ROWS[:3]), {"hyperparams": {"data.chat_template": "endless.jinja"}}, ["no end token"]),
