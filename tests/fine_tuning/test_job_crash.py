@@ -31,6 +31,22 @@ def test_a_job_whose_server_is_killed_while_it_validates_is_validated_by_the_nex
         assert client.post(f"{JOBS}/{job['id']}/cancel").json()["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("place", ["file.before_write#3", "file.after_rename#3", "file.after_rename#4"])
+def test_numbers_are_chosen_as_asked_whenever_the_server_is_killed_while_it_writes_them_down(tmp_path, place):
+    """The two files before are those of the job when it was created."""
+    save_tiny_model(tmp_path / "state" / "models" / "tiny", tiny_tokenizer())
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"learning_rate_multiplier": 2}}}
+    armed = {**ENVIRONMENT, "TUNESMITH_FAILPOINT": place}
+    with ServerProcess.start(tmp_path / "state", RECIPES, armed) as server:
+        with server.client() as client:
+            job = created(client, training_file=uploaded(client, rows(60)), method=method)
+        server.wait()
+    with ServerProcess.start(tmp_path / "state", RECIPES, ENVIRONMENT) as server, server.client() as client:
+        waits = once(client, job["id"], "queued", "running")
+        assert waits["hyperparameters"] == {"n_epochs": 3, "batch_size": 2, "learning_rate_multiplier": 2.0}
+        client.post(f"{JOBS}/{job['id']}/cancel")
+
+
 def test_a_job_that_waits_for_its_validation_can_be_cancelled(server):
     with server.client() as client:
         job = created(client, training_file=uploaded(client, rows(1) * 300_000))

@@ -109,7 +109,11 @@ class Validator:
 
 
 def _rewrite(paths: RunPaths, config: RunConfig, values: Mapping[str, Any]) -> None:
-    """The config with these values in it. No process reads it before the run is queued."""
+    """The config with these values in it. No process reads it before the run is queued.
+
+    The config first: a server that ends between the two leaves values that nobody has decided, and the next look finds the
+    same ones. The other way round it would take the recipe's own for decided.
+    """
     for path, value in values.items():
         *sections, name = path.split(".")
         section = config.config
@@ -118,6 +122,6 @@ def _rewrite(paths: RunPaths, config: RunConfig, values: Mapping[str, Any]) -> N
         section[name] = value
     origins = {**config.origins, **dict.fromkeys(values, Origin.SERVICE)}
     kept = {path: origin for path, origin in origins.items() if origin is not Origin.RECIPE}
-    write_atomically(paths.origins, msgspec.json.encode(kept) + b"\n")
     write_atomically(paths.config, to_yaml(config.config))
+    write_atomically(paths.origins, msgspec.json.encode(kept) + b"\n")
     sync_folder(paths.folder)
