@@ -25,7 +25,7 @@ DEFAULTS = {EPOCHS: 3.0, BATCH: 8, ACCUMULATION: 1, LEARNING_RATE: 0.0002, SAVE_
 
 
 def basis(rows: int, parameters: int | None = 7_000_000_000) -> Basis:
-    return Basis(rows=rows, parameters=parameters, batch=8, learning_rate=0.0002)
+    return Basis(rows=rows, parameters=parameters, batch=8, part=8, learning_rate=0.0002)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,23 @@ def test_a_batch_is_kept_exactly_however_it_is_split(rows, batch, usual):
     values = given(Requested(batch_size=batch), usual)
     assert values[BATCH] * values[ACCUMULATION] == batch
     assert 1 <= values[BATCH] <= usual
-    found = choose(Requested(), Basis(rows=rows, parameters=None, batch=usual, learning_rate=0.1), DEFAULTS, set())
+    found = choose(
+        Requested(), Basis(rows=rows, parameters=None, batch=usual, part=usual, learning_rate=0.1), DEFAULTS, set()
+    )
     assert found[BATCH] * found[ACCUMULATION] >= 1
     assert 1 <= found[EPOCHS] <= 100
     assert found[SAVE_STEPS] >= 1
+
+
+def test_parts_are_no_larger_than_what_the_recipe_computes_at_a_time():
+    """A recipe that accumulates does so for want of memory."""
+    accumulating = Basis(rows=400, parameters=None, batch=16, part=1, learning_rate=0.1)
+    config = {**DEFAULTS, BATCH: 1, ACCUMULATION: 16}
+    values = choose(Requested(), accumulating, config, set())
+    assert (values[BATCH], values[ACCUMULATION]) == (1, 16)
+
+
+@pytest.mark.parametrize("asked", [1e-5, 0.00123456, 1.87])
+def test_a_multiplier_is_answered_as_it_was_given_however_small(asked):
+    values = choose(Requested(learning_rate_multiplier=asked), basis(1000), DEFAULTS, set())
+    assert chosen_in({**DEFAULTS, **values}, basis(1000)).learning_rate_multiplier == pytest.approx(asked, rel=1e-4)

@@ -26,9 +26,10 @@ _TARGET_EPOCHS, _MOST_EPOCHS = 3, 25
 _FEWEST_ROWS_SEEN, _MOST_ROWS_SEEN = 100, 25_000
 _FEWEST_STEPS, _MOST_STEPS = 16, 1000
 _MOST_AUTO_BATCH = 64
+_MOST_TOLD_EPOCHS = 10**9
 _USUAL_PARAMETERS, _SIZE_EXPONENT = 7e9, 0.4
 _LEAST_FACTOR, _LARGEST_FACTOR = 0.25, 5.0
-_DIGITS = 4
+_DIGITS = 6
 
 Auto = Literal["auto"]
 
@@ -60,6 +61,8 @@ class Basis(msgspec.Struct, frozen=True, kw_only=True):
     """Of the base model; None: nobody knows."""
     batch: int
     """Of the recipe, rows of one optimizer step."""
+    part: int
+    """Of the recipe, rows that are computed at a time: what fits the memory."""
     learning_rate: float
     """Of the recipe."""
 
@@ -69,13 +72,15 @@ class Basis(msgspec.Struct, frozen=True, kw_only=True):
         return self.learning_rate * size_factor(self.parameters)
 
 
-def given(requested: Requested, usual_batch: int) -> dict[str, Any]:
-    """What the numbers of a request are to the config, by dotted path. The learning rate waits for the model's size."""
+def given(requested: Requested, usual_part: int) -> dict[str, Any]:
+    """What the numbers of a request are to the config, by dotted path. The learning rate waits for the model's size.
+    ``usual_part`` is how many rows the recipe computes at a time.
+    """
     values: dict[str, Any] = {}
     if isinstance(requested.n_epochs, int):
         values[EPOCHS] = requested.n_epochs
     if isinstance(requested.batch_size, int):
-        values |= _split(requested.batch_size, usual_batch)
+        values |= _split(requested.batch_size, usual_part)
     return values
 
 
@@ -83,11 +88,11 @@ def choose(requested: Requested, basis: Basis, config: Mapping[str, Any], decide
     """What the config is to say, by dotted path. ``config`` has its options as they are; the decided ones stay that way."""
     wanted: dict[str, Any] = {EPOCHS: float(_epochs(basis.rows))}
     if not {BATCH, ACCUMULATION} & {path for path in config if path in decided}:
-        wanted |= _split(_batch(basis.rows, basis.batch), basis.batch)
+        wanted |= _split(_batch(basis.rows, basis.batch), basis.part)
     batch = math.prod({**config, **wanted}[path] for path in (BATCH, ACCUMULATION))
     asked = requested.learning_rate_multiplier
     multiplier = math.sqrt(batch / basis.batch) if asked in (None, "auto") else float(asked or 1)
-    wanted[LEARNING_RATE] = float(f"{basis.model_learning_rate * multiplier:.{_DIGITS}g}")
+    wanted[LEARNING_RATE] = _rounded(basis.model_learning_rate * multiplier)
     wanted[SAVE_STEPS] = max(1, math.ceil(basis.rows / batch))  # a checkpoint after each epoch
     wanted[LOGGING_STEPS] = 1
     return {path: value for path, value in wanted.items() if path in config and path not in decided}
@@ -96,9 +101,9 @@ def choose(requested: Requested, basis: Basis, config: Mapping[str, Any], decide
 def chosen_in(config: Mapping[str, Any], basis: Basis) -> Chosen:
     """What a config's options say, in the words of the request."""
     return Chosen(
-        n_epochs=max(1, math.ceil(config[EPOCHS])),
+        n_epochs=max(1, math.ceil(min(config[EPOCHS], _MOST_TOLD_EPOCHS))),
         batch_size=config[BATCH] * config[ACCUMULATION],
-        learning_rate_multiplier=round(config[LEARNING_RATE] / basis.model_learning_rate, _DIGITS),
+        learning_rate_multiplier=_rounded(config[LEARNING_RATE] / basis.model_learning_rate),
     )
 
 
@@ -107,6 +112,10 @@ def size_factor(parameters: int | None) -> float:
     if parameters is None:
         return 1.0
     return min(_LARGEST_FACTOR, max(_LEAST_FACTOR, math.pow(_USUAL_PARAMETERS / parameters, _SIZE_EXPONENT)))
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{_DIGITS}g}")
 
 
 def _epochs(rows: int) -> int:

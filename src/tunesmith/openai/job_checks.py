@@ -89,6 +89,7 @@ class JobChecks:
             rows=rows,
             parameters=await anyio.to_thread.run_sync(self._parameters_of, Path(str(base))),
             batch=usual_batch(recipe),
+            part=usual_part(recipe),
             learning_rate=_number(recipe.config, LEARNING_RATE) or 1.0,
         )
         chosen = _chosen(decode_method(run.labels[METHOD]).hyperparameters, basis, config, origins)
@@ -98,7 +99,12 @@ class JobChecks:
 
 def usual_batch(recipe: Recipe) -> int:
     """Rows of one optimizer step, where a request says nothing of it."""
-    return int((_number(recipe.config, BATCH) or 1) * (_number(recipe.config, ACCUMULATION) or 1))
+    return usual_part(recipe) * int(_number(recipe.config, ACCUMULATION) or 1)
+
+
+def usual_part(recipe: Recipe) -> int:
+    """Rows that are computed at a time, where a request says nothing of it."""
+    return int(_number(recipe.config, BATCH) or 1)
 
 
 def _number(config: Mapping[str, Any], path: str) -> float | None:

@@ -7,6 +7,7 @@ process told from its progress, and measurements from its metrics.jsonl, read fr
 from __future__ import annotations
 
 import heapq
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -76,9 +77,7 @@ def newest_events(
     """
     known = [list(_states(run, changes)), list(_noticed(run, changes)), [_told(run, one) for one in warnings]]
     before = _place_of(after, run, {event.id: place for events in known for place, event in events}, metrics)
-    measured = (
-        (_Place(line["at"], _MEASURED, line["log_offset"]), _of_metrics(run, line)) for line in lines_from_end(metrics)
-    )
+    measured = ((place, _of_metrics(run, line)) for place, line in _measurements(metrics))
     newest = (sorted(events, key=lambda one: one[0], reverse=True) for events in known)
     for place, event in heapq.merge(*newest, measured, key=lambda one: one[0], reverse=True):
         if before is None or place < before:
@@ -86,10 +85,11 @@ def newest_events(
 
 
 def _states(run: Run, changes: Sequence[Change]) -> Iterator[_Event]:
-    before = None
+    before, latest = None, 0.0
     for number, (at, then) in enumerate(changes):
         level, message = _said(then, before)
-        place = _Place(at.timestamp(), _STATE, number)
+        latest = max(latest, at.timestamp())  # the clock may have been set back
+        place = _Place(latest, _STATE, number)
         yield place, JobEvent(id=f"{_prefix(run)}-s{number}", at=place.at, level=level, message=message)
         before = then
 
@@ -115,13 +115,21 @@ def _place_of(after: str | None, run: Run, known: Mapping[str, _Place], metrics:
     prefix, _, last = after.rpartition("-")
     kind, number = last[:1], last[1:]
     if prefix == _prefix(run) and kind == "m" and number.isdecimal() and len(number) < 20:
-        found = (line for line in lines_from_end(metrics) if line["log_offset"] <= int(number))
-        line = next(found, None)
-        if line is not None and line["log_offset"] == int(number):
-            return _Place(line["at"], _MEASURED, int(number))
+        found = (place for place, _ in _measurements(metrics) if place.number <= int(number))
+        place = next(found, None)
+        if place is not None and place.number == int(number):
+            return place
     raise InvalidInput(
         "is no event of this job", where="after", mend="give the id of the last event of the page before"
     )
+
+
+def _measurements(metrics: Path) -> Iterator[tuple[_Place, dict[str, Any]]]:
+    """The last one first, and none later than the one after it: the clock may have been set back."""
+    earliest = math.inf
+    for line in lines_from_end(metrics):
+        earliest = min(earliest, line["at"])
+        yield _Place(earliest, _MEASURED, line["log_offset"]), line
 
 
 def _prefix(run: Run) -> str:
@@ -181,7 +189,7 @@ def measured_in(metrics: Mapping[str, Any]) -> dict[str, float]:
     found = {
         _NAMES.get(name, name): value
         for name, value in metrics.items()
-        if name not in _NOT_MEASURED and isinstance(value, int | float)
+        if name not in _NOT_MEASURED and isinstance(value, int | float) and not isinstance(value, bool)
     }
     for name in ("full_valid_loss", "full_valid_mean_token_accuracy"):
         if name in found:

@@ -13,7 +13,7 @@ from tunesmith.openai import labels
 from tunesmith.openai.hyperparameters import Requested, given
 from tunesmith.openai.ids import upload_id
 from tunesmith.openai.integrations import Integration
-from tunesmith.openai.job_checks import usual_batch
+from tunesmith.openai.job_checks import usual_part
 from tunesmith.recipes import Recipe, RecipeBook
 
 RECIPES: Mapping[str, str] = {"supervised": "lora", "dpo": "dpo", "reinforcement": "grpo"}
@@ -132,7 +132,7 @@ def hyperparams_of(request: JobRequest, recipe: Recipe | None) -> dict[str, Any]
     _, config = method_of(request)
     values: dict[str, Any] = {}
     if config.hyperparameters is not None:
-        values = given(config.hyperparameters, usual_batch(recipe) if recipe is not None else 1)
+        values = given(config.hyperparameters, usual_part(recipe) if recipe is not None else 1)
     return {**values, **request.hyperparams}
 
 
