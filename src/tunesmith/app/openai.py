@@ -44,7 +44,7 @@ def validator_of(base: Base, checks: FileChecks) -> Validator:
     )
 
 
-def _result_files(base: Base, files: SingleFiles, uploads: UploadService) -> ResultFiles:
+def result_files_of(base: Base, files: SingleFiles, uploads: UploadService) -> ResultFiles:
     async def keep(name: str, chunks: AsyncIterator[bytes], upload_id: str) -> None:
         await files.put(name, chunks, _for_results, upload_id)
 
@@ -65,12 +65,13 @@ def openai_of(
     deployments: DeploymentService,
     chat: ChatService,
     events: OpenAIEvents,
+    results: ResultFiles,
 ) -> OpenAIServices:
     models = _catalog(base, references, deployments)
     completions = Completions(chat.endpoint, base.loopback)
     return OpenAIServices(
         file_checks=FileChecks(uploads, base.calls, base.paths.root),
-        results=_result_files(base, single_files, uploads),
+        results=results,
         models=models,
         completions=completions,
         graders=Graders(base.calls, completions.whole),

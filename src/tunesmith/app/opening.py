@@ -14,7 +14,7 @@ import msgspec
 from tunesmith.access import KeyRing
 from tunesmith.api.services import Services
 from tunesmith.app.base import Base, open_base
-from tunesmith.app.openai import openai_of, validator_of
+from tunesmith.app.openai import openai_of, result_files_of, validator_of
 from tunesmith.app.serving import chat_of, deployments_of
 from tunesmith.callbacks import CallbackService
 from tunesmith.checkpoints import CheckpointBook, CheckpointKeeper, Retention
@@ -34,6 +34,7 @@ from tunesmith.finetune.service import FinetuneService
 from tunesmith.journal import Journal, WatermarkKeeper, Watermarks
 from tunesmith.net.guarded import GuardedClient
 from tunesmith.net.loopback import LoopbackClient
+from tunesmith.openai import ResultFiles
 from tunesmith.previews import PreviewService
 from tunesmith.publishing import Publisher
 from tunesmith.records import (
@@ -128,16 +129,17 @@ def _opened(base: Base, keys: KeyRing, slots: Slots, executor: Executor, functio
     checkpoints, keeper = _checkpoints(base)
     datasets = _datasets(base)
     references = _references(base, checkpoints, datasets.lookup)
-    callbacks, events, reporter = _callbacks(base)
+    results = result_files_of(base, datasets.single_files, datasets.uploads)
+    callbacks, events, reporter = _callbacks(base, results)
     live = LiveRuns(base.paths, RunListener(reporter, base.book, keeper.note).heard)
     scheduler = _scheduler(base, slots, executor, live, keeper, datasets.uploads)
     deployments = deployments_of(base, slots, executor, references, checkpoints, scheduler)
     runs = _runs(base, slots, live, scheduler, references, checkpoints, datasets)
     doors = _doors(base, function, references, runs.creator)
     chat = chat_of(base, deployments, references)
-    openai = openai_of(base, datasets.uploads, datasets.single_files, references, deployments, chat, events)
+    openai = openai_of(base, datasets.uploads, datasets.single_files, references, deployments, chat, events, results)
     validator = validator_of(base, openai.file_checks)
-    for listener in (live, scheduler, reporter, doors.publisher, validator, openai.results):
+    for listener in (live, scheduler, reporter, doors.publisher, validator, results):
         base.journals.runs.on_commit(listener.committed)
     services = Services(
         **_of_base(base),
@@ -243,7 +245,7 @@ class _Callbacks(NamedTuple):
     reporter: Reporter
 
 
-def _callbacks(base: Base) -> _Callbacks:
+def _callbacks(base: Base, results: ResultFiles) -> _Callbacks:
     shape = FinetuneShape(base.paths, base.book)
     callbacks = CallbackService(
         journal=base.journals.deliveries,
@@ -253,7 +255,7 @@ def _callbacks(base: Base) -> _Callbacks:
         make_body=shape.body_of,
     )
     openai_events = OpenAIEvents(callbacks, base.settings.webhook_url)
-    return _Callbacks(callbacks, openai_events, Reporter(base.book, callbacks, shape, openai_events))
+    return _Callbacks(callbacks, openai_events, Reporter(base.book, callbacks, shape, openai_events, results.settled))
 
 
 def _executor(base: Base) -> Executor:

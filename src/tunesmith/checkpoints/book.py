@@ -120,6 +120,10 @@ class CheckpointBook:
             raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
         return checkpoint
 
+    def known(self, checkpoint_id: str) -> Checkpoint | None:
+        """Also one that was removed; None: there never was one."""
+        return self._journal.get(checkpoint_id)
+
     def present_of(self, run_id: str) -> list[Checkpoint]:
         """The run's checkpoints that are still there, oldest step first."""
         found = [self.get(checkpoint_id) for checkpoint_id in self._by_run.get(run_id, ())]

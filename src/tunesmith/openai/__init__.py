@@ -3,7 +3,7 @@
 from tunesmith.openai import hyperparameters, job_request, labels
 from tunesmith.openai.file_checks import FINE_TUNE, FileChecks
 from tunesmith.openai.graders import Graders
-from tunesmith.openai.ids import checkpoint_id, file_id, job_id, run_id, upload_id
+from tunesmith.openai.ids import checkpoint_id, checkpoint_record_id, file_id, job_id, run_id, upload_id
 from tunesmith.openai.job_checks import JobChecks
 from tunesmith.openai.job_events import JobEvent, measured_at, measured_in, newest_events
 from tunesmith.openai.labels import is_job, name_of_model
@@ -30,6 +30,7 @@ __all__ = [
     "UploadInPartsSummary",
     "UploadsInParts",
     "checkpoint_id",
+    "checkpoint_record_id",
     "file_id",
     "hyperparameters",
     "is_job",

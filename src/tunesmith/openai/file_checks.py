@@ -16,17 +16,22 @@ import anyio.abc
 import msgspec
 import structlog
 
-from tunesmith.errors import InvalidInput, NotFound, TunesmithError
+from tunesmith.errors import InvalidInput, NotFound, TunesmithError, WorkerFailed
 from tunesmith.records import FileCheck, Upload
 
 FINE_TUNE = "fine-tune"
 """The purpose of files that are looked at."""
 _log = structlog.get_logger()
 _VALIDATE = "tunesmith_workers.data.validate"
-_LONGEST_SECONDS = 6 * 3600.0
+_LONGEST_SECONDS = 3600.0
 _PROMPT = "prompt"
 _MOST_TOLD = 20
 _RETRY_SECONDS = 5.0
+_MOST_TRIES = 3
+_NOT_LOOKED_AT = (
+    f"the process that looks at rows ended {_MOST_TRIES} times without an answer, for want of memory or time; "
+    "the server's log has its last words; send the rows in smaller files"
+)
 
 
 class Summary(Protocol):
@@ -91,9 +96,14 @@ class FileChecks:
         """Uploads to be looked at, in order."""
         self._wake = asyncio.Event()
         self._over: dict[str, asyncio.Event] = {}
+        self._tries: dict[str, int] = {}
+        """How often a look at an upload has failed."""
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Until cancelled: look at what was asked for, and first at what an earlier server has left."""
+        """Until cancelled: look at what was asked for, and first at what an earlier server has left.
+
+        One that cannot be looked at makes way for the others. After some tries it is told so in its verdict.
+        """
         for upload_id in self._uploads.sorted_ids:
             summary = self._uploads.summary_of(upload_id)
             if summary.purpose == FINE_TUNE and summary.check is None:
@@ -102,7 +112,11 @@ class FileChecks:
         while True:
             self._wake.clear()
             while self._waiting:
-                await self._look(next(iter(self._waiting)))
+                upload_id = next(iter(self._waiting))
+                if not await self._looked(upload_id):
+                    del self._waiting[upload_id]
+                    self._waiting[upload_id] = None  # behind the others
+                    await anyio.sleep(_RETRY_SECONDS if len(self._waiting) == 1 else 0)
             await self._wake.wait()
 
     def ask(self, upload_id: str) -> None:
@@ -122,18 +136,23 @@ class FileChecks:
             await self._over[upload_id].wait()
         return check
 
-    async def _look(self, upload_id: str) -> None:
+    async def _looked(self, upload_id: str) -> bool:
+        """Look at it; whether that is over."""
         try:
             if upload_id in self._uploads and self._uploads.get(upload_id).check is None:
                 await self._uploads.note_check(upload_id, await self._found_in(upload_id))
         except NotFound:
             pass  # removed meanwhile
         except TunesmithError as error:
-            _log.warning("file_not_checked_yet", upload_id=upload_id, reason=str(error))
-            await anyio.sleep(_RETRY_SECONDS)
-            return
-        del self._waiting[upload_id]
-        self._over.pop(upload_id).set()
+            _log.warning("file_not_checked_yet", upload_id=upload_id, reason=error.message.partition("\n")[0])
+            self._tries[upload_id] = self._tries.get(upload_id, 0) + 1
+            return False
+        self._tries.pop(upload_id, None)
+        self._waiting.pop(upload_id, None)
+        over = self._over.pop(upload_id, None)
+        if over is not None:
+            over.set()
+        return True
 
     async def _found_in(self, upload_id: str) -> FileCheck:
         try:
@@ -146,6 +165,10 @@ class FileChecks:
             if upload_id not in self._uploads:
                 raise NotFound(f"upload {upload_id} was removed") from error
             return FileCheck(rows=0, faults=1, told=(error.message,))
+        except WorkerFailed:
+            if self._tries.get(upload_id, 0) < _MOST_TRIES - 1:
+                raise
+            return FileCheck(rows=0, faults=1, told=(_NOT_LOOKED_AT,))
         return found
 
     async def _verdict(self, upload_id: str, **more: Any) -> FileCheck:

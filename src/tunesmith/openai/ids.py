@@ -29,5 +29,11 @@ def run_id(job_id: str) -> str:
     return _RUN + job_id.removeprefix(_JOB) if job_id.startswith(_JOB) else job_id
 
 
+def checkpoint_record_id(checkpoint_id: str) -> str:
+    """The checkpoint's own id; that one stays as it is."""
+    here = checkpoint_id.startswith(_CHECKPOINT_HERE)
+    return _CHECKPOINT + checkpoint_id.removeprefix(_CHECKPOINT_HERE) if here else checkpoint_id
+
+
 def checkpoint_id(own_id: str) -> str:
     return _CHECKPOINT_HERE + own_id.removeprefix(_CHECKPOINT)

@@ -18,6 +18,8 @@ from tunesmith.recipes import Recipe, RecipeBook
 
 RECIPES: Mapping[str, str] = {"supervised": "lora", "dpo": "dpo", "reinforcement": "grpo"}
 """The recipe of each method, where the request names none."""
+_SHAPES: Mapping[str, str] = {"dpo": "preference", "reinforcement": "prompt"}
+"""What rows the methods learn from."""
 _MOST_METADATA = 16
 _LONGEST_KEY, _LONGEST_VALUE = 64, 512
 _LARGEST_LABEL = 64 * 1024
@@ -112,9 +114,11 @@ def recipe_for(request: JobRequest, recipes: RecipeBook) -> Recipe | None:
         InvalidInput: there is none, or metadata that is too much.
     """
     _refuse_metadata(request.metadata or {})
-    if request.recipe is not None:
-        return recipes.get(request.recipe)
     kind, _ = method_of(request)
+    if request.recipe is not None:
+        recipe = recipes.get(request.recipe)
+        _refuse_other_method(kind, recipe)
+        return recipe
     if kind == "supervised" and request.train_config is not None:
         return None
     try:
@@ -133,7 +137,21 @@ def hyperparams_of(request: JobRequest, recipe: Recipe | None) -> dict[str, Any]
     values: dict[str, Any] = {}
     if config.hyperparameters is not None:
         values = given(config.hyperparameters, usual_part(recipe) if recipe is not None else 1)
+        values |= _of_method(config.hyperparameters, recipe)
     return {**values, **request.hyperparams}
+
+
+def _of_method(asked: MethodHyperparameters, recipe: Recipe | None) -> dict[str, Any]:
+    """Those that only some methods have, which their recipe has to take."""
+    if not isinstance(asked.beta, float):
+        return {}
+    if recipe is not None and not any(path.endswith(".beta") for path in recipe.schema):
+        raise InvalidInput(
+            f"recipe {recipe.name} has no such option",
+            where="method.hyperparameters.beta",
+            mend="leave it out, or choose the method dpo",
+        )
+    return {"beta": asked.beta}
 
 
 def labels_of(request: JobRequest, seed: int) -> dict[str, str]:
@@ -142,6 +160,7 @@ def labels_of(request: JobRequest, seed: int) -> dict[str, str]:
     asked = config.hyperparameters or MethodHyperparameters()
     method = {"type": kind, "hyperparameters": asked, "others": {"grader": config.grader} if config.grader else {}}
     found = {
+        labels.JOB: "1",
         labels.MODEL: request.model,
         labels.SUFFIX: request.suffix or "",
         labels.SEED: str(seed),
@@ -152,10 +171,22 @@ def labels_of(request: JobRequest, seed: int) -> dict[str, str]:
         found[labels.VALIDATION_FILE] = upload_id(request.validation_file)
     if request.metadata is not None:
         found[labels.METADATA] = labels.encode(request.metadata)
+        found[labels.PAIRS] = " ".join(sorted(labels.digest_of(*pair) for pair in request.metadata.items()))
     if request.integrations:
         found[labels.INTEGRATIONS] = labels.encode(request.integrations)
     _refuse_large(found)
     return found
+
+
+def _refuse_other_method(kind: str, recipe: Recipe) -> None:
+    """A recipe that does not take the rows of the method trains by another one."""
+    wanted = _SHAPES.get(kind)
+    if wanted is not None and wanted not in recipe.data:
+        raise InvalidInput(
+            f"is {kind}, and recipe {recipe.name} takes no rows of the shape {wanted}",
+            where="method.type",
+            mend="leave `recipe` out, or choose supervised",
+        )
 
 
 def _refuse_large(found: Mapping[str, str]) -> None:

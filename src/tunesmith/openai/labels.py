@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -12,7 +13,11 @@ from tunesmith.references import fine_tuned_name
 MODEL = "openai.model"
 """The base model as the request called it."""
 SUFFIX = "openai.suffix"
+JOB = "openai.job"
+"""That the run came through this door."""
 METADATA = "openai.metadata"
+PAIRS = "openai.pairs"
+"""Digests of the pairs of the metadata, by which jobs are found: short, because they are kept in memory of every run."""
 METHOD = "openai.method"
 """The method with its hyperparameters as they were asked for, as JSON."""
 RESOLVED = "openai.resolved"
@@ -23,6 +28,8 @@ SEED = "openai.seed"
 TRAINING_FILE = "openai.training_file"
 """The id of the upload, as VALIDATION_FILE is."""
 VALIDATION_FILE = "openai.validation_file"
+
+_DIGEST = 12
 
 decode = msgspec.json.Decoder().decode
 _encoder = msgspec.json.Encoder()
@@ -35,7 +42,12 @@ def encode(value: Any) -> str:
 
 def is_job(run: Run) -> bool:
     """Whether the run came through this door."""
-    return METHOD in run.labels
+    return JOB in run.labels
+
+
+def digest_of(key: str, value: str) -> str:
+    """Of a pair of metadata."""
+    return hashlib.sha256(f"{key}\0{value}".encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
 
 
 def name_of_model(run: Run, *, step: int | None = None) -> str:

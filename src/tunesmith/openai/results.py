@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import structlog
 
 from tunesmith.errors import TunesmithError
 from tunesmith.openai.job_events import lines_from_end, measured_in
-from tunesmith.openai.labels import METHOD
+from tunesmith.openai.labels import JOB
 from tunesmith.paths import StatePaths
 from tunesmith.records import Run, RunState
 
@@ -55,10 +55,11 @@ class ResultFiles:
         self._waiting: dict[str, None] = {}
         self._given_up: set[str] = set()
         self._wake = asyncio.Event()
+        self._written = asyncio.Event()
 
     def committed(self, _entry: object, run: Run, _previous: object) -> None:
         """Listen to the journal of runs with this."""
-        if run.state is RunState.SUCCEEDED and METHOD in run.labels:
+        if run.state is RunState.SUCCEEDED and JOB in run.labels:
             self._ask(run.id)
 
     def _ask(self, run_id: str) -> None:
@@ -68,6 +69,11 @@ class ResultFiles:
     def pending(self, run: Run) -> bool:
         """Whether the job has succeeded, and its file is still being written."""
         return run.state is RunState.SUCCEEDED and run.id in self._waiting and run.id not in self._given_up
+
+    async def settled(self, run_id: str) -> None:
+        """Wait until the job's file is written, or until that has failed once."""
+        while run_id in self._waiting and run_id not in self._given_up:
+            await self._written.wait()
 
     def look_back(self, succeeded: Iterable[str]) -> None:
         """Before anybody is served: what an earlier server has left, of the jobs that succeeded."""
@@ -95,9 +101,11 @@ class ResultFiles:
         except (TunesmithError, OSError) as error:
             _log.warning("result_file_not_written_yet", run_id=run_id, reason=str(error))
             self._given_up.add(run_id)  # the job is not kept from its end by it
-            return
-        self._waiting.pop(run_id, None)
-        self._given_up.discard(run_id)
+        else:
+            self._waiting.pop(run_id, None)
+            self._given_up.discard(run_id)
+        written, self._written = self._written, asyncio.Event()
+        written.set()
 
 
 def upload_of(run_id: str) -> str:
@@ -107,24 +115,35 @@ def upload_of(run_id: str) -> str:
 
 def step_metrics(metrics: Path) -> bytes:
     """The measurements of a metrics.jsonl as CSV, a row for each step, oldest first. Blocks."""
+    rows = [_row(row) for row in _from_last(lines_from_end(metrics))]
+    return b"".join([_row(_COLUMNS_AS_ROW), *reversed(rows)])
+
+
+_COLUMNS_AS_ROW = {name: column for column, name in _COLUMNS.items()}
+
+
+def _row(row: Mapping[str, Any]) -> bytes:
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(_COLUMNS)
-    for row in _by_step(reversed(list(lines_from_end(metrics)))):
-        rows.writerow([row.get(name, "") for name in _COLUMNS.values()])
+    csv.writer(text, lineterminator="\n").writerow([row.get(name, "") for name in _COLUMNS.values()])
     return text.getvalue().encode()
 
 
-def _by_step(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A step may be measured in several lines, and once more after a restart: the last value counts."""
-    found: dict[int, dict[str, Any]] = {}
+def _from_last(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Steps from the last to the first. A step may be measured in several lines, and once more after a restart, with all
+    that follow it: then the earlier ones do not count.
+    """
+    at_step: dict[str, Any] = {}
     for line in lines:
         step = line.get("step")
-        if isinstance(step, int):
-            at_step = found.setdefault(step, {"step": step})
-            at_step |= measured_in(line)
-            at_step |= {name: line[name] for name in ("epoch",) if name in line}
-    yield from (found[step] for step in sorted(found))
+        if not isinstance(step, int) or isinstance(step, bool) or (at_step and step > at_step["step"]):
+            continue
+        if at_step and step < at_step["step"]:
+            yield at_step
+            at_step = {}
+        epoch = {"epoch": line["epoch"]} if "epoch" in line else {}
+        at_step = {"step": step, **epoch, **measured_in(line), **at_step}
+    if at_step:
+        yield at_step
 
 
 async def _at_once(content: bytes) -> AsyncIterator[bytes]:

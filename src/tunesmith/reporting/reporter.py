@@ -21,7 +21,7 @@ from tunesmith.callbacks import CallbackService, Occurrence, which
 from tunesmith.errors import InvalidInput, OutOfSpace, TooLarge, TunesmithError
 from tunesmith.files import SHORTAGE
 from tunesmith.journal import Entry
-from tunesmith.records import BodySource, Callback, CallbackEvent, Progress, Run
+from tunesmith.records import BodySource, Callback, CallbackEvent, Progress, Run, RunState
 from tunesmith.reporting.finetune_shape import END, FinetuneShape
 from tunesmith.reporting.openai_events import OpenAIEvents, ended_at, event_of, job_id_of, type_of_end
 from tunesmith.runs import RunBook, RunSummary
@@ -39,13 +39,24 @@ _COPIES_AT_ONCE = 4
 _NOT_METRICS = ("step", "total_steps", "epoch", "at")
 
 
+async def nothing_to_settle(_run_id: str) -> None:
+    """For where nothing is made of a run once it is over."""
+
+
 class Reporter:
     """Offers states, metrics, checkpoints and the end of every run that names a callback; of every other, its end."""
 
     def __init__(
-        self, book: RunBook, callbacks: CallbackService, shape: FinetuneShape, openai_events: OpenAIEvents
+        self,
+        book: RunBook,
+        callbacks: CallbackService,
+        shape: FinetuneShape,
+        openai_events: OpenAIEvents,
+        settled: Callable[[str], Awaitable[None]] = nothing_to_settle,
     ) -> None:
+        """``settled`` waits until whoever is told of the end of a job finds all that belongs to it."""
         self._book = book
+        self._settled = settled
         self._finetune = shape
         self._openai_events = openai_events
         self._callbacks = callbacks
@@ -70,6 +81,9 @@ class Reporter:
                 while self._changed:
                     run_id = next(iter(self._changed))
                     del self._changed[run_id]
+                    if self._is_succeeded_job(run_id):
+                        tasks.start_soon(self._once_settled, run_id)
+                        continue
                     await self._patiently(run_id, self._tell_webhook)
                     if self._may_publish(run_id):
                         tasks.start_soon(self._beside, run_id)
@@ -78,6 +92,15 @@ class Reporter:
                     await anyio.lowlevel.checkpoint()  # where nothing was left to offer, nothing was waited for
                 self._wake.clear()
                 await self._wake.wait()
+
+    def _is_succeeded_job(self, run_id: str) -> bool:
+        summary = self._book.summary_of(run_id)
+        return summary.state is RunState.SUCCEEDED and summary.labels.openai_job is not None
+
+    async def _once_settled(self, run_id: str) -> None:
+        await self._settled(run_id)
+        await self._patiently(run_id, self._tell_webhook)
+        await self._patiently(run_id, self._tell_callback)
 
     def _may_publish(self, run_id: str) -> bool:
         """Whether telling its end may mean to copy a model first."""

@@ -21,8 +21,8 @@ class TaskSummary(msgspec.Struct, frozen=True):
 
     task_id: str | None = None
     publish_to: str | None = None
-    openai_method: str | None = msgspec.field(default=None, name="openai.method")
-    openai_metadata: str | None = msgspec.field(default=None, name="openai.metadata")
+    openai_job: str | None = msgspec.field(default=None, name="openai.job")
+    openai_pairs: str | None = msgspec.field(default=None, name="openai.pairs")
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -168,7 +168,7 @@ class RunBook:
         return [
             run_id
             for run_id, summary in self._journal.summaries.items()
-            if summary.labels.openai_method is not None and summary.state is RunState.SUCCEEDED
+            if summary.labels.openai_job is not None and summary.state is RunState.SUCCEEDED
         ]
 
     def counts(self) -> dict[RunState, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -93,20 +94,23 @@ async def create_file(request: HttpRequest) -> FileObject:
     return view_of(received.upload)
 
 
-@get("/files", opt=READS, tags=["OpenAI"], sync_to_thread=False)
+@get("/files", opt=READS, tags=["OpenAI"], sync_to_thread=True)
 def list_files(
     request: HttpRequest, after: After = None, limit: FileLimit = 10_000, order: Order = "desc", purpose: Purpose = None
 ) -> FilePage:
     """All files, also those of other doors."""
     uploads = services_of(request).uploads
     page = page_of_ids(
-        uploads.sorted_ids,
+        list(uploads.sorted_ids),
         after=upload_id(after) if after is not None else None,
         limit=limit,
         newest_first=order == "desc",
         keep=lambda one: one in uploads and purpose in (None, uploads.summary_of(one).purpose or _NO_PURPOSE),
     )
-    data = [view_of(uploads.get(one)) for one in page.ids]
+    data = []
+    for one in page.ids:
+        with contextlib.suppress(NotFound):  # it was removed meanwhile
+            data.append(view_of(uploads.get(one)))
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return FilePage(data=data, first_id=first, last_id=last, has_more=page.has_more)
 

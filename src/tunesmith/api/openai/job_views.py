@@ -62,7 +62,7 @@ async def job_of(services: Services, run: Run) -> Job:
         id=job_id(run.id),
         created_at=int(run.created_at.timestamp()),
         error=_error_of(run),
-        fine_tuned_model=name_of_model(run) if status == "succeeded" else None,
+        fine_tuned_model=name_of_model(run) if status == "succeeded" and progress.output_path is not None else None,
         finished_at=int(run.finished_at.timestamp()) if run.finished_at is not None and status != "running" else None,
         hyperparameters=Hyperparameters(**{name: used[name] for name in _SHARED}),
         model=run.labels.get(labels.MODEL) or run.model or "",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import anyio.to_thread
@@ -19,9 +18,9 @@ from tunesmith.api.openai.job_views import checkpoint_of, event_of, job_of
 from tunesmith.api.openai.pages import After, first_of
 from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.errors import InvalidInput, NotFound
-from tunesmith.openai import checkpoint_id, job_request, labels, measured_at, newest_events, run_id, upload_id
+from tunesmith.openai import checkpoint_record_id, job_request, labels, measured_at, newest_events, run_id, upload_id
 from tunesmith.openai.job_request import JobRequest
-from tunesmith.records import DatasetReference, Run, RunKind, utc_now
+from tunesmith.records import Checkpoint, DatasetReference, Run, RunKind, utc_now
 from tunesmith.runs import RunRequest, RunSummary
 
 _SCOPE = "fine-tuning jobs"
@@ -103,27 +102,25 @@ async def list_jobs(request: HttpRequest, after: After = None, limit: JobLimit =
     """Every training, also of other doors. `metadata[KEY]=VALUE` leaves those that have it; `metadata=null` those without."""
     services = services_of(request)
     book = services.runs.book
-    wanted = _metadata_in(request)
+    wanted = _pairs_in(request)
     before = _run(services, after).id if after is not None else None
-    ids, has_more = first_of(
-        book.ids_before(before, lambda one: one.kind is RunKind.TRAIN and _has_metadata(one, wanted)), limit
-    )
+    found = book.ids_before(before, lambda one: one.kind is RunKind.TRAIN and _has_pairs(one, wanted))
+    ids, has_more = await anyio.to_thread.run_sync(first_of, found, limit)
     return JobPage(data=[await job_of(services, book.get(one)) for one in ids], has_more=has_more)
 
 
-def _metadata_in(request: HttpRequest) -> Mapping[str, str] | Literal["any"] | None:
+def _pairs_in(request: HttpRequest) -> frozenset[str] | None:
+    """Digests of the pairs of metadata that are asked for; None: jobs that have none."""
     given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     if ("metadata", "null") in given:
         return None
-    found = {name[9:-1]: value for name, value in given if name.startswith("metadata[") and name.endswith("]")}
-    return found or "any"
+    pairs = ((name[9:-1], value) for name, value in given if name.startswith("metadata[") and name.endswith("]"))
+    return frozenset(labels.digest_of(*pair) for pair in pairs)
 
 
-def _has_metadata(summary: RunSummary, wanted: Mapping[str, str] | Literal["any"] | None) -> bool:
-    kept = summary.labels.openai_metadata
-    if wanted == "any" or kept is None:
-        return wanted in ("any", None)
-    return wanted is not None and set(wanted.items()) <= set(labels.decode(kept).items())
+def _has_pairs(summary: RunSummary, wanted: frozenset[str] | None) -> bool:
+    kept = summary.labels.openai_pairs
+    return kept is None if wanted is None else wanted <= frozenset((kept or "").split())
 
 
 @get("/fine_tuning/jobs/{job_id:str}", opt=READS, tags=["OpenAI"])
@@ -178,16 +175,22 @@ async def list_job_checkpoints(
     run = _run(services, job_id)
     found = services.checkpoints.present_of(run.id)[::-1]
     if after is not None:
-        place = next((at for at, one in enumerate(found) if after in (one.id, checkpoint_id(one.id))), None)
-        if place is None:
-            raise InvalidInput("is no checkpoint of this job", where="after", mend="give `last_id` of the page before")
-        found = found[place + 1 :]
+        found = _older_than(services, run, after, found)
     page, has_more = first_of(found, limit)
     metrics, steps = services.paths.run(run.id).metrics, {one.step for one in page}
     measured = await anyio.to_thread.run_sync(measured_at, metrics, steps)
     data = [checkpoint_of(run, one, measured.get(one.step, {})) for one in page]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return JobCheckpointPage(data=data, first_id=first, last_id=last, has_more=has_more)
+
+
+def _older_than(services: Services, run: Run, after: str, found: list[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints behind one of the job, which may have been removed meanwhile. Raises InvalidInput."""
+    own_id = checkpoint_record_id(after)
+    last = services.checkpoints.known(own_id)
+    if last is None or last.run_id != run.id:
+        raise InvalidInput("is no checkpoint of this job", where="after", mend="give `last_id` of the page before")
+    return [one for one in found if (one.step, one.created_at) < (last.step, last.created_at)]
 
 
 def _run(services: Services, name: str) -> Run:
