@@ -7,8 +7,8 @@ import socket
 
 import httpx
 import pytest
+from door_parts import new_file
 from litestar.routes import HTTPRoute
-from openai_parts import new_file
 
 from support.openai_door import is_error
 from support.server import ServerProcess

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from openai_parts import file_part, form, new_file, new_rows, pages, post_form, processed, purpose_part
+from door_parts import file_part, form, new_file, new_rows, pages, post_form, processed, purpose_part
 
 from support.app import eventually
 from support.openai_door import is_error

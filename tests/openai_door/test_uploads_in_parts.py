@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from openai_parts import new_rows, post_form, processed
+from door_parts import new_rows, post_form, processed
 
 from support.app import eventually
 from support.openai_door import is_error
