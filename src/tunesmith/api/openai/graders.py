@@ -12,7 +12,7 @@ from tunesmith.api.leaving import while_connected
 from tunesmith.api.openai.errors import WRITES
 from tunesmith.api.services import HttpRequest, services_of
 
-LongText = Annotated[str, msgspec.Meta(max_length=1_000_000)]
+LongText = Annotated[str, msgspec.Meta(max_length=200_000)]
 
 
 class GraderRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,10 +103,19 @@ async def list_jobs(request: HttpRequest, after: After = None, limit: JobLimit =
     services = services_of(request)
     book = services.runs.book
     wanted = _pairs_in(request)
-    before = _run(services, after).id if after is not None else None
+    before = _last_of_page(services, after) if after is not None else None
     found = book.ids_before(before, lambda one: one.kind is RunKind.TRAIN and _has_pairs(one, wanted))
     ids, has_more = await anyio.to_thread.run_sync(first_of, found, limit)
     return JobPage(data=[await job_of(services, book.get(one)) for one in ids], has_more=has_more)
+
+
+def _last_of_page(services: Services, after: str) -> str:
+    try:
+        return _run(services, after).id
+    except NotFound:
+        raise InvalidInput(
+            "is no fine-tuning job", where="after", mend="give the id of the last job of the page before"
+        ) from None
 
 
 def _pairs_in(request: HttpRequest) -> frozenset[str] | None:
