@@ -161,7 +161,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     cancelled_at: int | None = None
     """When it had ended."""
     request_counts: RequestCounts
-    """True at any time, also while it is worked on."""
+    """Of every answer that there is. After a start of the server they may be too low until the lines were counted."""
     usage: TokensUsed
     """Of what is answered so far."""
     metadata: dict[str, str] | None = None
