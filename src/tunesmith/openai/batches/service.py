@@ -41,6 +41,8 @@ class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     completion_window: str
     metadata: dict[str, str] | None = None
     output_seconds: int | None = None
+    caller: str = ""
+    """The id of the API key that it came with; empty without one."""
 
 
 async def nobody(_batch: Batch) -> None:
