@@ -7,7 +7,7 @@ has it. Nothing is remembered of calls that failed: repeating one tries again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from tunesmith.errors import Conflict
@@ -40,23 +40,28 @@ class IdempotentCalls:
     def follow(self, journal: Journal[Any, S], made: Made[S]) -> None:
         """Know the calls of all records of this journal, now and from now on. ``made`` finds them in a summary."""
         for record_id, summary in journal.summaries.items():
-            self._note(record_id, made(summary))
+            self._note(record_id, made(summary), ())
 
         def committed(_entry: Entry, record: Any, previous: S | None) -> None:
             calls = tuple(made(journal.summaries[record.id]))
-            if previous is not None:
-                self._forget(call for call in made(previous) if call not in calls)
-            self._note(record.id, calls)
+            before = tuple(made(previous)) if previous is not None else ()
+            self._forget(record.id, (call for call in before if call not in calls))
+            self._note(record.id, calls, before)
 
         journal.on_commit(committed)
 
-    def _note(self, record_id: str, calls: Iterable[IdempotentCall]) -> None:
+    def _note(self, record_id: str, calls: Iterable[IdempotentCall], before: Collection[IdempotentCall]) -> None:
+        """Of several records that a call has made the latest counts, whichever of them changes later."""
         for call in calls:
-            self._earlier[_place_of(call)] = _Earlier(record_id, call.request_sha256)
+            place = _place_of(call)
+            if call not in before or place not in self._earlier:
+                self._earlier[place] = _Earlier(record_id, call.request_sha256)
 
-    def _forget(self, calls: Iterable[IdempotentCall]) -> None:
+    def _forget(self, record_id: str, calls: Iterable[IdempotentCall]) -> None:
         for call in calls:
-            self._earlier.pop(_place_of(call), None)
+            place = _place_of(call)
+            if place in self._earlier and self._earlier[place].record_id == record_id:
+                del self._earlier[place]
 
     def knows(self, call: IdempotentCall) -> bool:
         """Whether a call with this key has made a record, whatever its request was."""
@@ -71,8 +76,8 @@ class IdempotentCalls:
     ) -> tuple[R, bool]:
         """What ``make`` makes, or what ``find`` finds by the id that the same call made before; says whether it is new.
 
-        ``counts`` says of that id whether it still counts; if not, another is made. ``make`` has to journal a record with this call. It goes on when whoever waits for it is cancelled: a repeat must
-        see how it ended.
+        ``counts`` says of that id whether it still counts; if not, another is made. ``make`` has to journal a record with
+        this call. It goes on when whoever waits for it is cancelled: a repeat must see how it ended.
 
         Raises:
             Conflict: the key was used with another request.

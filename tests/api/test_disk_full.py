@@ -81,6 +81,22 @@ def test_a_full_journal_refuses_new_work_and_recovers(tmp_path):
             assert client.get(f"/v1/runs/{training}").json()["status"] == "failed"
 
 
+def test_a_file_whose_dataset_could_not_be_written_has_one_when_it_is_sent_again(tmp_path):
+    """As a client does after 507: it is the same file, and can be trained on without a restart."""
+    (tmp_path / "recipes").mkdir()
+    file = {"file": ("rows.jsonl", b'{"messages": [{"role": "user", "content": "x"}]}\n')}
+    with ServerProcess.start(tmp_path / "state", tmp_path / "recipes") as server, server.client() as client:
+        client.post("/api/v1/datasets", json={"name": "d", "description": "d" * 4000}).raise_for_status()
+        with files_limited_to(server.pid, (server.state_dir / "datasets.jsonl").stat().st_size + 10):
+            assert client.post("/v1/files", files=file, data={"purpose": "batch"}).status_code == 507
+            (listed,) = client.get("/v1/files").json()["data"]
+            assert client.get(f"/api/v1/datasets/{listed['id']}").status_code == 404
+        again = client.post("/v1/files", files=file, data={"purpose": "batch"}).raise_for_status().json()
+        assert again == listed
+        assert client.get(f"/api/v1/datasets/{listed['id']}").status_code == 200
+        assert client.post("/v1/files", files=file, data={"purpose": "batch"}).json() == listed
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own of 2 MB."""

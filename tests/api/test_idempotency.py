@@ -364,3 +364,31 @@ def test_a_client_that_leaves_does_not_make_two(tmp_path):
         await journal.close()
 
     asyncio.run(story())
+
+
+def test_a_repeat_finds_the_newest_record_whatever_becomes_of_older_ones(tmp_path):
+    """By the server that made both, when the older one changes or loses its key, and by the next one alike."""
+
+    async def story() -> None:
+        call = IdempotentCall(scope="s", key="k", request_sha256="h")
+        journal: Journal[Experiment, Any] = Journal.open(tmp_path / "e.jsonl", Experiment, Experiment)
+        calls = IdempotentCalls()
+        calls.follow(journal, lambda one: [one.idempotency] if one.idempotency else [])
+
+        async def make() -> Experiment:
+            made = Experiment(id=new_id("exp"), name="n", task_type="t", created_at=utc_now(), idempotency=call)
+            await journal.append("created", made)
+            return made
+
+        older, _ = await calls.once(call, make, journal.get)
+        newer, is_new = await calls.once(call, make, journal.get, lambda made: made != older.id)
+        assert is_new
+        for change in ({"name": "later"}, {"idempotency": None}):
+            await journal.append("changed", msgspec.structs.replace(older, **change))
+            for known in (calls, IdempotentCalls()):
+                if known is not calls:
+                    known.follow(journal, lambda one: [one.idempotency] if one.idempotency else [])
+                assert (await known.once(call, make, journal.get)) == (newer, False)
+        await journal.close()
+
+    asyncio.run(story())

@@ -220,8 +220,12 @@ def test_the_same_request_again_within_seconds_is_the_same_job(client):
     assert client.post(JOBS, json=body).json()["id"] == first
     assert client.post(JOBS, json={**body, "seed": 2}).json()["id"] != first
     client.post(f"{JOBS}/{first}/cancel").raise_for_status()
-    assert client.post(JOBS, json=body).json()["id"] != first  # nobody asks again for what is over
-    again = client.post(JOBS, json={**body, "seed": 2}, headers={"X-Stainless-Retry-Count": "1"}).json()
+    sent_again = {"X-Stainless-Retry-Count": "1"}
+    assert client.post(JOBS, json=body, headers=sent_again).json()["id"] == first
+    second = client.post(JOBS, json=body, headers={"X-Stainless-Retry-Count": "0"}).json()["id"]
+    assert second != first  # nobody wants again what is over
+    assert client.post(JOBS, json=body, headers=sent_again).json()["id"] == second
+    again = client.post(JOBS, json={**body, "seed": 2}, headers=sent_again).json()
     assert again["seed"] == 2
     for job in client.get(JOBS).json()["data"]:
         if job["training_file"] == body["training_file"]:

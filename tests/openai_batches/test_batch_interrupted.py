@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -61,12 +62,11 @@ def test_a_killed_server_goes_on_where_it_was(server: ServerProcess, engine, tmp
     lines = tmp_path / "state/batches" / batch_id / "output.jsonl"
     with lines.open("ab") as file:
         file.write(torn)
-    engine.go()
     server.up()
     with server.client() as client:
-        counted = shown(client, batch_id)["request_counts"]
-        assert (counted["total"], counted["failed"]) == (24, 2)
-        assert 10 <= counted["completed"] <= 22
+        counts = {"total": 24, "completed": 10, "failed": 2}
+        assert any(shown(client, batch_id)["request_counts"] == counts for _ in polled(lambda: None))
+        engine.go()
         batch = once(client, batch_id)
         assert batch["status"] == "completed"
         assert batch["request_counts"] == {"total": 24, "completed": 22, "failed": 2}
@@ -75,6 +75,25 @@ def test_a_killed_server_goes_on_where_it_was(server: ServerProcess, engine, tmp
     asked = Counter(engine.asked)
     assert {said for said, times in asked.items() if times > 1} == {f"hold {number}" for number in range(12)}
     assert not lines.exists()
+
+
+def test_a_batch_whose_folder_cannot_be_used_keeps_no_server_from_starting(
+    server: ServerProcess, engine, tmp_path: Path
+):
+    """It ends with what is known of it, and others are worked on."""
+    with server.client() as client:
+        batch_id = half_way(client, engine)
+    server.kill9()
+    folder = tmp_path / "state/batches" / batch_id
+    shutil.rmtree(folder)
+    folder.write_bytes(b"")
+    engine.go()
+    server.up()
+    with server.client() as client:
+        batch = once(client, batch_id)
+        assert (batch["status"], batch["request_counts"]["total"]) == ("failed", 24)
+        assert [fault["code"] for fault in batch["errors"]["data"]] == ["file_unreadable"]
+        assert once(client, started(client, [request("a")]))["status"] == "completed"
 
 
 def test_a_server_that_is_asked_to_stop_does_not_wait_for_answers(server: ServerProcess, engine):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from batch_parts import URL, lines_of, request
 
@@ -20,7 +21,8 @@ from tunesmith.datasets import Details
 from tunesmith.errors import Busy, MissingReference, Unavailable
 from tunesmith.openai.batches import Answer, BatchRequest, BatchService
 from tunesmith.openai.batches.turns import Turns
-from tunesmith.records import Batch, BatchStatus, utc_now
+from tunesmith.records import Batch, BatchStatus, Scope, utc_now
+from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -101,7 +103,7 @@ async def running(place: Path, models: Models, clock=utc_now, **options: Any) ->
         book=app.services.openai.batches.book,
         paths=app.services.paths,
         clock=clock,
-        files=BatchFiles(app.services.uploads, app.services.single_files, clock),
+        files=BatchFiles(app.services.uploads, app.services.single_files),
         models=models,
         first_pause=0.001,
         **options,
@@ -305,3 +307,20 @@ async def test_a_place_that_is_given_back_goes_to_the_next_owner():
         await anyio.wait_all_tasks_blocked()
         assert order == []
     assert order == list("abcaba")
+
+
+async def test_the_same_batch_of_another_caller_is_one_more(tmp_path):
+    """What one of them cancels, the other one still has."""
+    async with running(tmp_path, Models(m=answers)) as it:
+        upload = (await it.start([request("a", model="m")])).input_upload
+        keys = [(await it.app.services.keys.create(name, Scope.ADMIN)).token for name in ("a", "b")]
+        body = {"input_file_id": upload.replace("upl_", "file-"), "endpoint": URL, "completion_window": "24h"}
+        made = []
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(create_app(it.app)), base_url="http://127.0.0.1", trust_env=False
+        ) as http:
+            for key in (*keys, *keys):
+                answer = await http.post("/v1/batches", json=body, headers={"Authorization": f"Bearer {key}"})
+                made.append(answer.raise_for_status().json()["id"])
+        assert made[:2] == made[2:]
+        assert len(set(made)) == 2

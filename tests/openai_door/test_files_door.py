@@ -14,7 +14,7 @@ from support.app import eventually
 from support.openai_door import is_error
 from support.server import ServerProcess, start_run, wait_for_run
 from tunesmith.app import App, open_services
-from tunesmith.records import utc_now
+from tunesmith.records import Scope, utc_now
 from tunesmith.server.application import create_app
 from tunesmith.settings import Settings
 
@@ -238,9 +238,12 @@ class Clocked:
     def clock(self) -> datetime:
         return self.now
 
-    async def post(self, rows: bytes, **more: str) -> dict:
+    async def post(self, rows: bytes, key: str = "", **more: str) -> dict:
         answer = await self.http.post(
-            "/v1/files", files={"file": ("a.jsonl", rows)}, data={"purpose": "fine-tune", **more}
+            "/v1/files",
+            files={"file": ("a.jsonl", rows)},
+            data={"purpose": "fine-tune", **more},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
         )
         return answer.raise_for_status().json()
 
@@ -260,6 +263,33 @@ def test_the_same_file_within_ten_seconds_is_one(tmp_path):
         assert len({first["id"], again["id"], *(one["id"] for one in others)}) == 4
         listed = (await clocked.http.get("/v1/files")).json()["data"]
         assert len(listed) == 4
+
+    anyio.run(made)
+
+
+def test_the_same_file_for_another_time_is_one_more(tmp_path):
+    """Whoever wants it to be kept would lose it otherwise."""
+
+    async def made() -> None:
+        clocked, rows = Clocked(tmp_path), new_rows()
+        times = ({}, {"expires_after[seconds]": "3600"}, {"expires_after[seconds]": "3601"})
+        first = [await clocked.post(rows, **time) for time in times]
+        clocked.now += timedelta(seconds=5.7)
+        assert [await clocked.post(rows, **time) for time in times] == first
+        assert len({one["id"] for one in first}) == 3
+
+    anyio.run(made)
+
+
+def test_the_same_file_of_another_caller_is_one_more(tmp_path):
+    """What one of them deletes, the other one still has."""
+
+    async def made() -> None:
+        clocked, rows = Clocked(tmp_path), new_rows()
+        keys = [(await clocked.app.services.keys.create(name, Scope.ADMIN)).token for name in ("a", "b")]
+        first = [await clocked.post(rows, key) for key in keys]
+        assert [await clocked.post(rows, key) for key in keys] == first
+        assert first[0]["id"] != first[1]["id"]
 
     anyio.run(made)
 

@@ -59,12 +59,13 @@ def call_of(
     """The call that the record is to remember; None without a key. Without a body, whoever reads it adds its hash."""
     if key is None:
         return None
-    return IdempotentCall(scope=scope, key=key, request_sha256=_hash(body) if body else "", caller=_caller(request))
+    return IdempotentCall(scope=scope, key=key, request_sha256=_hash(body) if body else "", caller=caller_of(request))
 
 
 def _hash(body: msgspec.Struct) -> str:
     return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
 
 
-def _caller(request: HttpRequest) -> str:
+def caller_of(request: HttpRequest) -> str:
+    """The id of the API key that the request came with; empty without one."""
     return services_of(request).keys.id_of(request.headers.get("authorization")) or ""

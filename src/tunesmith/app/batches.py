@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +14,7 @@ from tunesmith.datasets import Arrived, Details, SingleFiles, UploadService
 from tunesmith.inference import ChatService, Completions, EngineRefused
 from tunesmith.openai import ModelCatalog
 from tunesmith.openai.batches import Answer, BatchService
-from tunesmith.records import Batch, BatchStatus, Clock, Upload
+from tunesmith.records import Batch, BatchStatus, Upload
 from tunesmith.reporting import OpenAIEvents
 from tunesmith.reporting.openai_events import EventType
 
@@ -47,7 +46,7 @@ def batches_of(
         book=base.batches,
         paths=base.paths,
         clock=base.clock,
-        files=BatchFiles(uploads, single_files, base.clock),
+        files=BatchFiles(uploads, single_files),
         models=BatchModels(catalog, chat, completions),
         on_end=tell,
     )
@@ -56,19 +55,16 @@ def batches_of(
 class BatchFiles:
     """The files of the service, as batches read and make them."""
 
-    def __init__(self, uploads: UploadService, single_files: SingleFiles, clock: Clock) -> None:
+    def __init__(self, uploads: UploadService, single_files: SingleFiles) -> None:
         self._uploads = uploads
         self._single_files = single_files
-        self._clock = clock
 
     def path(self, upload_id: str) -> Path:
         return self._uploads.path(upload_id)
 
     async def keep(self, path: Path, name: str, seconds: int | None) -> str:
-        expires_at = self._clock() + timedelta(seconds=seconds) if seconds is not None else None
-
         def judge(arrived: Arrived) -> Details:
-            return Details(purpose=_OUTPUT, expires_at=expires_at, instead=self._same(arrived))
+            return Details(purpose=_OUTPUT, keep_seconds=seconds, instead=self._same(arrived))
 
         received = await self._single_files.put(name, _chunks(path), judge)
         return received.upload.id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 
 from tunesmith.api.services import OpenAIServices
 from tunesmith.app.base import Base
@@ -95,9 +94,8 @@ def _catalog(base: Base, references: References, deployments: DeploymentService)
 
 def _uploads_in_parts(base: Base, uploads: UploadService, single_files: SingleFiles) -> UploadsInParts:
     async def put(upload: UploadInParts, chunks: AsyncIterator[bytes], upload_id: str) -> Upload:
-        def judge(arrived: Arrived) -> Details:
-            kept = timedelta(seconds=upload.keep_seconds) if upload.keep_seconds is not None else None
-            return Details(purpose=upload.purpose, expires_at=arrived.at + kept if kept is not None else None)
+        def judge(_arrived: Arrived) -> Details:
+            return Details(purpose=upload.purpose, keep_seconds=upload.keep_seconds)
 
         return (await single_files.put(upload.name, chunks, judge, upload_id)).upload
 

@@ -24,7 +24,10 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     """What goes on record with it."""
 
     purpose: str = ""
-    expires_at: datetime | None = None
+    keep_seconds: int | None = None
+    """From when it is on record; then it is removed by itself. None: it is kept."""
+    caller: str = ""
+    """The id of the API key that it came with, where its door asks that."""
     instead: Upload | None = None
     """Not this one: it is the same as this upload, which is on record."""
 

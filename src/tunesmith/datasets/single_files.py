@@ -17,7 +17,7 @@ from tunesmith.datasets.arrival import Judge
 from tunesmith.datasets.service import DatasetRequest, DatasetService
 from tunesmith.datasets.uploads import Received, UploadService
 from tunesmith.errors import Conflict, NotFound, TunesmithError
-from tunesmith.records import Clock, Upload, new_id
+from tunesmith.records import Clock, new_id
 
 _log = structlog.get_logger()
 _PREFIX, _OF_FILES, _OF_DATASETS = "upl_", "file-", "ds_"
@@ -32,26 +32,43 @@ class SingleFiles:
         self._datasets = datasets
         self._uploads = uploads
         self._clock = clock
+        self._giving = anyio.Lock()
+        """Held while it is looked whether a file has its dataset, until it has."""
 
     async def put(
         self, name: str, chunks: AsyncIterable[bytes], judge: Judge, upload_id: str | None = None
     ) -> Received:
-        """Take in a file, under an id that the caller has made for it. Raises what ``UploadService.receive`` raises."""
+        """Take in a file, under an id that the caller has made for it. Raises what ``UploadService.receive`` raises.
+
+        OutOfSpace may also mean that the file is on record, but not its dataset: the same file again gets one.
+        """
         upload_id = upload_id or new_id(_PREFIX.rstrip("_"))
         received = await self._uploads.receive(_dataset_of(upload_id), name, chunks, judge=judge, upload_id=upload_id)
-        if received.is_new:
-            with anyio.CancelScope(shield=True):
-                await self._give_dataset(received.upload)
+        with anyio.CancelScope(shield=True):
+            await self._give_dataset(received.upload.id)
         return received
 
-    async def _give_dataset(self, upload: Upload) -> None:
-        request = DatasetRequest(
-            name=_OF_FILES + upload.id.removeprefix(_PREFIX),
-            type=_TYPE,
-            description=upload.name,
-            metadata={"purpose": upload.purpose},
+    async def _give_dataset(self, upload_id: str) -> None:
+        """Unless it is one of a dataset of another door, or had one, or was removed meanwhile."""
+        async with self._giving:
+            if not self._lacks_dataset(upload_id):
+                return
+            upload = self._uploads.get(upload_id)
+            request = DatasetRequest(
+                name=_OF_FILES + upload.id.removeprefix(_PREFIX),
+                type=_TYPE,
+                description=upload.name,
+                metadata={"purpose": upload.purpose},
+            )
+            await self._datasets.create(request, dataset_id=upload.dataset_id)
+
+    def _lacks_dataset(self, upload_id: str) -> bool:
+        own = _dataset_of(upload_id)
+        return (
+            upload_id in self._uploads
+            and self._uploads.dataset_of(upload_id) == own
+            and not self._datasets.was_ever(own)
         )
-        await self._datasets.create(request, dataset_id=upload.dataset_id)
 
     async def remove(self, upload_id: str) -> None:
         """Remove a file, with its dataset if that was made for it alone.
@@ -68,19 +85,21 @@ class SingleFiles:
             await self._datasets.remove_upload(upload_id)
 
     async def recover(self) -> None:
-        """After a start: give those a dataset that a server has put on record in its last moment."""
-        for upload_id in list(self._uploads.sorted_ids):
-            summary = self._uploads.summary_of(upload_id)
-            if summary.dataset_id == _dataset_of(upload_id) and not self._datasets.was_ever(summary.dataset_id):
-                try:
-                    await self._give_dataset(self._uploads.get(upload_id))
-                except TunesmithError as error:  # the next start will, and until then it is a file all the same
-                    _log.warning("file_without_dataset", upload_id=upload_id, reason=str(error))
+        """Give those a dataset that a server has put on record in its last moment, or when the disk was full."""
+        for upload_id in [one for one in self._uploads.sorted_ids if self._lacks_dataset(one)]:
+            try:
+                await self._give_dataset(upload_id)
+            except (TunesmithError, OSError) as error:  # a later look will, and until then it is a file all the same
+                _log.warning("file_without_dataset", upload_id=upload_id, reason=str(error))
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Until cancelled: remove what is past its time. What a run uses stays until that is over."""
+        """Until cancelled: remove what is past its time, and give a dataset to what has none yet.
+
+        What a run uses stays until that is over.
+        """
         task_status.started()
         while True:
+            await self.recover()
             for upload_id in list(self._expired()):
                 with contextlib.suppress(Conflict, NotFound):
                     await self._expire(upload_id)

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -380,6 +380,8 @@ class UploadService:
         return await self._record(flight, sink, call, details)
 
     async def _record(self, flight: _Flight, sink: Sink, call: IdempotentCall | None, details: Details) -> Upload:
+        now = self._clock()
+        kept = timedelta(seconds=details.keep_seconds) if details.keep_seconds is not None else None
         upload = Upload(
             id=flight.id,
             dataset_id=flight.dataset_id,
@@ -387,9 +389,10 @@ class UploadService:
             stored_name=sink.stored_name,
             bytes=sink.bytes,
             sha256=sink.sha256,
-            uploaded_at=self._clock(),
+            uploaded_at=now,
             purpose=details.purpose,
-            expires_at=details.expires_at,
+            expires_at=now + kept if kept is not None else None,
+            caller=details.caller,
             idempotency=call,
         )
         try:

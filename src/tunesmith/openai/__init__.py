@@ -1,6 +1,6 @@
 """What the OpenAI-shaped door needs beyond the records that there are: names, rules and states of its own. No HTTP in here."""
 
-from tunesmith.openai import hyperparameters, job_request, labels
+from tunesmith.openai import hyperparameters, job_repeats, job_request, labels
 from tunesmith.openai.file_checks import FINE_TUNE, FileChecks
 from tunesmith.openai.graders import Graders
 from tunesmith.openai.ids import checkpoint_id, checkpoint_record_id, file_id, job_id, run_id, upload_id
@@ -35,6 +35,7 @@ __all__ = [
     "hyperparameters",
     "is_job",
     "job_id",
+    "job_repeats",
     "job_request",
     "labels",
     "measured_at",

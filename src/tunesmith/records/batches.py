@@ -66,6 +66,8 @@ class Batch(Record, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
     output_seconds: int | None = None
     """How long its files are kept; None: until they are deleted."""
+    caller: str = ""
+    """The id of the API key that it came with; empty: there was none."""
     status: BatchStatus = BatchStatus.VALIDATING
     model: str | None = None
     """The model of its requests; None: not known yet, or there are several."""

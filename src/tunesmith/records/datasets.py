@@ -57,6 +57,8 @@ class Upload(Record, frozen=True, kw_only=True):
     """What it is for, where its door asks that: ``fine-tune``, ``batch``, ...; empty where nobody said."""
     expires_at: datetime | None = None
     """When it is removed by itself, unless a run uses it."""
+    caller: str = ""
+    """The id of the API key that it came with, where its door asks that; empty: there was none."""
     check: FileCheck | None = None
     """None: nobody has looked, or the look is not over."""
     deleted_at: datetime | None = None

@@ -9,6 +9,7 @@ import msgspec
 from litestar import get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from tunesmith.api.idempotency import caller_of
 from tunesmith.api.openai.errors import READS, WRITES
 from tunesmith.api.openai.pages import After, page_of_ids
 from tunesmith.api.services import HttpRequest, Services, services_of
@@ -161,7 +162,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     cancelled_at: int | None = None
     """When it had ended."""
     request_counts: RequestCounts
-    """True at any time, also while it is worked on."""
+    """Of every answer that there is. After a start of the server they may be too low until the lines were counted."""
     usage: TokensUsed
     """Of what is answered so far."""
     metadata: dict[str, str] | None = None
@@ -187,7 +188,7 @@ class BatchPage(msgspec.Struct, frozen=True, kw_only=True):
 async def create_batch(request: HttpRequest, data: JSONBody[NewBatch]) -> BatchObject:
     """Answer a file of requests in the background; the batch is validated first.
 
-    The same request again within ten seconds is the same batch.
+    The same request with the same API key again within ten seconds is the same batch.
     """
     services = services_of(request)
     _check(services, data)
@@ -199,6 +200,7 @@ async def create_batch(request: HttpRequest, data: JSONBody[NewBatch]) -> BatchO
             completion_window=data.completion_window,
             metadata=data.metadata,
             output_seconds=expiry.seconds if expiry is not None else None,
+            caller=caller_of(request),
         )
     )
     return _view(services, batch)

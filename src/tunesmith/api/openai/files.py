@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
+from tunesmith.api.idempotency import caller_of
 from tunesmith.api.openai.errors import READS, WRITES
 from tunesmith.api.openai.form import ANCHOR, LEAST_SECONDS, MOST_SECONDS, PURPOSES, FileForm, incoming_form
 from tunesmith.api.openai.pages import After, Order, page_of_ids
@@ -78,15 +79,17 @@ async def create_file(request: HttpRequest) -> FileObject:
     """Upload a file: multipart, with `file`, its `purpose`, and perhaps `expires_after[seconds]`.
 
     Rows for fine-tuning are looked at one by one then; the status is `processed` or `error` when that is over. The same file
-    again within ten seconds is the same file.
+    with the same fields and API key again within ten seconds is the same file.
     """
     services = services_of(request)
     limit = services.settings.max_upload_bytes
     form = await incoming_form(request, "file", limit=limit, setting="max_upload_bytes")
 
     def judge(arrived: Arrived) -> Details:
-        purpose, expires_at = purpose_in(form.fields), _expiry(form.fields, arrived.at)
-        return Details(purpose=purpose, expires_at=expires_at, instead=_same(services, arrived, purpose))
+        details = Details(
+            purpose=purpose_in(form.fields), keep_seconds=_seconds_in(form.fields), caller=caller_of(request)
+        )
+        return msgspec.structs.replace(details, instead=_same(services, arrived, details))
 
     received = await services.single_files.put(form.name, form.chunks(), judge)
     if received.upload.purpose == FINE_TUNE:
@@ -177,7 +180,7 @@ def purpose_in(fields: dict[str, str]) -> str:
     return purpose
 
 
-def _expiry(fields: dict[str, str], arrived_at: datetime) -> datetime | None:
+def _seconds_in(fields: dict[str, str]) -> int | None:
     if not any(name.startswith("expires_after") for name in fields):
         return None
     seconds = fields.get("expires_after[seconds]", "")
@@ -189,20 +192,25 @@ def _expiry(fields: dict[str, str], arrived_at: datetime) -> datetime | None:
             where="expires_after[seconds]",
             mend="leave it out to keep the file until it is deleted",
         )
-    return arrived_at + timedelta(seconds=int(seconds))
+    return int(seconds)
 
 
-def _same(services: Services, arrived: Arrived, purpose: str) -> Upload | None:
-    """The same file, if it came a moment ago."""
+def _same(services: Services, arrived: Arrived, details: Details) -> Upload | None:
+    """The same file with the same details, if it came a moment ago."""
     uploads = services.uploads
     since = arrived.at - _SAME_WITHIN
     for one in uploads.sorted_ids[-_LATEST_COMPARED:]:
         if one in uploads and uploads.summary_of(one).bytes == arrived.bytes:
             upload = uploads.get(one)
-            same = (upload.name, upload.sha256, upload.purpose) == (arrived.name, arrived.sha256, purpose)
+            same = (upload.name, upload.sha256) == (arrived.name, arrived.sha256) and _has(upload, details)
             if same and upload.uploaded_at >= since:
                 return upload
     return None
+
+
+def _has(upload: Upload, details: Details) -> bool:
+    kept = (upload.expires_at - upload.uploaded_at).total_seconds() if upload.expires_at is not None else None
+    return (upload.purpose, kept, upload.caller) == (details.purpose, details.keep_seconds, details.caller)
 
 
 HANDLERS: list[Any] = [create_file, list_files, show_file, delete_file, file_content]

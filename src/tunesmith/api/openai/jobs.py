@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -18,16 +17,21 @@ from tunesmith.api.openai.job_views import checkpoint_of, event_of, job_of
 from tunesmith.api.openai.pages import After, first_of
 from tunesmith.api.services import HttpRequest, Services, services_of
 from tunesmith.errors import InvalidInput, NotFound
-from tunesmith.openai import checkpoint_record_id, job_request, labels, measured_at, newest_events, run_id, upload_id
+from tunesmith.openai import (
+    checkpoint_record_id,
+    job_repeats,
+    job_request,
+    labels,
+    measured_at,
+    newest_events,
+    run_id,
+    upload_id,
+)
 from tunesmith.openai.job_request import JobRequest
 from tunesmith.records import Checkpoint, DatasetReference, Run, RunKind, utc_now
 from tunesmith.runs import RunRequest, RunSummary
 
 _SCOPE = "fine-tuning jobs"
-_SAME_WITHIN = timedelta(seconds=10)
-"""A job that is asked for again so soon, and is not over, is the same one: clients send a request again when its answer was lost."""
-_SENT_AGAIN_WITHIN = timedelta(minutes=15)
-"""The same, where the client says that it sends the request again."""
 
 JobLimit = Annotated[int, QueryParameter(ge=1, le=100, description="At most this many jobs.")]
 EventLimit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many events.")]
@@ -42,7 +46,8 @@ Retries = Annotated[
 async def create_job(request: HttpRequest, data: JSONBody[JobRequest], retries: Retries = None) -> Job:
     """Start fine-tuning a model on a file. Its files are validated first, then it waits for a slot.
 
-    The same request again within ten seconds is the same job. Keys of this service may be given as well: `recipe`,
+    The same request again within ten seconds is the same job, unless that is over. With `X-Stainless-Retry-Count`, which
+    says that it was sent before, it is for 15 minutes, and one that is over for two. Keys of this service may be given as well: `recipe`,
     `train_config`, `hyperparams`, `experiment_id`, `notes`, `priority`.
     """
     services = services_of(request)
@@ -55,7 +60,7 @@ async def create_job(request: HttpRequest, data: JSONBody[JobRequest], retries: 
     def counts(made: str) -> bool:
         run = services.runs.book.get(made)
         age = utc_now() - run.created_at
-        return (is_again and age < _SENT_AGAIN_WITHIN) or (age < _SAME_WITHIN and not run.state.final)
+        return job_repeats.is_meant(is_over=run.state.final, age=age, is_sent_again=is_again)
 
     run, _ = await services.idempotent_calls.once(call, make, services.runs.book.get, counts)
     return await job_of(services, run)

@@ -41,6 +41,8 @@ class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     completion_window: str
     metadata: dict[str, str] | None = None
     output_seconds: int | None = None
+    caller: str = ""
+    """The id of the API key that it came with; empty without one."""
 
 
 async def nobody(_batch: Batch) -> None:
@@ -116,7 +118,7 @@ class BatchService:
         return None
 
     def counts_of(self, batch: Batch) -> BatchCounts:
-        """What became of its requests so far."""
+        """What became of its requests so far. After a start, what is on record until its work has counted its lines."""
         work = self._works.get(batch.id)
         return batch.counts if work is None or batch.status.final else work.counts
 
@@ -152,11 +154,7 @@ class BatchService:
         )
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Until cancelled: work on whatever is not over, and first count what an earlier server has left."""
-        for batch in self.book.unsettled():
-            work = self._works[batch.id] = BatchWork(batch.id, self._tools)
-            if not batch.status.final:
-                await work.count()
+        """Until cancelled: work on whatever is not over. What an earlier server has left is counted by each one's work."""
         task_status.started()
         async with anyio.create_task_group() as tasks:
             while True:

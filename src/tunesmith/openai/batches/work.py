@@ -77,15 +77,18 @@ class BatchWork:
         self._paths: BatchPaths = tools.paths.batch(batch_id)
         self._lines = LineFiles(self._paths)
         self._asking = anyio.CancelScope()
+        self._is_counted = False
 
     @property
     def counts(self) -> BatchCounts:
-        """Of the lines that are there now."""
-        return self._lines.tally.counts
+        """Of the lines that are there now; until they were counted, what is on record."""
+        return self._lines.tally.counts if self._is_counted else self._record.counts
 
-    async def count(self) -> set[str]:
+    async def _count(self) -> set[str]:
         """Count the lines that are there, also those of a server before; answers which requests have theirs. Raises OSError."""
-        return await self._at_the_disk(self._lines.read_again)
+        found = await self._at_the_disk(self._lines.read_again)
+        self._is_counted = True
+        return found
 
     def stop_asking(self) -> None:
         """Its end was asked for, and that is on record."""
@@ -185,7 +188,7 @@ class BatchWork:
         return Asker(self.batch_id, path, self._lines, tools.models, tools.readiness, tools.turns, tools.disk)
 
     async def _pending(self, batch: Batch) -> Mapping[str, array[int]]:
-        return (await self._read(batch, await self.count())).pending
+        return (await self._read(batch, await self._count())).pending
 
     async def _read(self, batch: Batch, answered: set[str]) -> Reading:
         return await anyio.to_thread.run_sync(
@@ -205,7 +208,7 @@ class BatchWork:
         """Its lines become files; then they are removed."""
         batch = self._record
         if batch.status in (BatchStatus.FINALIZING, BatchStatus.CANCELLING):
-            await self.count()
+            await self._count()
             tally = self._lines.tally
             output = await self._kept(batch, self._paths.output, "output") if tally.completed else None
             error = await self._kept(batch, self._paths.errors, "error") if tally.failed else None
