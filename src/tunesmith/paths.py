@@ -248,6 +248,11 @@ class StatePaths:
         return self.root / "parts"
 
     @property
+    def trash(self) -> Path:
+        """Models that are being deleted, under names made by the server; emptied at a start."""
+        return self.root / "trash"
+
+    @property
     def train_configs_folder(self) -> Path:
         """The train configs of datasets and of the service, each under a name made by the server."""
         return self.root / "train_configs"
@@ -289,5 +294,5 @@ class StatePaths:
     def create(self) -> None:
         """Make the folders that must exist before the server starts."""
         below = (self.runs_folder, self.models, self.uploads_folder, self.parts_folder, self.train_configs_folder)
-        for folder in (self.root, *below, self.deployments_folder, self.batches_folder):
+        for folder in (self.root, *below, self.deployments_folder, self.batches_folder, self.trash):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from tunesmith.experiments import ExperimentService, ProjectBook, ProjectResourc
 from tunesmith.finetune.service import FinetuneService
 from tunesmith.idempotency import IdempotentCalls
 from tunesmith.inference import ChatService, Completions
-from tunesmith.openai import FileChecks, Graders, ModelCatalog, ResultFiles, UploadsInParts
+from tunesmith.openai import FileChecks, Graders, ModelCatalog, ModelDeletion, ResultFiles, UploadsInParts
 from tunesmith.openai.batches import BatchService
 from tunesmith.paths import StatePaths
 from tunesmith.previews import PreviewService
@@ -40,6 +40,7 @@ class OpenAIServices:
     file_checks: FileChecks
     results: ResultFiles
     models: ModelCatalog
+    model_deletion: ModelDeletion
     completions: Completions
     graders: Graders
     uploads_in_parts: UploadsInParts

@@ -13,6 +13,7 @@ from tunesmith.openai.batches import BatchBook
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import RecipeBook
 from tunesmith.records import Clock
+from tunesmith.references import LeavingModels
 from tunesmith.runner import ChildDescriptors, WorkerCalls
 from tunesmith.runs import RunBook, UnfinishedRuns
 from tunesmith.settings import Settings
@@ -31,6 +32,7 @@ class Base:
     recipes: RecipeBook
     book: RunBook
     unfinished: UnfinishedRuns
+    leaving_models: LeavingModels
     deployed: DeploymentBook
     batches: BatchBook
     client: GuardedClient
@@ -55,6 +57,7 @@ def open_base(settings: Settings, clock: Clock, descriptors: ChildDescriptors) -
         recipes=RecipeBook(settings.recipes_dir),
         book=book,
         unfinished=UnfinishedRuns(book),
+        leaving_models=LeavingModels(),
         deployed=DeploymentBook(journals.deployments),
         batches=BatchBook(journals.batches),
         client=GuardedClient(allow_private=settings.allow_private_urls),

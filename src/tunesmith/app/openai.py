@@ -16,10 +16,12 @@ from tunesmith.openai import (
     Graders,
     JobChecks,
     ModelCatalog,
+    ModelDeletion,
     PartFiles,
     ResultFiles,
     UploadsInParts,
 )
+from tunesmith.openai.batches import AskedModels
 from tunesmith.records import Run, Upload, UploadInParts
 from tunesmith.references import References
 from tunesmith.references.model_size import parameters_of
@@ -66,12 +68,13 @@ def openai_of(
     events: OpenAIEvents,
     results: ResultFiles,
 ) -> OpenAIServices:
-    models = _catalog(base, references, deployments)
+    models = _catalog(base, references)
     completions = Completions(chat.endpoint, base.loopback)
     return OpenAIServices(
         file_checks=FileChecks(uploads, base.calls, base.paths.root),
         results=results,
         models=models,
+        model_deletion=_model_deletion(base, uploads, references, deployments),
         completions=completions,
         graders=Graders(base.calls, completions.whole),
         uploads_in_parts=_uploads_in_parts(base, uploads, single_files),
@@ -79,12 +82,27 @@ def openai_of(
     )
 
 
-def _catalog(base: Base, references: References, deployments: DeploymentService) -> ModelCatalog:
+def _catalog(base: Base, references: References) -> ModelCatalog:
     return ModelCatalog(
         trained=base.book.trained,
-        unfinished=base.unfinished.all,
         names=references.names,
         resolve=references.resolve,
+        deployments=base.deployed,
+        leaving=base.leaving_models,
+        run_of=base.book.get,
+        paths=base.paths,
+    )
+
+
+def _model_deletion(
+    base: Base, uploads: UploadService, references: References, deployments: DeploymentService
+) -> ModelDeletion:
+    return ModelDeletion(
+        references=references,
+        leaving=base.leaving_models,
+        unfinished=base.unfinished,
+        trained_after=base.book.trained_after,
+        batches=AskedModels(base.batches, uploads.path),
         deployments=base.deployed,
         end_deployment=deployments.remove,
         run_of=base.book.get,

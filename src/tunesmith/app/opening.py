@@ -338,6 +338,7 @@ def _creator(
         paths=base.paths,
         clock=base.clock,
         checkpoints=checkpoints,
+        leaving_models=base.leaving_models,
         vet_url=base.client.vet,
         data_faults=datasets.lookup.data_faults,
     )

@@ -7,6 +7,7 @@ from tunesmith.openai.ids import checkpoint_id, checkpoint_record_id, file_id, j
 from tunesmith.openai.job_checks import JobChecks
 from tunesmith.openai.job_events import JobEvent, measured_at, measured_in, newest_events
 from tunesmith.openai.labels import is_job, name_of_model
+from tunesmith.openai.model_deletion import ModelDeletion
 from tunesmith.openai.models import ListedModel, ModelCatalog
 from tunesmith.openai.part_files import PartFiles
 from tunesmith.openai.parts import LARGEST_PART, MOST_PARTS, Announced, UploadInPartsSummary, UploadsInParts
@@ -25,6 +26,7 @@ __all__ = [
     "JobEvent",
     "ListedModel",
     "ModelCatalog",
+    "ModelDeletion",
     "PartFiles",
     "ResultFiles",
     "UploadInPartsSummary",

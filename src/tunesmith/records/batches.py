@@ -24,6 +24,11 @@ class BatchStatus(StrEnum):
     def final(self) -> bool:
         return self in (BatchStatus.FAILED, BatchStatus.COMPLETED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
 
+    @property
+    def asks(self) -> bool:
+        """Whether requests of it are still to be asked."""
+        return self in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
+
 
 class BatchFault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One thing that is wrong with an input file."""

@@ -75,6 +75,17 @@ def adapter_config_in(folder: Path, where: str, allowed: Allowed) -> AdapterConf
     return None
 
 
+def base_named_in(folder: Path) -> str | None:
+    """What the adapter in the folder names as its base, as it is written there; None where there is no adapter to be read."""
+    try:
+        found = _decode_adapter_config(read_regular(folder / ADAPTER_CONFIG, _LARGEST_CONFIG))
+    except (OSError, msgspec.DecodeError, UnicodeError) as error:
+        if isinstance(error, OSError):
+            raise_shortage(error)
+        return None
+    return found.base_model_name_or_path or None
+
+
 def shape_of(config: AdapterConfig, folder: Path) -> dict[str, Any]:
     """Of an adapter that was found in the folder: ranks and modules in the words of a config; None for what it does not say.
 

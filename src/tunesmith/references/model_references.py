@@ -86,6 +86,18 @@ class ModelReferences(NamedPaths):
             explanation=f"It is {told}.",
         )
 
+    def holding(self, reference: str, where: str = "model") -> Located:
+        """Where the model or the adapter is that it stands for, whether or not the base of an adapter is there.
+
+        Raises:
+            MissingReference: nothing goes by that name, or what is there is no model.
+            Forbidden: a path outside the allowed roots.
+        """
+        found = self._locate(reference, where)
+        if not _is_of_hub(found):
+            self._adapter_config(found, where)
+        return found
+
     def adapter(self, reference: str, where: str = "model") -> ResolvedAdapter | None:
         """The adapter that it stands for. None where there is no sign of one; what is there instead is not looked at.
 

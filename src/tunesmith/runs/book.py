@@ -163,6 +163,13 @@ class RunBook:
         )
         return [self.get(run_id) for run_id in islice(found, most)]
 
+    def trained_after(self, run_id: str) -> Iterator[Run]:
+        """The trainings that succeeded and were made after this run, newest first. Also to be asked from threads."""
+        summaries = self._journal.summaries
+        for other in reversed(self._order[self._places[run_id] + 1 :]):
+            if (one := summaries[other]).state is RunState.SUCCEEDED and one.kind is RunKind.TRAIN:
+                yield self.get(other)
+
     def succeeded_jobs(self) -> list[str]:
         """Every run of the OpenAI-shaped door that succeeded, oldest first. Reads no record."""
         return [

@@ -16,13 +16,13 @@ from tunesmith.files import NO_ROOM, sync_folder, write_atomically
 from tunesmith.paths import StatePaths
 from tunesmith.recipes import Recipe, merged_overrides, start_command, to_yaml
 from tunesmith.records import Callback, CallbackEvent, Clock, Run, RunKind, RunState, new_id
-from tunesmith.references import References
+from tunesmith.references import LeavingModels, References, gone_models
 from tunesmith.runner import Capacity, Demand
 from tunesmith.runs.book import RunBook
 from tunesmith.runs.checkpoints import Checkpoints, refuse_finished, refuse_if_gone, refuse_misfit, used_by
 from tunesmith.runs.demand import demand_for
 from tunesmith.runs.live import LiveRuns
-from tunesmith.runs.named_in_config import vet_addresses
+from tunesmith.runs.named_in_config import models_used, vet_addresses
 from tunesmith.runs.request import DATA_OPTIONS, RequestResolver, Resolved, RunRequest, check_size, option_at
 from tunesmith.runs.unfinished import UnfinishedRuns
 
@@ -44,6 +44,7 @@ class RunCreator:
         paths: StatePaths,
         clock: Clock,
         checkpoints: Checkpoints,
+        leaving_models: LeavingModels,
         vet_url: Callable[[str], Awaitable[None]],
         data_faults: Callable[[Path, Recipe], Sequence[Fault]] = lambda *_: (),
     ) -> None:
@@ -57,6 +58,7 @@ class RunCreator:
         self._paths = paths
         self._clock = clock
         self._checkpoints = checkpoints
+        self._leaving_models = leaving_models
         self._vet_url = vet_url
         self._data_faults = data_faults
 
@@ -76,9 +78,11 @@ class RunCreator:
         if run.dataset is not None:
             self._references.refuse_if_gone(run.dataset)
         refuse_if_gone(self._checkpoints, run)
+        models = models_used(resolved.recipe, resolved.config)
+        self._leaving_models.refuse(models, "model")
         # Nothing was awaited since: whoever deletes what it uses sees this run among the unfinished, or was seen just now.
-        with self._unfinished.being_created(run):
-            return await self._record(run, config, origins)
+        with self._unfinished.being_created(run, models):
+            return await self._record(run, config, origins, models)
 
     async def resolved(self, request: RunRequest) -> Resolved:
         """What a run of this request would start with; nothing is created.
@@ -156,9 +160,9 @@ class RunCreator:
                 faults=faults,
             )
 
-    async def _record(self, run: Run, config: bytes, origins: bytes) -> Run:
+    async def _record(self, run: Run, config: bytes, origins: bytes, models: Sequence[str]) -> Run:
         try:
-            await anyio.to_thread.run_sync(_write_run_folder, self._paths, run.id, config, origins)
+            await anyio.to_thread.run_sync(self._write, run.id, config, origins, models)
             await self._book.add(run)
         except (OSError, OutOfSpace, InvalidInput, TooLarge) as error:
             # Surely not on record. (After Unavailable it may be, and then the next server needs the folder.)
@@ -168,6 +172,10 @@ class RunCreator:
             raise
         _log.info("run_created", run_id=run.id, recipe=run.recipe)
         return run
+
+    def _write(self, run_id: str, config: bytes, origins: bytes, models: Sequence[str]) -> None:
+        _refuse_without(models)
+        _write_run_folder(self._paths, run_id, config, origins)
 
 
 def _refuse_untold(callback: Callback, recipe: Recipe) -> None:
@@ -194,6 +202,13 @@ def _hyperparams(request: RunRequest, recipe: Recipe) -> dict[str, Any]:
         hyperparams = merged_overrides(recipe, request.inherited.hyperparams, hyperparams)
         check_size(hyperparams)
     return hyperparams
+
+
+def _refuse_without(models: Sequence[str]) -> None:
+    """One that was deleted before the run counted as unfinished is not there any more. Raises MissingReference."""
+    gone = [path for path in models if not Path(path).exists()]
+    if gone:
+        raise gone_models(gone, "model")
 
 
 def _write_run_folder(paths: StatePaths, run_id: str, config: bytes, origins: bytes) -> None:

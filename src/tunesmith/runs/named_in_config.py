@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from tunesmith.contract.manifest import value_at
 from tunesmith.errors import Fault, Forbidden, InvalidInput, MissingReference
 from tunesmith.recipes import Recipe, ResolvedConfig
 from tunesmith.recipes.options import ReferenceKind
 from tunesmith.references import References, gather
+
+_OF_REQUEST = ("model.base", "model.adapter_base")
 
 
 def resolve_models(recipe: Recipe, config: ResolvedConfig, references: References) -> None:
@@ -30,6 +33,13 @@ def resolve_models(recipe: Recipe, config: ResolvedConfig, references: Reference
         except Forbidden as error:
             raise Forbidden(error.message, where=where, mend=error.mend) from error
     gather(*missing)
+
+
+def models_used(recipe: Recipe, config: ResolvedConfig) -> tuple[str, ...]:
+    """The paths of the models that a resolved config names; not the hub ids."""
+    named = [holder[key] for holder, key, _ in _named(recipe, config, "model")]
+    found = [*named, *(value_at(config, path) for path in _OF_REQUEST)]
+    return tuple(dict.fromkeys(path for path in found if isinstance(path, str) and path.startswith("/")))
 
 
 async def vet_addresses(recipe: Recipe, config: ResolvedConfig, vet_url: Callable[[str], Awaitable[None]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tunesmith.records import Run
@@ -16,19 +16,27 @@ class UnfinishedRuns:
         self._book = book
         self._creating: dict[str, Run] = {}
         """Runs on their way to the disk."""
+        self._models: dict[str, Sequence[str]] = {}
+        """The paths of the models that they use, by run: their configs may not be written yet."""
 
     @contextmanager
-    def being_created(self, run: Run) -> Iterator[None]:
-        """While this is entered, the run counts, though it is not on record yet."""
+    def being_created(self, run: Run, models: Sequence[str] = ()) -> Iterator[None]:
+        """While this is entered, the run counts, though it is not on record yet. ``models`` are the paths of those it uses."""
         self._creating[run.id] = run
+        self._models[run.id] = models
         try:
             yield
         finally:
             del self._creating[run.id]
+            del self._models[run.id]
 
     def all(self) -> list[Run]:
         """Every run that is not final, those among them that are just being created."""
         return [*self._creating.values(), *self._book.unfinished()]
+
+    def models_in_creation(self) -> dict[str, Sequence[str]]:
+        """The paths of the models that runs use which are just being created, by run. What others use is in their configs."""
+        return dict(self._models)
 
     def checkpoints(self) -> Iterator[str]:
         """Checkpoints that a run under way, in the queue or being created starts from or uses."""

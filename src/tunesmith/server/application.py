@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -107,6 +108,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
         await opened.services.openai.uploads_in_parts.recover()
         await opened.services.previews.forget_deleted()
         downloads = leftovers(opened.services.paths)
+        trash = opened.services.openai.model_deletion.trash.leftovers()
         async with anyio.create_task_group() as background:
             await opened.vitals.start(background, "watermarks", opened.watermarks.run)
             await opened.vitals.start(background, "callbacks", opened.services.callbacks.run)
@@ -123,6 +125,7 @@ def _lifespan(opened: App) -> Callable[[Litestar], AbstractAsyncContextManager[N
             await opened.vitals.start(background, "uploads in parts", opened.services.openai.uploads_in_parts.run)
             await opened.vitals.start(background, "batches", opened.services.openai.batches.run)
             background.start_soon(_sweep_downloads, opened, downloads)
+            background.start_soon(_empty_trash, opened, trash)
             yield
             # Runs go on without us; the next server finds them.
             background.cancel_scope.cancel()
@@ -144,3 +147,12 @@ async def _sweep_downloads(opened: App, found: set[str]) -> None:
         )
     except TunesmithError as error:
         _log.warning("downloads_not_swept", reason=str(error))
+
+
+async def _empty_trash(opened: App, found: list[Path]) -> None:
+    """Beside the service: a model may be many files."""
+    trash = opened.services.openai.model_deletion.trash
+    try:
+        await anyio.to_thread.run_sync(partial(trash.empty, found, between=anyio.from_thread.check_cancelled))
+    except OSError as error:
+        _log.warning("trash_not_emptied", reason=str(error))

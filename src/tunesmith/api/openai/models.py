@@ -58,7 +58,7 @@ async def show_model(request: HttpRequest, model: FromPath[str]) -> Model:
 async def delete_model(request: HttpRequest, model: FromPath[str]) -> DeletedModel:
     """Remove a fine-tuned model from the disk. Its run with its checkpoints stays; other models cannot be removed here."""
     name = _name(model)
-    await services_of(request).openai.models.delete(name)
+    await services_of(request).openai.model_deletion.delete(name)
     return DeletedModel(id=name)
 
 

@@ -1,10 +1,10 @@
-"""The batches on record: lookups, who uses a file, and changes one after the other. Asks no model."""
+"""The batches on record: lookups, who uses a file, which models they ask, and changes one after the other. Asks no model."""
 
 from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,8 @@ class BatchBook:
         """Those that something is left to be done about, decoded."""
         self._arriving: dict[str, Batch] = {}
         """On their way to the disk."""
+        self._models: dict[str, tuple[str, ...]] = {}
+        """What the requests of those call their models that still ask them, once their files were read."""
         self._changing = asyncio.Lock()
         for batch_id, summary in journal.summaries.items():
             if not summary.is_settled:
@@ -51,6 +53,8 @@ class BatchBook:
             self._unsettled.pop(batch.id, None)
         else:
             self._unsettled[batch.id] = batch
+        if not batch.status.asks:
+            self._models.pop(batch.id, None)
 
     @property
     def sorted_ids(self) -> Sequence[str]:
@@ -75,6 +79,19 @@ class BatchBook:
         """The batches that are not over and read one of these uploads."""
         found = [*self.unsettled(), *self._arriving.values()]
         return [one.id for one in found if not one.status.final and one.input_upload in upload_ids]
+
+    def asking(self) -> list[Batch]:
+        """The batches with requests to ask, those among them that are just being made."""
+        return [one for one in (*self.unsettled(), *self._arriving.values()) if one.status.asks]
+
+    def note_models(self, batch_id: str, names: Iterable[str]) -> None:
+        """What its requests call their models."""
+        if batch_id in self._arriving or (batch_id in self._unsettled and self._unsettled[batch_id].status.asks):
+            self._models[batch_id] = tuple(names)
+
+    def models_of(self, batch: Batch) -> Sequence[str] | None:
+        """What its requests call their models; None: its file was not read yet."""
+        return (batch.model,) if batch.model is not None else self._models.get(batch.id)
 
     def since(self, at: datetime) -> list[Batch]:
         """Those that were made at this time or later, newest first."""

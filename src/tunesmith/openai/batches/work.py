@@ -191,13 +191,15 @@ class BatchWork:
         return (await self._read(batch, await self._count())).pending
 
     async def _read(self, batch: Batch, answered: set[str]) -> Reading:
-        return await anyio.to_thread.run_sync(
+        reading = await anyio.to_thread.run_sync(
             read_input,
             self._tools.files.path(batch.input_upload),
             batch.endpoint,
             answered,
             limiter=self._tools.reads,
         )
+        self._tools.book.note_models(batch.id, reading.first_lines)
+        return reading
 
     def _give_up(self, path: Path, pending: Mapping[str, array[int]]) -> None:
         for places in pending.values():
