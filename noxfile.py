@@ -73,7 +73,10 @@ def sdk(session: nox.Session) -> None:
         "TUNESMITH_TEST_OPENAI_PYTHONS": ":".join(pythons),
         "TUNESMITH_TEST_OPENAI_NODE": _openai_for_node(session),
     }
-    session.run(str(_BIN / "pytest"), "-m", "sdk", "--durations", "0", *session.posargs, env={**os.environ, **found})
+    env = {**os.environ, **found}
+    session.run(str(_BIN / "pytest"), "-m", "sdk", "--durations", "0", *session.posargs, env=env)
+    if not session.posargs:
+        session.run(str(_BIN / "pytest"), "tests/callbacks/test_openai_webhooks.py", "-k", "unwraps", env=env)
 
 
 def _openai_for_node(session: nox.Session) -> str:

@@ -6,10 +6,12 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import importlib.util
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +23,8 @@ from support.receiver import Receiver, receiving
 from support.refusal import refusal
 from support.server import ServerProcess, polled, start_run, wait_for_run, write_recipe
 
-PYTHONS = [path for path in os.environ.get("TUNESMITH_TEST_OPENAI_PYTHONS", "").split(":") if path]
+_HERE = [sys.executable] if importlib.util.find_spec("openai") else []
+PYTHONS = [path for path in os.environ.get("TUNESMITH_TEST_OPENAI_PYTHONS", "").split(":") if path] or _HERE
 
 _UNWRAP = """
 import json, sys
@@ -270,7 +273,7 @@ def test_a_server_refuses_an_endpoint_that_it_must_not_reach(tmp_path, url):
     assert "webhook_url" in refusal(tmp_path / "state", "--config", str(config))
 
 
-@pytest.mark.skipif(not PYTHONS, reason="TUNESMITH_TEST_OPENAI_PYTHONS names no interpreter that has openai's SDK")
+@pytest.mark.skipif(not PYTHONS, reason="openai is not installed, nor named by TUNESMITH_TEST_OPENAI_PYTHONS")
 def test_openais_sdk_unwraps_what_we_send_and_refuses_another_secret(served):
     """As text and as bytes, to the type of the event; with one byte of body or secret changed it raises."""
     with receiving() as endpoint, up(server := served(endpoint.url)) as client:
