@@ -67,7 +67,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def sdk(session: nox.Session) -> None:
-    """Unmodified openai SDKs, Python's three majors and npm's, against a real server; what is installed for it lies in .venvs."""
+    """Unmodified openai SDKs, Python's three majors and npm's, against a real server, and what reads an account with them; installed into .venvs."""
     pythons = [_environment(session, f"openai-{version}", f"openai=={version}") for version in _OPENAI_VERSIONS]
     found = {
         "TUNESMITH_TEST_OPENAI_PYTHONS": ":".join(pythons),

@@ -57,7 +57,7 @@ def test_every_fault_is_told_with_its_place():
         }
     )
     assert faults["name"] == "name: must have at most 5 characters, and has 12"
-    assert 'must be one of "queued", "starting"' in faults["state"]
+    assert 'must be one of "validating", "queued", "starting"' in faults["state"]
     assert 'not the text "runing"' in faults["state"]
     assert "did you mean running?" in faults["state"]
     assert faults["ratio"] == 'ratio: must be a number, not the text "0.5"'

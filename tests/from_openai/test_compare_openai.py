@@ -10,7 +10,7 @@ from import_parts import KEY, OLD_MODEL
 
 from support.tiny_model import save_tiny_model, tiny_tokenizer
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.sdk, pytest.mark.timeout(280)]
 
 ROWS, TOKENS = 6, 5
 

@@ -14,7 +14,7 @@ from import_parts import KEY, UNKNOWN_MODEL, rows
 from support.commands import Cli
 from support.server import polled
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.sdk, pytest.mark.timeout(200)]
 
 
 def told(done) -> dict[str, dict]:
@@ -205,6 +205,8 @@ def test_ctrl_c_leaves_nothing_half_written(command, environment, home, tmp_path
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Whoever runs the tests may ignore Ctrl-C, as a shell's background does; a terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # nothing else runs in the child
         )
         with child:
             assert account.begun.wait(60)

@@ -73,7 +73,7 @@ def is_openai(request: Request[Any, Any, Any]) -> bool:
     if handler is not None:
         return bool(handler.opt.get(OPENAI))
     _, base, place, *_ = [*request.url.path.split("/"), "", ""]
-    return f"/{base}" == _BASE and place not in _OTHER_DOORS
+    return f"/{base}" == _BASE and place != "" and place not in _OTHER_DOORS
 
 
 def answer(
