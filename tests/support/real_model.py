@@ -28,4 +28,4 @@ def pulled_model(home: Path) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return Path(json.loads(done.stdout)["folder"]).resolve()
+    return (home / json.loads(done.stdout)["folder"]).resolve()  # told from where it was pulled
