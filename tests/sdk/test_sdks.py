@@ -30,7 +30,7 @@ ROOT = HERE.parents[1]
 MODEL = "SmolLM2-135M-Instruct"
 ALIAS = "gpt-4o-mini-2024-07-18"
 SCRIPT_SECONDS = 1200
-FULL = ("--bar", "0.95")
+FULL = ("--bar", "0.95", "--epochs", "2")
 SHORT = ("--rows", "20", "--epochs", "1", "--batch-size", "4")
 BEGUN = "the stream has begun\n"
 
@@ -38,10 +38,10 @@ PYTHONS = [Path(one) for one in os.environ.get("TUNESMITH_TEST_OPENAI_PYTHONS", 
 NODE = os.environ.get("TUNESMITH_TEST_OPENAI_NODE", "")
 
 
-def of_each_sdk():
+def of_each_sdk(pythons=PYTHONS):
     """One test for each interpreter, or one that says why there is none."""
     missing = pytest.mark.skip(reason="TUNESMITH_TEST_OPENAI_PYTHONS names no interpreter with openai: run nox -s sdk")
-    cases = [pytest.param(python, id=python.parents[1].name) for python in PYTHONS]
+    cases = [pytest.param(python, id=python.parents[1].name) for python in pythons]
     return pytest.mark.parametrize("python", cases or [pytest.param(None, marks=missing, id="none")])
 
 
@@ -141,7 +141,7 @@ def test_the_journey(served, python):
     finish([python, HERE / "journey.py", *given, *how], served.environment(), served.server)
 
 
-@of_each_sdk()
+@of_each_sdk(PYTHONS[-1:])
 def test_the_asynchronous_journey(served, python):
     """The same with coroutines: files at once, answers at once, pages and streams by `async for`."""
     given = served.arguments("few", f"async-{PYTHONS.index(python)}")
