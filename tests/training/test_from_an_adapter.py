@@ -61,14 +61,11 @@ def tuned(train_here, tested, tmp_path):
     """An adapter of a shape of its own, and its loss on the test rows."""
     shape = {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "down_proj"]}
     told, folder = train_here(lora=shape, training={"learning_rate": 0.05, "max_steps": 20}, **tested)
-    return (folder / "output").rename(tmp_path / "tuned"), test_loss(told)
+    return (folder / "output").rename(tmp_path / "tuned"), loss_on_test_rows(told)
 
 
-def test_loss(told: Told) -> float:
+def loss_on_test_rows(told: Told) -> float:
     return next(fields["test_loss"] for fields in told.of("metrics") if "test_loss" in fields)
-
-
-test_loss.__test__ = False
 
 
 def adapter_config(folder: Path) -> dict[str, object]:
@@ -82,8 +79,8 @@ def test_it_begins_where_the_adapter_was(train_here, tuned, tested, recipe, acce
     adapter, loss = tuned
     untuned, _ = train_here(recipe=recipe, training=HARDLY, **tested)
     told, _ = train_here(adapter, recipe, training={**HARDLY, "accelerate": accelerate}, **tested)
-    assert test_loss(told) == pytest.approx(loss, abs=1e-4)
-    assert test_loss(untuned) > loss + 0.3
+    assert loss_on_test_rows(told) == pytest.approx(loss, abs=1e-4)
+    assert loss_on_test_rows(untuned) > loss + 0.3
     assert told.said(f"training goes on from the adapter {adapter}")
 
 
@@ -112,7 +109,7 @@ def test_what_is_written_is_one_adapter_for_the_same_base(train_here, tuned, tin
     adapter, loss = tuned
     told, folder = train_here(adapter, training={"max_steps": 12, "learning_rate": 0.003}, **tested)
     output, checkpoint = folder / "output", folder / "checkpoints" / "checkpoint-12"
-    assert test_loss(told) < loss
+    assert loss_on_test_rows(told) < loss
     for written in (output, checkpoint):
         config = adapter_config(written)
         assert config["base_model_name_or_path"] == str(tiny_model)
@@ -139,7 +136,7 @@ def test_a_checkpoint_is_gone_on_from_as_an_output_is(train_here, tested, tiny_m
     told, folder = train_here(checkpoint={"save_steps": 12}, **tested)
     checkpoint = (folder / "checkpoints" / "checkpoint-12").rename(tmp_path / "checkpoint")
     again, folder = train_here(checkpoint, training=HARDLY, **tested)
-    assert test_loss(again) == pytest.approx(test_loss(told), abs=1e-4)
+    assert loss_on_test_rows(again) == pytest.approx(loss_on_test_rows(told), abs=1e-4)
     assert adapter_config(folder / "output")["base_model_name_or_path"] == str(tiny_model)
     assert (folder / "output" / "generation_config.json").is_file()
 
@@ -148,7 +145,7 @@ def test_sft_writes_a_whole_model(train_here, tuned, tested):
     """The adapter is added into the weights, and all of them are trained."""
     adapter, loss = tuned
     told, folder = train_here(adapter, "sft", training={"max_steps": 12, "learning_rate": 0.001}, **tested)
-    assert test_loss(told) < loss
+    assert loss_on_test_rows(told) < loss
     assert told.said("(100.00%)")
     assert not (folder / "output" / "adapter_config.json").exists()
     assert manifest_of(folder / "output")["kind"] == "model"
@@ -161,7 +158,7 @@ def test_merged_at_the_end_it_is_a_whole_model(train_here, tuned, tested, tmp_pa
     _, folder = train_here(adapter, lora={"merge": True}, training=HARDLY)
     merged = (folder / "output").rename(tmp_path / "merged")
     told, _ = train_here(merged, training=HARDLY, **tested)
-    assert test_loss(told) == pytest.approx(loss, abs=1e-4)
+    assert loss_on_test_rows(told) == pytest.approx(loss, abs=1e-4)
 
 
 @pytest.mark.parametrize("recipe", ["lora", "sft"])
@@ -212,7 +209,7 @@ def test_ranks_of_layers_and_whole_modules_are_kept(train_here, tiny_model, toke
     tokenizer.save_pretrained(adapter)
     start, _ = train_here(adapter, training=HARDLY, **tested)
     told, folder = train_here(adapter, **tested)
-    assert test_loss(told) < test_loss(start)
+    assert loss_on_test_rows(told) < loss_on_test_rows(start)
     config = adapter_config(folder / "output")
     assert (config["rank_pattern"], config["modules_to_save"]) == ({"q_proj": 2}, ["lm_head"])
     before, after = (

@@ -29,7 +29,7 @@ from tunesmith.reporting import OpenAIEvents
 from tunesmith.runs import RunConfig, RunConfigs, Validator, Verdict
 
 
-def validator_of(base: Base, checks: FileChecks) -> Validator:
+def validator_of(base: Base, checks: FileChecks, configs: RunConfigs) -> Validator:
     jobs = JobChecks(checks, base.recipes, parameters_of)
 
     async def judge(run: Run, config: RunConfig) -> Verdict:
@@ -38,7 +38,7 @@ def validator_of(base: Base, checks: FileChecks) -> Validator:
 
     return Validator(
         book=base.book,
-        configs=RunConfigs(base.book, base.recipes, base.paths),
+        configs=configs,
         paths=base.paths,
         clock=base.clock,
         judge=judge,

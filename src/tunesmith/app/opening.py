@@ -1,4 +1,5 @@
-"""Builds the services: the only module that knows all of them, and hands each what it needs.
+"""The order in which services are built: each is handed those that it needs. What serves models, and what OpenAI's clients ask,
+is built in the modules beside this one.
 
 Opening is synchronous and loud: a damaged journal or an unusable folder stops the start with the reason.
 """
@@ -138,7 +139,7 @@ def _opened(base: Base, keys: KeyRing, slots: Slots, executor: Executor, functio
     doors = _doors(base, function, references, runs.creator)
     chat = chat_of(base, deployments, references)
     openai = openai_of(base, datasets.uploads, datasets.single_files, references, deployments, chat, events, results)
-    validator = validator_of(base, openai.file_checks)
+    validator = validator_of(base, openai.file_checks, runs.configs)
     for listener in (live, scheduler, reporter, doors.publisher, validator, results):
         base.journals.runs.on_commit(listener.committed)
     services = Services(

@@ -7,10 +7,11 @@ between them finishes what it began.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import structlog
 
 from tunesmith.datasets.arrival import Judge
@@ -23,6 +24,7 @@ _log = structlog.get_logger()
 _PREFIX, _OF_FILES, _OF_DATASETS = "upl_", "file-", "ds_"
 _TYPE = "file"
 _LOOK_EVERY_SECONDS = 30.0
+_UPLOADS_PER_TURN = 1000
 
 
 class SingleFiles:
@@ -86,7 +88,9 @@ class SingleFiles:
 
     async def recover(self) -> None:
         """Give those a dataset that a server has put on record in its last moment, or when the disk was full."""
-        for upload_id in [one for one in self._uploads.sorted_ids if self._lacks_dataset(one)]:
+        async for upload_id in self._in_turns():
+            if not self._lacks_dataset(upload_id):
+                continue
             try:
                 await self._give_dataset(upload_id)
             except (TunesmithError, OSError) as error:  # a later look will, and until then it is a file all the same
@@ -100,17 +104,22 @@ class SingleFiles:
         task_status.started()
         while True:
             await self.recover()
-            for upload_id in list(self._expired()):
-                with contextlib.suppress(Conflict, NotFound):
-                    await self._expire(upload_id)
+            async for upload_id in self._in_turns():
+                if self._is_expired(upload_id):
+                    with contextlib.suppress(Conflict, NotFound):
+                        await self._expire(upload_id)
             await anyio.sleep(_LOOK_EVERY_SECONDS)
 
-    def _expired(self) -> Iterator[str]:
-        now = self._clock()
-        for upload_id in self._uploads.sorted_ids:
-            expires_at = self._uploads.summary_of(upload_id).expires_at
-            if expires_at is not None and expires_at <= now:
-                yield upload_id
+    async def _in_turns(self) -> AsyncIterator[str]:
+        """All uploads there are now; others get their turn in between, for there may be very many."""
+        for number, upload_id in enumerate(list(self._uploads.sorted_ids), start=1):
+            yield upload_id
+            if number % _UPLOADS_PER_TURN == 0:
+                await anyio.lowlevel.checkpoint()
+
+    def _is_expired(self, upload_id: str) -> bool:
+        expires_at = self._uploads.summary_of(upload_id).expires_at
+        return expires_at is not None and expires_at <= self._clock()
 
     async def _expire(self, upload_id: str) -> None:
         try:

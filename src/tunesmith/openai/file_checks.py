@@ -7,6 +7,7 @@ verdict of a file waits for it here.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,8 +97,10 @@ class FileChecks:
         """Uploads to be looked at, in order."""
         self._wake = asyncio.Event()
         self._over: dict[str, asyncio.Event] = {}
-        self._tries: dict[str, int] = {}
-        """How often a look at an upload has failed."""
+        self._failed: set[str] = set()
+        """Uploads of which a look has failed, for whatever reason."""
+        self._ended: Counter[str] = Counter()
+        """How often the worker process of an upload has ended without an answer."""
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Until cancelled: look at what was asked for, and first at what an earlier server has left.
@@ -116,7 +119,8 @@ class FileChecks:
                 if not await self._looked(upload_id):
                     del self._waiting[upload_id]
                     self._waiting[upload_id] = None  # behind the others
-                    await anyio.sleep(_RETRY_SECONDS if len(self._waiting) == 1 else 0)
+                    if next(iter(self._waiting)) in self._failed:  # each of them has failed
+                        await anyio.sleep(_RETRY_SECONDS)
             await self._wake.wait()
 
     def ask(self, upload_id: str) -> None:
@@ -145,9 +149,13 @@ class FileChecks:
             pass  # removed meanwhile
         except TunesmithError as error:
             _log.warning("file_not_checked_yet", upload_id=upload_id, reason=error.message.partition("\n")[0])
-            self._tries[upload_id] = self._tries.get(upload_id, 0) + 1
+            self._failed.add(upload_id)
             return False
-        self._tries.pop(upload_id, None)
+        except Exception:  # noqa: BLE001  # descriptors are short, or a bug: it must not end the server
+            _log.exception("file_not_checked_yet", upload_id=upload_id)
+            self._failed.add(upload_id)
+            return False
+        self._failed.discard(upload_id)
         self._waiting.pop(upload_id, None)
         over = self._over.pop(upload_id, None)
         if over is not None:
@@ -166,8 +174,10 @@ class FileChecks:
                 raise NotFound(f"upload {upload_id} was removed") from error
             return FileCheck(rows=0, faults=1, told=(error.message,))
         except WorkerFailed:
-            if self._tries.get(upload_id, 0) < _MOST_TRIES - 1:
+            self._ended[upload_id] += 1
+            if self._ended[upload_id] < _MOST_TRIES:
                 raise
+            del self._ended[upload_id]
             return FileCheck(rows=0, faults=1, told=(_NOT_LOOKED_AT,))
         return found
 

@@ -24,7 +24,7 @@ from tunesmith.openai.hyperparameters import (
     chosen_in,
 )
 from tunesmith.openai.integrations import integrations_of
-from tunesmith.openai.labels import METHOD, RESOLVED, TRAINING_FILE, VALIDATION_FILE
+from tunesmith.openai.labels import METHOD, RESOLVED, TRAINING_FILE, VALIDATION_FILE, encode
 from tunesmith.recipes import Origin, Recipe, RecipeBook
 from tunesmith.records import FileCheck, Run
 
@@ -41,7 +41,6 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
 
 
 decode_method = msgspec.json.Decoder(Method).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +118,7 @@ def _chosen(requested: Requested, basis: Basis, config: Mapping[str, Any], origi
     decided = {path for path in options if origins.get(path, Origin.RECIPE) is not Origin.RECIPE}
     values = choose(requested, basis, options, decided)
     chosen = chosen_in({**options, **values}, basis)
-    return Checked(values=values, labels={RESOLVED: _encode(chosen).decode()})
+    return Checked(values=values, labels={RESOLVED: encode(chosen)})
 
 
 def _fault_of(check: FileCheck, recipe: Recipe, param: str) -> Fault | None:

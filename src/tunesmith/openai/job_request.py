@@ -24,8 +24,6 @@ _MOST_METADATA = 16
 _LONGEST_KEY, _LONGEST_VALUE = 64, 512
 _LARGEST_LABEL = 64 * 1024
 
-Number = int | float | Literal["auto"]
-
 
 class MethodHyperparameters(Requested, frozen=True, kw_only=True):
     """Hyperparameters of a method; numbers, or `auto` for the rule in docs/openai.md."""

@@ -101,6 +101,9 @@ class ResultFiles:
         except (TunesmithError, OSError) as error:
             _log.warning("result_file_not_written_yet", run_id=run_id, reason=str(error))
             self._given_up.add(run_id)  # the job is not kept from its end by it
+        except Exception:  # noqa: BLE001  # whatever a run has written, it must not end the server
+            _log.exception("result_file_not_written", run_id=run_id)
+            self._waiting.pop(run_id, None)
         else:
             self._waiting.pop(run_id, None)
             self._given_up.discard(run_id)
